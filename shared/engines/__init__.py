@@ -1,0 +1,154 @@
+"""Engines: what runs a checkpoint. One Protocol per kind of model, one file per engine.
+
+Nothing above an engine knows which one ran. An engine splits its work into *steps* (one
+forward pass each) and hands every step to `compute`, which runs it on the compute lane in
+fair order between visitors and raises `Cancelled` instead when the visitor has gone. So a
+request stops within one step, and a long generation does not hold up a short classification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Compute(Protocol):
+    """Runs one step on the compute lane and returns what it returns.
+
+    Raises `Cancelled` when the request was stopped.
+    """
+
+    def __call__(self, step: Callable[[], T], /) -> T: ...
+
+
+def run_here(step: Callable[[], T]) -> T:
+    """A `Compute` without a lane: runs the step in the caller's thread (tests, evaluation, scripts)."""
+    return step()
+
+
+class Engine(Protocol):
+    """What the model cache holds."""
+
+    name: str
+    """Shown in RunInfo, e.g. `torch-bf16`."""
+    nbytes: int
+    """Bytes of weights in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. Ranges are checked in the request models."""
+
+    max_new_tokens: int = 128
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    """0 keeps every token."""
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    """Keskar et al. 2019 (CTRL): above 1, tokens already present become less likely."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedToken:
+    """One new token and how sure the model was of it."""
+
+    id: int
+    text: str
+    """The text that this token completes; empty while a multi-byte character is unfinished."""
+    probability: float
+    """Of this token under the model's own distribution, before temperature, top-k and top-p; 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Log-likelihood of a label given a prompt: the sum over its tokens (natural log) and their number."""
+
+    total: float
+    tokens: int
+
+    @property
+    def per_token(self) -> float:
+        return self.total / max(self.tokens, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """One translated sentence. `log_probability` is per target token (natural log), end token included."""
+
+    text: str
+    input_tokens: int
+    new_tokens: int
+    log_probability: float
+
+
+class CausalLM(Engine, Protocol):
+    """A decoder that continues a prompt."""
+
+    context_window: int
+    """Tokens of prompt and completion together."""
+
+    def tokenize(self, text: str) -> list[int]: ...
+
+    def detokenize(self, ids: Sequence[int]) -> str: ...
+
+    def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation in the checkpoint's own chat template, ready for the reply."""
+        ...
+
+    def generate(
+        self, prompt: Sequence[int], sampling: Sampling, compute: Compute = run_here
+    ) -> Iterator[GeneratedToken]:
+        """Yields each new token as it is drawn; ends at the end token, at `max_new_tokens` or at the window's end."""
+        ...
+
+    def beam_search(
+        self, prompt: Sequence[int], max_new_tokens: int, num_beams: int, compute: Compute = run_here
+    ) -> list[int]:
+        """Token ids of the best completion, end token excluded."""
+        ...
+
+    def next_token_logits(self, prompt: Sequence[int], compute: Compute = run_here) -> np.ndarray:
+        """float32 logits over the vocabulary, shape (vocabulary,)."""
+        ...
+
+    def label_likelihoods(
+        self, prompts: Sequence[str], labels: Sequence[str], compute: Compute = run_here
+    ) -> list[list[Likelihood]]:
+        """`result[i][j]` is the likelihood of `labels[j]` (its own leading space included) after `prompts[i]`.
+
+        What all prompts have in common at the front is computed once.
+        """
+        ...
+
+
+class SentenceEncoder(Engine, Protocol):
+    """Texts in, unit vectors out."""
+
+    max_tokens: int
+    """Tokens of one text; longer ones are split, and the parts' vectors averaged."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+    def encode(self, texts: Sequence[str], compute: Compute = run_here) -> np.ndarray:
+        """float32, shape (texts, dimensions), each row of length 1."""
+        ...
+
+
+class Translator(Engine, Protocol):
+    """One language pair, sentence by sentence."""
+
+    def translate(
+        self, sentences: Sequence[str], num_beams: int = 1, compute: Compute = run_here
+    ) -> list[Translated]:
+        """Translates in batches; the order is kept. `num_beams` 1 is greedy."""
+        ...
+
+
+Loader = Callable[[Any, Any], Engine]

@@ -1,0 +1,71 @@
+"""What can go wrong, said to a person: what happened, why, and what to do.
+
+Only these messages reach a visitor. Any other exception is logged in full and shown as
+a plain "something failed here", because a stray exception's text can hold another visitor's input.
+"""
+
+from __future__ import annotations
+
+
+class SuiteError(Exception):
+    """An error whose text is written for the visitor.
+
+    `field` names the input that is at fault ("" when none is), `status` is the HTTP status
+    our own routes answer with.
+    """
+
+    status = 500
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class InvalidInput(SuiteError):
+    """An input is empty, too long, out of range, of the wrong type or does not fit the context window."""
+
+    status = 422
+
+
+class UnknownCheckpoint(SuiteError):
+    """No such checkpoint, or one that cannot do this task."""
+
+    status = 404
+
+
+class WeightsMissing(SuiteError):
+    """The checkpoint's files are not on this machine; the message says which command brings them."""
+
+    status = 503
+
+
+class WeightsCorrupt(SuiteError):
+    """A file does not have the SHA-256 that the catalog pins. It is never loaded."""
+
+    status = 503
+
+
+class MemoryRefused(SuiteError):
+    """The checkpoint does not fit the memory budget, so it was not read."""
+
+    status = 507
+
+
+class Busy(SuiteError):
+    """The queue is full, or a visitor asks more often than the limit."""
+
+    status = 429
+
+
+class Forbidden(SuiteError):
+    """Only the admin may do this."""
+
+    status = 403
+
+
+class Cancelled(Exception):  # noqa: N818 - a signal, not a failure
+    """The visitor pressed Stop or went away. Raised inside the computation to end it."""

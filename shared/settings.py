@@ -1,0 +1,180 @@
+"""Every knob of the suite, in one place.
+
+Each field is an environment variable `SUITE_<NAME>` and, where `app.py --help` lists it, an option too.
+The table in `docs/SETTINGS.md` is generated from these fields (`python -m shared.settings`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+import psutil
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Profile = Literal["embedded"]
+
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_bytes(value: object) -> object:
+    """`"3 GB"`, `"512MiB"` or a number of bytes, as an int; anything else is left to the validator to refuse."""
+    if isinstance(value, str):
+        digits = value.strip().rstrip("BbIiKkMmGg ")
+        unit = value.strip()[len(digits) :].strip().lower()
+        if unit in UNITS:
+            try:
+                return int(float(digits) * UNITS[unit])
+            except ValueError:
+                return value
+    return value
+
+
+def comma_separated(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)]
+
+
+def memory_limit() -> int:
+    """Bytes this process may use: the machine's memory, or the cgroup's limit where that is lower (containers)."""
+    limit = psutil.virtual_memory().total
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = min(limit, int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue
+    return limit
+
+
+def usable_cores() -> int:
+    """Cores this process may run on; a container's CPU quota counts."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS and Windows have none
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+class Settings(BaseSettings):
+    """The suite's settings, read from `SUITE_*` variables and checked once at start."""
+
+    model_config = SettingsConfigDict(env_prefix="SUITE_", extra="forbid", frozen=True, env_ignore_empty=True)
+
+    spaces: Names = Field((), description="Spaces to serve, comma separated; empty serves all of them.")
+    profile: Profile = Field("embedded", description="Which checkpoints are the defaults.")
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
+    port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    share: bool = Field(False, description="Open a public share link through Gradio's relay (needs a network).")
+    auth: SecretStr = Field(SecretStr(""), description="`user:password` that every visitor must give; empty for none.")
+    mcp: bool = Field(False, description="Also serve the endpoints as MCP tools.")
+    cache_dir: Path = Field(
+        Path(platformdirs.user_cache_dir("foundation-model-demos", appauthor=False)),
+        description="Where weights and converted checkpoints lie.",
+    )
+    memory_budget: Bytes = Field(
+        0, ge=0, description="Bytes of weights held at once, such as `3GB`; 0 takes 40 % of the machine's memory."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads for all models together; 0 takes every usable core.")
+    max_running: int = Field(8, ge=1, description="Requests computed side by side; more wait in the queue.")
+    queue_size: int = Field(256, ge=1, description="Requests that may wait; more are turned away.")
+    idle_unload: float = Field(1800.0, ge=0, description="Seconds after which an unused checkpoint is unloaded; 0 never.")
+    load_wait: float = Field(120.0, gt=0, description="Seconds a request waits for memory that others are using.")
+    max_chars: int = Field(60_000, ge=1, description="Longest text accepted, in characters.")
+    max_labels: int = Field(50, ge=1, description="Most candidate labels accepted.")
+    max_rows: int = Field(2_000, ge=1, description="Most rows of one batch.")
+    max_upload: Bytes = Field(10 * 2**20, ge=1, description="Largest uploaded file.")
+    requests_per_minute: int = Field(
+        -1, ge=-1, description="Per visitor address; 0 for no limit, -1 for none on loopback and 60 elsewhere."
+    )
+    admin: bool | None = Field(
+        None,
+        description="Whether everybody may load, unload and pin. Unset: yes on loopback without a share link, else no.",
+    )
+    admin_token: SecretStr = Field(
+        SecretStr(""), description="Token that makes a visitor the admin; empty makes a fresh one at start, printed once."
+    )
+    warm_examples: bool = Field(True, description="Compute each Space's first example in the background after start.")
+
+    @field_validator("auth")
+    @classmethod
+    def _user_and_password(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and (":" not in text or text.startswith(":") or text.endswith(":")):
+            raise ValueError("must be user:password")
+        return value
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the suite."""
+        if self.share:
+            return False
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def everyone_is_admin(self) -> bool:
+        return self.on_loopback if self.admin is None else self.admin
+
+    @property
+    def budget(self) -> int:
+        """Bytes of weights that may be in memory at once."""
+        return self.memory_budget or int(memory_limit() * 0.4)
+
+    @property
+    def cores(self) -> int:
+        return self.threads or usable_cores()
+
+    @property
+    def rate_limit(self) -> int:
+        """Requests a minute per visitor address; 0 for no limit."""
+        if self.requests_per_minute >= 0:
+            return self.requests_per_minute
+        return 0 if self.on_loopback else 60
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.cache_dir / "weights"
+
+    @property
+    def converted_dir(self) -> Path:
+        return self.cache_dir / "converted"
+
+    def with_admin_token(self) -> Settings:
+        """The same settings with a fresh admin token where none was given."""
+        if self.admin_token.get_secret_value():
+            return self
+        return self.model_copy(update={"admin_token": SecretStr(secrets.token_urlsafe(24))})
+
+
+def table() -> str:
+    """Every setting as a Markdown table, for the documentation."""
+    rows = ["| variable | default | what it does |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, SecretStr) or default in ((), None):
+            shown = "(unset)"
+        elif isinstance(default, Path):
+            shown = "the user's cache folder"
+        else:
+            shown = f"`{default}`"
+        rows.append(f"| `SUITE_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())
