@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -151,4 +151,4 @@ class Translator(Engine, Protocol):
         ...
 
 
-Loader = Callable[[Any, Any], Engine]
+

@@ -1,0 +1,80 @@
+# Foundation Model Demo Suite: `make` lists what there is.
+#
+# PYTHON        the Python (3.11 to 3.13) that .venv is made with; by default the first that fits.
+# ARGS          passed on: make run ARGS="--port 8000", make test ARGS="-k fetch".
+# TORCH_INDEX   a package index that PyTorch alone is installed from, before everything else. On Linux the default
+#               build brings several GB of CUDA; for a CPU-only one set this to the address that the "Start Locally"
+#               selector on PyTorch's own install page shows for "CPU" after --index-url.
+# SUITE_*       settings of the suite, see docs/SETTINGS.md. SUITE_CACHE_DIR says where the weights lie.
+
+fits = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(fits)' 2>/dev/null && echo $$p && exit; done; echo python3)
+ARGS ?=
+TORCH_INDEX ?=
+
+venv := .venv
+python := $(venv)/bin/python
+pip := $(python) -m pip --disable-pip-version-check
+torch = $$(grep '^torch==' requirements.txt)
+
+# $(call install,FILE,STAMP): pip installs FILE unless STAMP holds its very text. A run that was killed while pip was
+# writing leaves .venv/.installing; `venv` then starts afresh, because a package may be there by half.
+define install
+if ! cat $(1) constraints.txt | cmp -s - $(venv)/$(2); then \
+	touch $(venv)/.installing && \
+	{ $(3) $(pip) install -r $(1) -c constraints.txt || { rm -f $(venv)/.installing; exit 1; }; } && \
+	cat $(1) constraints.txt > $(venv)/$(2) && rm -f $(venv)/.installing; \
+fi
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench eval screenshots clean-cache clean venv packages packages-dev
+
+help: ## list these commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+
+run: setup ## set up what is missing and serve the suite at http://127.0.0.1:7860
+	@exec $(python) app.py $(ARGS)
+
+setup: packages ## make .venv, install the pinned packages, fetch the weights (once)
+	@$(python) -m shared.fetch
+
+test: setup packages-dev ## run all tests
+	@$(python) -m pytest $(ARGS)
+
+check: packages-dev ## lint, format and types
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m pyright
+
+bench: setup packages-dev ## measure the suite against its peers
+	@$(python) -m benchmarks $(ARGS)
+
+eval: setup packages-dev ## quality of each checkpoint on tests/data
+	@$(python) -m benchmarks.evaluation $(ARGS)
+
+screenshots: setup packages-dev ## make the README's pictures from the running app
+	@$(python) -m benchmarks.screenshots $(ARGS)
+
+clean-cache: packages ## remove the weights and what was made of them
+	@$(python) -m shared.fetch --clean
+
+clean: ## remove .venv and what the tools leave behind (the weights stay)
+	@rm -rf $(venv) .pytest_cache .ruff_cache .hypothesis build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@if [ -e $(venv)/.installing ] || ! $(python) -c '$(fits)' 2>/dev/null || ! $(pip) --version >/dev/null 2>&1; then \
+		$(PYTHON) -c '$(fits)' 2>/dev/null || { \
+			echo "error: Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 || true)." >&2; \
+			echo "Install one, or name it: make PYTHON=/usr/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(venv) || { \
+			echo "error: the virtual environment could not be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	fi
+
+packages: venv
+	@$(call install,requirements.txt,.requirements,$(if $(TORCH_INDEX),$(pip) install --index-url "$(TORCH_INDEX)" "$(torch)" &&))
+
+packages-dev: packages
+	@$(call install,requirements-dev.txt,.requirements-dev,)

@@ -1,0 +1,325 @@
+"""The model cache: the one place that loads, shares, evicts and reports checkpoints.
+
+Promises, each of them a property test in `tests/shared/test_cache.py`:
+one load per checkpoint however many ask at once, and all who wait see its progress; never more
+bytes than the budget; never an eviction of what is borrowed or pinned; a checkpoint that cannot
+fit is refused before a byte of it is read; a failed load leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.catalog import Checkpoint
+from shared.engines import Engine
+from shared.errors import Busy, MemoryRefused
+from shared.events import Loading
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the bytes done and the bytes in all (0 while unknown)."""
+
+HEARTBEAT = 0.2
+"""Seconds between two progress events to a waiter; also how soon a waiter notices that it was cancelled."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """A checkpoint in memory, or on its way there. All fields are guarded by the cache's lock."""
+
+    checkpoint: Checkpoint
+    nbytes: int
+    """Reserved while loading, measured afterwards."""
+    engine: Engine | None = None
+    error: BaseException | None = None
+    borrows: int = 0
+    """Requests that use it or wait for it."""
+    pinned: bool = False
+    last_used: float = 0.0
+    loads_seconds: float = 0.0
+    progress: tuple[str, int, int] = ("waiting for the disk", 0, 0)
+    hits: int = 0
+
+
+@dataclass
+class Borrowed:
+    """A checkpoint on loan. Give it back with `close()` or at the end of a `with` block."""
+
+    entry: Entry
+    engine: Any
+    loaded: bool
+    """Whether the weights were in memory before this request."""
+    _give_back: Callable[[Entry], None]
+    _open: bool = field(default=True)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self.engine = None
+            self._give_back(self.entry)
+
+    def __enter__(self) -> Borrowed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ModelCache:
+    """Checkpoints in memory, within `budget` bytes.
+
+    `load(checkpoint, progress)` reads one and returns its engine; `memory_bytes(checkpoint)` says
+    beforehand how many bytes it will hold at most. Both are given, so that this class knows no engine.
+    """
+
+    def __init__(
+        self,
+        budget: int,
+        load: Callable[[Checkpoint, Progress], Engine],
+        memory_bytes: Callable[[Checkpoint], int],
+        *,
+        idle_seconds: float = 0.0,
+        wait_seconds: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget
+        self._load = load
+        self._memory_bytes = memory_bytes
+        self._idle_seconds = idle_seconds
+        self._wait_seconds = wait_seconds
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._entries: dict[str, Entry] = {}
+        self._hits = self._misses = self._evictions = 0
+        self._closed = threading.Event()
+        if idle_seconds:
+            threading.Thread(target=self._sweep_now_and_then, name="idle-unload", daemon=True).start()
+
+    # -- borrowing -----------------------------------------------------------------------------
+
+    def borrow(self, checkpoint: Checkpoint) -> Generator[Loading, None, Borrowed]:
+        """Yields progress until the checkpoint is in memory, then returns it on loan.
+
+        Closing the generator while it waits leaves the queue; the load goes on for the others.
+        Raises `MemoryRefused` when it cannot fit, `Busy` when the memory stays in use by others for
+        `wait_seconds`, and whatever the load raised.
+        """
+        deadline = self._clock() + self._wait_seconds
+        entry, loaded = self._join(checkpoint)
+        while entry is None:
+            if self._clock() > deadline:
+                raise Busy(f"the memory that {checkpoint.id} needs is in use by other requests; try again in a minute")
+            yield Loading(checkpoint.id, "waiting for memory that others are using", 0, 0)
+            with self._changed:
+                self._changed.wait(HEARTBEAT)
+            entry, loaded = self._join(checkpoint)
+        try:
+            while entry.engine is None:
+                if entry.error is not None:
+                    raise entry.error.with_traceback(None)
+                yield Loading(checkpoint.id, *entry.progress)
+                with self._changed:
+                    self._changed.wait_for(lambda: entry.engine or entry.error, HEARTBEAT)
+        except BaseException:
+            self._give_back(entry)
+            raise
+        return Borrowed(entry, entry.engine, loaded, self._give_back)
+
+    def hold(self, checkpoint: Checkpoint) -> Borrowed:
+        """Like `borrow`, for callers with nothing to show meanwhile."""
+        waiting = self.borrow(checkpoint)
+        while True:
+            try:
+                next(waiting)
+            except StopIteration as ready:
+                return ready.value
+
+    def _join(self, checkpoint: Checkpoint) -> tuple[Entry | None, bool]:
+        """Counts the caller among the borrowers of the entry, which it starts to load where there is none.
+
+        `(None, False)` when others must give memory back first.
+        """
+        with self._changed:
+            entry = self._entries.get(checkpoint.folder)
+            if entry is not None:
+                loaded = entry.engine is not None
+                self._hits += loaded
+                entry.hits += loaded
+            else:
+                loaded = False
+                need = self._memory_bytes(checkpoint)
+                self._refuse_if_hopeless(checkpoint, need)
+                if not self._make_room(need):
+                    return None, False
+                self._misses += 1
+                entry = self._entries[checkpoint.folder] = Entry(checkpoint, need)
+                threading.Thread(target=self._fill, args=(entry,), name=f"load-{checkpoint.id}", daemon=True).start()
+            entry.borrows += 1
+            return entry, loaded
+
+    def _give_back(self, entry: Entry) -> None:
+        with self._changed:
+            entry.borrows -= 1
+            entry.last_used = self._clock()
+            self._changed.notify_all()
+
+    # -- loading -------------------------------------------------------------------------------
+
+    def _fill(self, entry: Entry) -> None:
+        """Runs in a thread of its own, so that a visitor who leaves does not end the load for the others."""
+
+        def progress(what: str, done: int, total: int) -> None:
+            entry.progress = (what, done, total)
+
+        begun = self._clock()
+        engine: Engine | None = None
+        try:
+            engine = self._load(entry.checkpoint, progress)
+            with self._changed:
+                if not self._make_room(engine.nbytes - entry.nbytes):
+                    raise MemoryRefused(
+                        f"{entry.checkpoint.id} turned out to need {megabytes(engine.nbytes)}, more than its share of "
+                        f"the {megabytes(self.budget)} budget (SUITE_MEMORY_BUDGET) that is free now"
+                    )
+                entry.nbytes = engine.nbytes
+                entry.loads_seconds = self._clock() - begun
+                entry.last_used = self._clock()
+                entry.engine = engine
+                self._changed.notify_all()
+        except BaseException as error:
+            engine = None
+            with self._changed:
+                entry.error = error
+                self._entries.pop(entry.checkpoint.folder, None)
+                self._changed.notify_all()
+            release_freed_memory()
+            log.warning("loading %s failed: %s", entry.checkpoint.id, error)
+
+    def _refuse_if_hopeless(self, checkpoint: Checkpoint, need: int) -> None:
+        pinned = sum(entry.nbytes for entry in self._entries.values() if entry.pinned)
+        if need > self.budget - pinned:
+            held = f", of which {megabytes(pinned)} are pinned" if pinned else ""
+            raise MemoryRefused(
+                f"{checkpoint.id} needs {megabytes(need)} and the memory budget is {megabytes(self.budget)}{held}. "
+                "Raise SUITE_MEMORY_BUDGET, unpin a checkpoint, or choose a smaller one",
+                field="model",
+            )
+
+    def _make_room(self, need: int) -> bool:
+        """Evicts the least recently used that nobody borrows or pinned, until `need` bytes are free."""
+        free = self.budget - self.bytes_held()
+        idle = sorted(
+            (e for e in self._entries.values() if e.engine is not None and not e.borrows and not e.pinned),
+            key=lambda e: e.last_used,
+        )
+        if need > free + sum(entry.nbytes for entry in idle):
+            return False
+        for entry in idle:
+            if need <= free:
+                break
+            free += entry.nbytes
+            self._evict(entry)
+        return True
+
+    def _evict(self, entry: Entry) -> None:
+        del self._entries[entry.checkpoint.folder]
+        entry.engine = None
+        self._evictions += 1
+        release_freed_memory()
+        self._changed.notify_all()
+
+    # -- what the admin and the clock do -------------------------------------------------------
+
+    def unload(self, checkpoint_id: str) -> None:
+        """Raises `Busy` while somebody uses it; does nothing when it is not in memory."""
+        with self._changed:
+            for entry in self._loaded(checkpoint_id):
+                if entry.borrows:
+                    raise Busy(f"{checkpoint_id} is in use by {entry.borrows} request(s); try again when they are done")
+                self._evict(entry)
+
+    def pin(self, checkpoint: Checkpoint) -> Generator[Loading, None, None]:
+        """Loads it if need be, and keeps it in memory until `unpin`."""
+        with (yield from self.borrow(checkpoint)) as borrowed, self._changed:
+            borrowed.entry.pinned = True
+
+    def unpin(self, checkpoint_id: str) -> None:
+        with self._changed:
+            for entry in self._loaded(checkpoint_id):
+                entry.pinned = False
+            self._changed.notify_all()
+
+    def sweep(self) -> None:
+        """Unloads what nobody has used for `idle_seconds`."""
+        with self._changed:
+            for entry in list(self._entries.values()):
+                idle = entry.engine is not None and not entry.borrows and not entry.pinned
+                if idle and self._clock() - entry.last_used >= self._idle_seconds:
+                    self._evict(entry)
+
+    def _sweep_now_and_then(self) -> None:
+        while not self._closed.wait(max(1.0, min(60.0, self._idle_seconds / 4))):
+            self.sweep()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    # -- reporting -----------------------------------------------------------------------------
+
+    def _loaded(self, checkpoint_id: str) -> list[Entry]:
+        return [e for e in self._entries.values() if e.checkpoint.id == checkpoint_id and e.engine is not None]
+
+    def bytes_held(self) -> int:
+        """Bytes of weights in memory or reserved for a load under way."""
+        with self._changed:
+            return sum(entry.nbytes for entry in self._entries.values())
+
+    def report(self) -> dict[str, Any]:
+        """The state as a JSON object: budget and bytes in use, hits and misses, and a row per checkpoint."""
+        with self._changed:
+            now = self._clock()
+            return {
+                "budget_bytes": self.budget,
+                "bytes_in_use": self.bytes_held(),
+                "hits": self._hits,
+                "misses": self._misses,
+                "evictions": self._evictions,
+                "checkpoints": [
+                    {
+                        "checkpoint": entry.checkpoint.id,
+                        "revision": entry.checkpoint.revision,
+                        "state": "loaded" if entry.engine is not None else "loading",
+                        "engine": entry.engine.name if entry.engine is not None else entry.checkpoint.engine,
+                        "bytes": entry.nbytes,
+                        "borrows": entry.borrows,
+                        "pinned": entry.pinned,
+                        "hits": entry.hits,
+                        "seconds_since_use": round(now - entry.last_used, 1) if entry.last_used else None,
+                        "seconds_to_load": round(entry.loads_seconds, 2),
+                    }
+                    for entry in self._entries.values()
+                ],
+            }
+
+
+def megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:,.0f} MB"
+
+
+def release_freed_memory() -> None:
+    """Gives freed pages back to the system: glibc keeps them otherwise, and the budget would be a fiction."""
+    gc.collect()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):  # musl
+            return

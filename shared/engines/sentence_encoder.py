@@ -1,0 +1,112 @@
+"""The PyTorch engine for sentence encoders (BERT with mean pooling; Reimers & Gurevych 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.cache import Progress
+from shared.catalog import Checkpoint
+from shared.engines import Compute, run_here
+from shared.settings import Settings
+
+BATCH_TOKENS = 4096
+"""Tokens of one step, padding included: about 100 ms on two cores."""
+
+
+class TorchSentenceEncoder:
+    """Texts in, unit vectors out. Texts longer than the window are split, and their parts' vectors averaged."""
+
+    name = "torch-fp32"
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._special = tokenizer.num_special_tokens_to_add(False)
+        self.max_tokens = max_tokens
+        self.nbytes = sum(p.numel() * p.element_size() for p in model.parameters())
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens left out."""
+        if not texts:
+            return []
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode(self, texts: Sequence[str], compute: Compute = run_here) -> np.ndarray:
+        """float32, shape (texts, dimensions), each row of length 1 (all zeros for a text without tokens)."""
+        windows, owners = self._windows(texts)
+        dimensions = self._model.config.hidden_size
+        vectors = np.zeros((len(texts), dimensions), dtype=np.float32)
+        for batch in batches_by_length([len(window) for window in windows]):
+            rows = compute(lambda batch=batch: self._forward([windows[i] for i in batch]))
+            for i, row in zip(batch, rows, strict=True):
+                # A long text's vector is the mean of its windows', each weighing as many tokens as it has.
+                vectors[owners[i]] += row * len(windows[i])
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+
+    def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+        """Token ids in pieces that fit the model, special tokens included, and the text each belongs to."""
+        room = self.max_tokens - self._special
+        windows, owners = [], []
+        cls, sep = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
+        for owner, encoding in enumerate(encodings):
+            for start in range(0, len(encoding.ids), room):
+                windows.append([cls, *encoding.ids[start : start + room], sep])
+                owners.append(owner)
+        return windows, owners
+
+    def _forward(self, windows: Sequence[list[int]]) -> np.ndarray:
+        """Mean-pooled unit vectors, shape (windows, dimensions)."""
+        import torch
+
+        longest = max(map(len, windows))
+        ids = torch.zeros((len(windows), longest), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, window in enumerate(windows):
+            ids[row, : len(window)] = torch.tensor(window)
+            mask[row, : len(window)] = 1
+        with torch.inference_mode():
+            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            weights = mask.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+            return torch.nn.functional.normalize(pooled, dim=1).numpy()
+
+
+def batches_by_length(lengths: Sequence[int], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Indices in batches of similar length, so that little is spent on padding, and bounded in size."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def memory_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of weights in memory, at most."""
+    return checkpoint.parameters * 4
+
+
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchSentenceEncoder:
+    """Reads a verified folder with `model.safetensors`, `config.json` and `tokenizer.json`."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel
+
+    progress("reading weights", 0, checkpoint.parameters * 4)
+    config = BertConfig.from_pretrained(folder, local_files_only=True)
+    # The pooler is for next-sentence prediction; sentence embeddings do not use it.
+    model = BertModel.from_pretrained(
+        folder, config=config, dtype=torch.float32, add_pooling_layer=False, local_files_only=True
+    )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return TorchSentenceEncoder(model.eval(), tokenizer, checkpoint.context_window)

