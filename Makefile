@@ -57,7 +57,10 @@ eval: setup packages-dev ## quality of each checkpoint on tests/data
 screenshots: setup packages-dev ## make the README's pictures from the running app
 	@$(python) -m benchmarks.screenshots $(ARGS)
 
-clean-cache: packages ## remove the weights and what was made of them
+clean-cache: ## remove the weights and what was made of them
+	@test -x $(python) || { echo "error: without $(venv) this cannot look where the cache is. Run 'make setup' first, or" \
+		"remove the folder by hand: SUITE_CACHE_DIR, else foundation-model-demos in ~/.cache (macOS: ~/Library/Caches)." >&2; \
+		exit 1; }
 	@$(python) -m shared.fetch --clean
 
 clean: ## remove .venv and what the tools leave behind (the weights stay)

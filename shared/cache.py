@@ -114,14 +114,15 @@ class ModelCache:
         `wait_seconds`, and whatever the load raised.
         """
         deadline = self._clock() + self._wait_seconds
-        entry, loaded = self._join(checkpoint)
+        need = self._memory_bytes(checkpoint)
+        entry, loaded = self._join(checkpoint, need)
         while entry is None:
             if self._clock() > deadline:
                 raise Busy(f"the memory that {checkpoint.id} needs is in use by other requests; try again in a minute")
             yield Loading(checkpoint.id, "waiting for memory that others are using", 0, 0)
             with self._changed:
                 self._changed.wait(HEARTBEAT)
-            entry, loaded = self._join(checkpoint)
+            entry, loaded = self._join(checkpoint, need)
         try:
             while entry.engine is None:
                 if entry.error is not None:
@@ -143,7 +144,7 @@ class ModelCache:
             except StopIteration as ready:
                 return ready.value
 
-    def _join(self, checkpoint: Checkpoint) -> tuple[Entry | None, bool]:
+    def _join(self, checkpoint: Checkpoint, need: int) -> tuple[Entry | None, bool]:
         """Counts the caller among the borrowers of the entry, which it starts to load where there is none.
 
         `(None, False)` when others must give memory back first.
@@ -156,7 +157,6 @@ class ModelCache:
                 entry.hits += loaded
             else:
                 loaded = False
-                need = self._memory_bytes(checkpoint)
                 self._refuse_if_hopeless(checkpoint, need)
                 if not self._make_room(need):
                     return None, False

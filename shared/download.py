@@ -32,7 +32,6 @@ ATTEMPTS = 6
 """Tries in a row that bring nothing before a transfer is given up."""
 BACKOFF = 0.5
 """Seconds before the second try; doubled for each further one."""
-CHUNK = 2**18
 
 WAY_OUT = (
     "Check the network, the proxy (HTTPS_PROXY) and pip's own settings (PIP_INDEX_URL, PIP_CERT), "
@@ -168,7 +167,9 @@ def _go_on(client: httpx.Client, url: str, source: Source, part: Path, what: str
             return "the server sent another part of the file than the one asked for"
         done = have if goes_on else 0  # 200: the server does not know ranges and starts over
         with part.open("ab" if goes_on else "wb") as file:
-            for chunk in response.iter_raw(CHUNK):
+            for (
+                chunk
+            ) in response.iter_raw():  # as they come: a chunk size would lose what it gathers when the line breaks
                 done += file.write(chunk[: source.size - done])
                 progress(what, done, source.size)
                 if done == source.size:
@@ -177,6 +178,7 @@ def _go_on(client: httpx.Client, url: str, source: Source, part: Path, what: str
 
 
 def _copy(origin: Path, source: Source, part: Path, what: str, progress: Progress) -> None:
+    progress(what, 0, source.size)
     with origin.open("rb") as reader, part.open("wb") as writer:
         while chunk := reader.read(2**20):
             writer.write(chunk)

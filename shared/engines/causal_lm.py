@@ -7,6 +7,7 @@ at hand. Its greedy and beam outputs equal `generate()`'s (tested).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,10 @@ class TorchCausalLM:
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
-    def detokenize(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def detokenize(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
+        return self._tokenizer.decode(
+            list(ids), skip_special_tokens=not special_tokens, clean_up_tokenization_spaces=False
+        )
 
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
         text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
@@ -194,6 +197,8 @@ def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: 
 def _gguf_to_safetensors(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # transformers shows a bar of its own on the console while it reads a GGUF, and this is its only switch.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     gguf = next(source.glob("*.gguf")).name
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32, local_files_only=True)
     # save_pretrained refuses a model it takes for quantised; the weights are plain float32 by now.

@@ -1,11 +1,7 @@
-"""Runs Marian's "tiny" student models (Firefox Translations) in PyTorch.
+"""Translates with Marian's "tiny" student models (Firefox Translations): the `Translator` engine.
 
-A post-norm Transformer encoder (Vaswani et al. 2017) and a decoder whose self-attention is replaced by a
-simpler simple recurrent unit, SSRU (Kim et al. 2019, "From Research to Production and Back: Ludicrously Fast
-Neural Machine Translation"), so that a decoder step costs the same at every position and needs no growing cache.
-
-Notation of shapes: B sentences, S source tokens, W beams of a sentence (1 when greedy), D model dimensions,
-H heads, V vocabulary.
+Text in, text out: tokens, splitting of what is too long, batches, greedy and beam search.
+What happens in one forward pass is in `marian_network.py`, how the file is read in `marian_file.py`.
 """
 
 from __future__ import annotations
@@ -14,19 +10,19 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, Translated, run_here
 from shared.engines.beam import Hypothesis, beam_search
-from shared.engines.marian_file import MarianFile, read_marian
+from shared.engines.marian_file import read_marian
+from shared.engines.marian_network import DecoderState, Network
 from shared.errors import WeightsCorrupt
 from shared.settings import Settings
 
@@ -35,31 +31,19 @@ Progress = Callable[[str, int, int], None]
 
 END = 0
 """Id of `</s>` in Marian's vocabularies."""
+WORD_START = "▁"
+"""SentencePiece's mark for a space, also a token of its own."""
 MAX_LENGTH_FACTOR = 2.5
 """Target tokens per source token at most: `max-length-factor` of the models' own decoder configuration."""
 LENGTH_MARGIN = 8
 """Target tokens allowed on top, for sources of a word or two."""
+RELIABLE_TOKENS = 80
+"""Longest piece whatever the catalog's context window. These models were trained on sentences of up to about 100
+tokens and lose what follows: of a list of 50 clauses (400 tokens) all came out in pieces of 96 tokens or fewer,
+45 in pieces of 112, 41 of 128, and 22 of 256, followed by babble."""
 BATCH_LINES, BATCH_TOKENS = 64, 2048
 """Sentences times beams, and padded source tokens, in one batch: keeps its activations under about 50 MB."""
-LAYER_NORM_EPSILON = 1e-6
-"""As in Marian's `transformer.h`."""
 END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
-RUNS = {
-    "type": "transformer",
-    "dec-cell": "ssru",
-    "transformer-decoder-autoreg": "rnn",
-    "transformer-ffn-activation": "relu",
-    "transformer-ffn-depth": 2,
-    "dec-cell-base-depth": 2,
-    "transformer-preprocess": "",
-    "transformer-postprocess": "dan",
-    "transformer-postprocess-emb": "d",
-    "transformer-postprocess-top": "",
-    "transformer-train-position-embeddings": False,
-    "transformer-no-projection": False,
-    "tied-embeddings-all": True,
-}
-"""The one architecture written down here, in Marian's option names; a file that says otherwise is refused."""
 
 
 class MarianTranslator:
@@ -67,32 +51,33 @@ class MarianTranslator:
 
     name = "torch-fp32"
 
-    def __init__(self, network: Network, vocabulary: SentencePieceProcessor, context_window: int) -> None:
+    def __init__(self, network: Network, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
         self.network = network
         self.vocabulary = vocabulary
-        self.context_window = context_window
-        """Tokens of one piece of a sentence, its end token included."""
+        self.piece_tokens = piece_tokens
+        """Most tokens translated at once, the end token included; a longer sentence is split."""
         self.nbytes = network.nbytes
+        self.unreadable = {vocabulary.unk_id(), vocabulary.piece_to_id(WORD_START)}
+        """Tokens that say nothing of what was written."""
 
     def translate(self, sentences: Sequence[str], num_beams: int = 1, compute: Compute = run_here) -> list[Translated]:
         """Translates in batches; the order is kept. `num_beams` 1 is greedy.
 
-        A sentence that is too long for the context window is translated piece by piece.
+        A sentence of more than `piece_tokens` is translated piece by piece, and the pieces joined by spaces.
         """
-        pieces = [(i, ids) for i, sentence in enumerate(sentences) for ids in self._pieces(sentence)]
-        found: list[Hypothesis] = [Hypothesis([], 0.0)] * len(pieces)
-        for batch in batches([len(ids) for _, ids in pieces], lines=max(1, BATCH_LINES // num_beams)):
-            sources = [pieces[place][1] for place in batch]
-            for place, hypothesis in zip(batch, self._decode(sources, num_beams, compute), strict=True):
+        prepared = [self._prepare(sentence) for sentence in sentences]
+        sources = [ids for sentence in prepared for ids in sentence.pieces]
+        found: list[Hypothesis] = [Hypothesis([], 0.0)] * len(sources)
+        for batch in batches([len(ids) for ids in sources], lines=max(1, BATCH_LINES // num_beams)):
+            hypotheses = self._decode([sources[place] for place in batch], num_beams, compute)
+            for place, hypothesis in zip(batch, hypotheses, strict=True):
                 found[place] = hypothesis
-        parts: list[list[tuple[list[int], Hypothesis]]] = [[] for _ in sentences]
-        for (i, ids), hypothesis in zip(pieces, found, strict=True):
-            parts[i].append((ids, hypothesis))
-        return [self._join(part) for part in parts]
+        in_order = iter(found)
+        return [self._join(sentence, list(islice(in_order, len(sentence.pieces)))) for sentence in prepared]
 
     def _decode(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
-        limits = [math.ceil(MAX_LENGTH_FACTOR * len(source)) + LENGTH_MARGIN for source in sources]
-        state = compute(lambda: self.network.encode(sources))
+        limits = [target_limit(len(source)) for source in sources]
+        state = compute(lambda: self.network.encode(sources, num_beams))
         if num_beams == 1:
             return self._greedy(state, limits, compute)
 
@@ -109,11 +94,9 @@ class MarianTranslator:
         live = list(range(len(limits)))  # which sentence each line of the batch is
         newest, origin = None, None
         while live:
-            newest, log_probs = compute(lambda: self.network.best(self.network.step(state, newest, origin)))
+            log_probs, newest = compute(partial(self.network.best, state, newest, origin))
             stay = []
-            for line, (i, token, log_prob) in enumerate(
-                zip(live, newest.tolist(), log_probs.tolist(), strict=True)
-            ):
+            for line, (i, token, log_prob) in enumerate(zip(live, newest.tolist(), log_probs.tolist(), strict=True)):
                 tokens[i].append(token)
                 totals[i] += log_prob
                 if token != END and len(tokens[i]) < limits[i]:
@@ -124,48 +107,69 @@ class MarianTranslator:
                 newest, live = newest[origin], [live[line] for line in stay]
         return [Hypothesis(ids, total / len(ids)) for ids, total in zip(tokens, totals, strict=True)]
 
-    def _pieces(self, sentence: str) -> list[list[int]]:
-        """Token ids, end token included, of the pieces of a sentence that fit the window; none if it is blank."""
+    def _prepare(self, sentence: str) -> Prepared:
+        """Leaves aside what the model cannot read: emoji and foreign scripts at either end, and text without words."""
         words = sentence.split()
-        lengths = [len(ids) for ids in self.vocabulary.encode(words)] if words else []
-        pieces = split_long(words, lengths, self.context_window - 1, self._token_count)
-        return [self.vocabulary.encode(piece) + [END] for piece in pieces]
+        readable = [not self.unreadable.issuperset(ids) for ids in self.vocabulary.encode(words)] if words else []
+        start = readable.index(True) if True in readable else len(words)
+        end = len(words) - readable[::-1].index(True) if True in readable else start
+        if not any(character.isalnum() for word in words[start:end] for character in word):
+            start = end = len(words)
+        pieces = split_long(words[start:end], self.piece_tokens - 1, self._token_counts)
+        return Prepared(words[:start], [[*self.vocabulary.encode(piece), END] for piece in pieces], words[end:])
 
-    def _token_count(self, text: str) -> int:
-        return len(self.vocabulary.encode(text))
+    def _token_counts(self, words: list[str]) -> list[int]:
+        return [len(ids) for ids in self.vocabulary.encode(words)] if words else []
 
-    def _join(self, parts: list[tuple[list[int], Hypothesis]]) -> Translated:
-        texts = [self.vocabulary.decode([i for i in hypothesis.tokens if i != END]) for _, hypothesis in parts]
-        new_tokens = sum(len(hypothesis.tokens) for _, hypothesis in parts)
-        total = sum(hypothesis.score * len(hypothesis.tokens) for _, hypothesis in parts)
+    def _join(self, sentence: Prepared, hypotheses: list[Hypothesis]) -> Translated:
+        texts = self.vocabulary.decode([[i for i in found.tokens if i != END] for found in hypotheses])
+        new_tokens = sum(len(found.tokens) for found in hypotheses)
         return Translated(
-            text=" ".join(text.strip() for text in texts if text.strip()),
-            input_tokens=sum(len(ids) for ids, _ in parts),
+            text=" ".join([*sentence.before, *(text.strip() for text in texts if text.strip()), *sentence.after]),
+            input_tokens=sum(len(ids) for ids in sentence.pieces),
             new_tokens=new_tokens,
-            log_probability=total / max(new_tokens, 1),
+            log_probability=sum(found.score * len(found.tokens) for found in hypotheses) / max(new_tokens, 1),
         )
 
 
-def split_long(words: list[str], lengths: list[int], limit: int, count: Callable[[str], int]) -> list[str]:
-    """Packs words into pieces of at most `limit` tokens, ended after punctuation where there is some.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sentence on its way into the model."""
 
-    Pieces never span two words in these vocabularies, so the tokens of a text are those of its words.
+    before: list[str]
+    """Words carried over as they are, in front of the translation."""
+    pieces: list[list[int]]
+    """Token ids, end token included, of what is translated; more than one if it is long."""
+    after: list[str]
+    """Words carried over behind it."""
+
+
+def split_long(words: list[str], limit: int, count: Callable[[list[str]], list[int]]) -> list[str]:
+    """Packs words into pieces of at most `limit` tokens, ended after punctuation where the second half has some.
+
+    `count` gives the tokens of each word; no token of these vocabularies spans two words, so they add up.
     """
+    lengths = count(words)
+    while max(lengths, default=0) > limit:  # a "word" without spaces, such as a page of Chinese: cut it by characters
+        halves = ((word[: len(word) // 2], word[len(word) // 2 :]) for word in words)
+        cut = [half if n > limit else (word,) for word, half, n in zip(words, halves, lengths, strict=True)]
+        words = [part for parts in cut for part in parts]
+        lengths = count(words)
     pieces: list[str] = []
     start, size = 0, 0
     for i, length in enumerate(lengths):
-        if length > limit:  # a "word" without spaces: cut by characters
-            half = len(words[i]) // 2
-            halves = [words[i][:half], words[i][half:]]
-            rest = split_long(halves + words[i + 1 :], [*map(count, halves), *lengths[i + 1 :]], limit, count)
-            return pieces + split_long(words[start:i], lengths[start:i], limit, count) + rest
         if size + length > limit:
-            window = range(i, start + (i - start) // 2, -1)
-            end = next((j for j in window if END_OF_CLAUSE.search(words[j - 1])), i)
+            second_half = range(i, start + (i - start) // 2, -1)
+            end = next((j for j in second_half if END_OF_CLAUSE.search(words[j - 1])), i)
             pieces.append(" ".join(words[start:end]))
             start, size = end, sum(lengths[end:i])
         size += length
-    return [*pieces, " ".join(words[start:])] if start < len(words) else pieces
+    return [*pieces, " ".join(words[start:])] if words else []
+
+
+def target_limit(source_tokens: int) -> int:
+    """Most target tokens, so that a decoder that repeats itself stops."""
+    return math.ceil(MAX_LENGTH_FACTOR * source_tokens) + LENGTH_MARGIN
 
 
 def batches(lengths: Sequence[int], lines: int) -> Iterator[list[int]]:
@@ -180,31 +184,30 @@ def batches(lengths: Sequence[int], lines: int) -> Iterator[list[int]]:
         yield batch
 
 
-@dataclass(slots=True)
-class DecoderState:
-    """Where the decoding of a batch stands."""
+def memory_bytes(checkpoint: Checkpoint) -> int:
+    """Upper bound of the bytes of weights in memory, known without reading a file.
 
-    keys: list[Tensor]
-    """Of the source, one tensor per decoder layer: (B, H, S, D/H)."""
-    values: list[Tensor]
-    """The same for its values."""
-    padding: Tensor | None
-    """0 at source tokens, minus infinity at padding: (B, 1, 1, S); None where nothing is padded."""
-    cells: list[Tensor]
-    """SSRU states, one per decoder layer: (B * W, D)."""
-    position: int = 0
-    """Target tokens so far."""
+    Every parameter as float32 and a twentieth for the table of positions; where the embeddings stay int8
+    (processors with VNNI), about 60 % of it are used.
+    """
+    return checkpoint.parameters * 4 * 21 // 20
 
 
-class Network:
-    """The forward passes. Dimensions, layers and heads come from the file."""
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> MarianTranslator:
+    """Loads a folder with verified `model.bin` and `vocab.spm`.
 
-    def __init__(self, file: MarianFile, longest: int) -> None:
-        for option, value in RUNS.items():
-            if file.config.get(option, value) != value:
-                raise WeightsCorrupt(f"the model was trained with {option}: {file.config[option]}, which this engine does not run")
-        self.dimensions: int = file.config["dim-emb"]
-        self.heads: int = file.config["transformer-heads"]
-        get = _Weights(file).linear, _Weights(file).norm
-        linear, norm = get
-        self.encoder = [_encoder_layer(weights, f"encoder_l{n + 1}") for n in range(file.config["enc-depth"])]
+    `settings` is part of every engine's contract; this one leaves threads to the cache and has one precision.
+    """
+    model, spm = folder / "model.bin", folder / "vocab.spm"
+    total = model.stat().st_size + spm.stat().st_size
+    progress("reading weights", 0, total)
+    try:
+        vocabulary = SentencePieceProcessor(model_file=str(spm))
+    except (OSError, RuntimeError) as error:
+        raise WeightsCorrupt(f"{spm.name} is not a readable SentencePiece vocabulary") from error
+    progress("reading weights", spm.stat().st_size, total)
+    piece_tokens = min(checkpoint.context_window, RELIABLE_TOKENS)
+    network = Network(read_marian(model), longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
+    translator = MarianTranslator(network, vocabulary, piece_tokens)
+    progress("reading weights", total, total)
+    return translator

@@ -1,0 +1,178 @@
+"""The waist: every request, from the page, the API, a test or a benchmark, goes through `Endpoint.run`.
+
+Validation, limits, stored example answers, accounts and the translation of failures are applied here, once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import traceback
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from shared.context import Context, Lease
+from shared.errors import Busy, Cancelled, InvalidInput, SuiteError
+from shared.events import Done, Event
+from shared.requests import Request, validate
+
+log = logging.getLogger(__name__)
+
+Q = TypeVar("Q", bound=Request)
+
+
+class Result(Protocol):
+    """What a task function answers: any type that says what the API returns for it."""
+
+    def outputs(self) -> tuple[Any, ...]:
+        """JSON values in the order of `Endpoint.returns`."""
+        ...
+
+
+class RowResult(Result, Protocol):
+    """A result that can stand in a table."""
+
+    def row(self) -> dict[str, Any]:
+        """Columns that a batch adds to its table."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Q]):
+    """How an endpoint answers many texts with the same settings on one loan of its checkpoint."""
+
+    borrow: Callable[[Q, Context], Generator[Event, None, Lease]]
+    answer: Callable[[Sequence[Q], Lease], Iterable[RowResult]]
+
+
+@dataclass(frozen=True)
+class Endpoint(Generic[Q]):
+    """One named entry of the API: a task function, its request model and what it returns beside RunInfo."""
+
+    task: Callable[[Q, Context], Iterator[Event]]
+    request: type[Q]
+    returns: dict[str, type]
+    """Name and JSON type of each output, RunInfo excepted, which always comes last."""
+    rows: Rows[Q] | None = None
+    """Set where a batch of texts makes sense."""
+
+    @property
+    def name(self) -> str:
+        return self.task.__name__
+
+    @property
+    def summary(self) -> str:
+        """The task function's docstring: the API's documentation."""
+        return (self.task.__doc__ or "").strip()
+
+    def run(self, values: dict[str, Any], context: Context, traffic: Traffic) -> Iterator[Event]:
+        """Yields the task's events. Raises `SuiteError` and `Cancelled`, and nothing else."""
+        begun = time.perf_counter()
+        try:
+            traffic.admit(context)
+            request = validate(self.request, values, context.settings)
+            stored = traffic.examples.get(self.name, request)
+            if stored is not None:
+                yield stored
+            else:
+                for event in self.task(request, context):
+                    if isinstance(event, Done):
+                        traffic.examples.keep(self.name, request, event)
+                    yield event
+            outcome = "done"
+        except (Cancelled, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        except SuiteError as error:
+            outcome = type(error).__name__
+            raise
+        except MemoryError as error:
+            outcome = "failed"
+            raise SuiteError("there was not enough memory for this input; try a shorter one") from error
+        except Exception as error:
+            outcome = "failed"
+            log.error("/%s failed\n%s", self.name, traceback.format_exc())
+            raise SuiteError("something failed here, which is our fault; the log says what. Please try again") from error
+        finally:
+            traffic.count(self.name, outcome, time.perf_counter() - begun)  # pyright: ignore[reportPossiblyUnbound]
+
+
+class Traffic:
+    """How much was asked, how it ended, and the limits on it."""
+
+    def __init__(self, requests_per_minute: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = requests_per_minute
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, deque[float]] = OrderedDict()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.examples = ExampleAnswers()
+
+    def admit(self, context: Context) -> None:
+        """Raises `Busy` when the visitor's address asks more often than the limit allows."""
+        if not self._per_minute or context.admin:
+            return
+        address = context.visitor.partition("/")[0]
+        now = self._clock()
+        with self._lock:
+            recent = self._recent.setdefault(address, deque())
+            while recent and recent[0] <= now - 60:
+                recent.popleft()
+            if len(recent) >= self._per_minute:
+                raise Busy(f"{self._per_minute} requests a minute are allowed; try again in {60 - now + recent[0]:.0f} s")
+            recent.append(now)
+            self._recent.move_to_end(address)
+            while len(self._recent) > 10_000:
+                self._recent.popitem(last=False)
+
+    def count(self, endpoint: str, outcome: str, seconds: float) -> None:
+        with self._lock:
+            self.outcomes[endpoint, outcome] += 1
+            self.seconds[endpoint] += seconds
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """Per endpoint: requests by outcome, and seconds spent in all."""
+        with self._lock:
+            rows: dict[str, dict[str, float]] = {}
+            for (endpoint, outcome), number in sorted(self.outcomes.items()):
+                rows.setdefault(endpoint, {"seconds": round(self.seconds[endpoint], 3)})[outcome] = number
+            return rows
+
+
+@dataclass
+class ExampleAnswers:
+    """Answers that are shared between visitors: those to the examples, which everybody sees, and no others."""
+
+    _answers: dict[str, Done | None] = field(default_factory=dict)
+
+    def expect(self, endpoint: str, request: Request) -> None:
+        """Says that this request is an example, so that its first answer is kept."""
+        self._answers.setdefault(self._key(endpoint, request), None)
+
+    def get(self, endpoint: str, request: Request) -> Done | None:
+        answer = self._answers.get(self._key(endpoint, request))
+        if answer is None:
+            return None
+        return Done(answer.result, answer.run.model_copy(update={"cached": True}))
+
+    def keep(self, endpoint: str, request: Request, answer: Done) -> None:
+        key = self._key(endpoint, request)
+        if key in self._answers:
+            self._answers[key] = answer
+
+    @staticmethod
+    def _key(endpoint: str, request: Request) -> str:
+        return endpoint + json.dumps(request.model_dump(mode="json"), sort_keys=True)
+
+
+def collect(events: Iterator[Event]) -> Done:
+    """The last event of a run, for callers with nothing to show meanwhile."""
+    for event in events:
+        if isinstance(event, Done):
+            return event
+    raise InvalidInput("the request ended without a result")

@@ -1,0 +1,59 @@
+"""Starts the shared parts: catalog, model cache, compute lane, admission."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+from shared.cache import ModelCache, Progress
+from shared.catalog import Catalog, Checkpoint
+from shared.context import Runtime
+from shared.engines import Engine
+from shared.lane import Admission, Lane
+from shared.settings import Settings
+from shared.weights import verified_folder
+
+
+def start(settings: Settings) -> Runtime:
+    """Makes the one set of shared parts of this process. Reads no weights and imports no engine."""
+    if settings.profile == "embedded":
+        # Libraries that would ask the Hub for a file's newest version must not, even for a local folder.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    def load(checkpoint: Checkpoint, progress: Progress) -> Engine:
+        folder = verified_folder(checkpoint, settings, progress)
+        quiet_libraries()
+        return engine_module(checkpoint).load(checkpoint, folder, settings, progress)
+
+    def memory_bytes(checkpoint: Checkpoint) -> int:
+        return engine_module(checkpoint).memory_bytes(checkpoint)
+
+    cache = ModelCache(
+        settings.budget,
+        load,
+        memory_bytes,
+        idle_seconds=settings.idle_unload,
+        wait_seconds=settings.load_wait,
+    )
+    return Runtime(
+        settings=settings,
+        catalog=Catalog.read(),
+        cache=cache,
+        lane=Lane(settings.cores),
+        admission=Admission(settings.max_running, settings.queue_size),
+    )
+
+
+def engine_module(checkpoint: Checkpoint) -> Any:
+    """The module of `shared.engines` that runs this checkpoint: it has `load` and `memory_bytes`."""
+    return importlib.import_module(f"shared.engines.{checkpoint.engine}")
+
+
+def quiet_libraries() -> None:
+    """No progress bars of transformers on the server's console: progress goes to those who wait."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,110 @@
+"""From a text and labels to one number per label, by whatever the checkpoint can do.
+
+A sentence encoder compares meanings, a causal LM says how likely each label is as the next words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.context import Lease
+from shared.errors import InvalidInput
+
+SIMILARITY_SCALE = 30.0
+"""Softmax scale that turns cosine similarities into probabilities: the one with the least negative log-likelihood
+on `tests/data/topics.jsonl` (`make eval` prints the curve)."""
+
+SIMILARITY_MIDPOINT = 0.08
+"""Cosine similarity that counts as one half where labels are judged one by one (`multi_label`)."""
+
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""Inputs without content, whose label probabilities show the model's bias (Zhao et al. 2021, Contextual calibration)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Probability of each label, in the order of the labels; `raw` is before calibration, where there is any."""
+
+    probabilities: np.ndarray
+    raw: np.ndarray
+    method: str
+    input_tokens: int
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-scores))
+
+
+def by_similarity(
+    texts: Sequence[str], descriptions: Sequence[Sequence[str]], lease: Lease, *, multi_label: bool = False
+) -> list[Score]:
+    """Cosine similarity of each text to each label's descriptions (their mean where there are several)."""
+    flat = [text for group in descriptions for text in group]
+    vectors = lease.engine.encode([*texts, *flat], lease.compute)
+    tokens = lease.engine.count_tokens(texts)
+    prototypes, start = [], len(texts)
+    for group in descriptions:
+        mean = vectors[start : start + len(group)].mean(axis=0)
+        prototypes.append(mean / max(float(np.linalg.norm(mean)), 1e-9))
+        start += len(group)
+    similarities = vectors[: len(texts)] @ np.stack(prototypes).T
+    if multi_label:
+        rows = sigmoid(SIMILARITY_SCALE * (similarities - SIMILARITY_MIDPOINT))
+    else:
+        rows = softmax(SIMILARITY_SCALE * similarities)
+    return [Score(row, row, "sentence similarity", count) for row, count in zip(rows, tokens, strict=True)]
+
+
+def by_likelihood(
+    prompts: Sequence[str],
+    content_free: Sequence[str],
+    answers: Sequence[str],
+    lease: Lease,
+    *,
+    multi_label: bool = False,
+    calibrate: bool = True,
+) -> list[Score]:
+    """Length-normalised likelihood of each answer after each prompt.
+
+    `content_free` are the same prompts with nothing in place of the text. They give the calibration, and
+    with `multi_label` the answer's likelihood without the text, against which each label is judged by itself.
+    """
+    check_window(prompts, answers, lease)
+    reference = content_free if calibrate or multi_label else ()
+    found = lease.engine.label_likelihoods([*prompts, *reference], answers, lease.compute)
+    per_token = np.array([[likelihood.per_token for likelihood in row] for row in found])
+    given, without = per_token[: len(prompts)], per_token[len(prompts) :]
+    tokens = [len(lease.engine.tokenize(prompt)) for prompt in prompts]
+    raw = softmax(given)
+    if multi_label:
+        # Pointwise mutual information: how much more likely the text makes the label.
+        probabilities = sigmoid(given - without.mean(axis=0))
+    elif calibrate:
+        bias = softmax(without).mean(axis=0)
+        probabilities = raw / bias / (raw / bias).sum(axis=1, keepdims=True)
+    else:
+        probabilities = raw
+    method = "label likelihood" + (", calibrated" if calibrate and not multi_label else "")
+    return [Score(p, r, method, n) for p, r, n in zip(probabilities, raw, tokens, strict=True)]
+
+
+def check_window(prompts: Sequence[str], answers: Sequence[str], lease: Lease) -> None:
+    """Refuses, before anything is computed, a prompt that does not fit the context window with its answer."""
+    window = lease.engine.context_window
+    longest_answer = max(len(lease.engine.tokenize(answer)) for answer in answers)
+    for prompt in prompts:
+        tokens = len(lease.engine.tokenize(prompt)) + longest_answer
+        if tokens > window:
+            raise InvalidInput(
+                f"makes a prompt of {tokens:,} tokens and {lease.checkpoint.id} reads {window:,} at most; "
+                "shorten the text or remove examples",
+                field="text",
+            )

@@ -1,0 +1,198 @@
+"""Zero-shot and few-shot classification and sentiment, as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from classification.scoring import CONTENT_FREE, Score, by_likelihood, by_similarity
+from shared.context import Context, Lease
+from shared.events import Done, Event
+from shared.requests import AnyText, CandidateLabels, Model, Request, Text, labels
+
+SENTIMENTS = ("positive", "negative")
+
+
+def one_gap(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("must hold {} exactly once: the place where a label goes")
+    return template
+
+
+class ZeroShot(Request):
+    text: Text
+    candidate_labels: CandidateLabels = "sports, business, technology, politics, health"
+    hypothesis_template: Annotated[
+        AnyText,
+        Field(max_length=300, description="Sentence that each label is put into, at {}."),
+        AfterValidator(one_gap),
+    ] = "This text is about {}."
+    multi_label: bool = Field(False, description="Judge each label by itself: none, one or several may be right.")
+    model: Model = ""
+
+
+class Example(BaseModel):
+    """A text with its right label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Text
+    label: Text
+
+
+def example_row(value: Any) -> Any:
+    """Accepts a `[text, label]` row as well as an object."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ValueError("each example is a row of two: text and label")
+        return {"text": value[0], "label": value[1]}
+    return value
+
+
+class FewShot(Request):
+    text: Text
+    candidate_labels: CandidateLabels = "positive, negative"
+    examples: tuple[Annotated[Example, BeforeValidator(example_row)], ...] = Field(
+        (), max_length=64, description="Rows of text and label. None is zero-shot, one is one-shot."
+    )
+    instruction: AnyText = Field("Classify this text:", max_length=1000, description="First line of every block.")
+    model: Model = ""
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> FewShot:
+        names = labels(self.candidate_labels)
+        for number, example in enumerate(self.examples, 1):
+            if example.label.strip() not in names:
+                raise ValueError(f"example {number} has a label that is not among the candidate labels")
+        return self
+
+
+class Sentiment(Request):
+    text: Text
+    model: Model = ""
+
+
+class Classification:
+    """Labels with their probabilities, the likeliest first."""
+
+    def __init__(self, names: Sequence[str], score: Score, *, prompt: str = "", window: int = 0) -> None:
+        self.prompt = prompt
+        self.method = score.method
+        self.confidences = ranked(names, score.probabilities)
+        self.raw = ranked(names, score.raw)
+        self.window_share = score.input_tokens / window if window else None
+
+    @property
+    def label(self) -> str:
+        return self.confidences[0]["label"]
+
+    def outputs(self) -> tuple[Any, ...]:
+        details = {"method": self.method, "raw": self.raw, "context_window_share": self.window_share}
+        return ({"label": self.label, "confidences": self.confidences, "details": details},)
+
+    def row(self) -> dict[str, Any]:
+        return {"label": self.label, "confidence": self.confidences[0]["confidence"]}
+
+
+class PromptedClassification(Classification):
+    """A classification whose exact prompt is part of the answer."""
+
+    def outputs(self) -> tuple[Any, ...]:
+        return (*super().outputs(), self.prompt)
+
+
+def ranked(names: Sequence[str], probabilities: Any) -> list[dict[str, Any]]:
+    pairs = sorted(zip(names, map(float, probabilities), strict=True), key=lambda pair: -pair[1])
+    return [{"label": name, "confidence": round(value, 6)} for name, value in pairs]
+
+
+# -- the three tasks -------------------------------------------------------------------------------
+
+
+def zero_shot(request: ZeroShot, context: Context) -> Iterator[Event]:
+    """Sorts a text into labels of your own, without any example."""
+    with (yield from context.borrow(request.model, "zero-shot-classification")) as lease:
+        (result,) = zero_shot_rows([request], lease)
+        yield Done(result, lease.run_info(input_tokens=tokens_of([request.text], lease)))
+
+
+def few_shot(request: FewShot, context: Context) -> Iterator[Event]:
+    """Sorts a text into labels after seeing a few examples, or none."""
+    with (yield from context.borrow(request.model, "few-shot-classification")) as lease:
+        (result,) = few_shot_rows([request], lease)
+        yield Done(result, lease.run_info(input_tokens=tokens_of([result.prompt or request.text], lease)))
+
+
+def sentiment(request: Sentiment, context: Context) -> Iterator[Event]:
+    """Says whether a text is positive or negative."""
+    with (yield from context.borrow(request.model, "text-classification")) as lease:
+        (result,) = sentiment_rows([request], lease)
+        yield Done(result, lease.run_info(input_tokens=tokens_of([result.prompt or request.text], lease)))
+
+
+# -- many texts with the same settings, in as few forward passes as possible -------------------------
+
+
+def zero_shot_rows(requests: Sequence[ZeroShot], lease: Lease) -> list[Classification]:
+    first = requests[0]
+    names = labels(first.candidate_labels)
+    texts = [request.text for request in requests]
+    before, after = first.hypothesis_template.split("{}")
+    if lease.checkpoint.kind == "sentence-encoder":
+        described = [[f"{before}{name}{after}"] for name in names]
+        scores = by_similarity(texts, described, lease, multi_label=first.multi_label)
+        return [Classification(names, score) for score in scores]
+    answers = [spaced(name, before) for name in names]
+    prompts = [f"Text: {text.strip()}\n{before.rstrip()}" for text in texts]
+    blank = [f"Text: N/A\n{before.rstrip()}"]
+    scores = by_likelihood(prompts, blank, answers, lease, multi_label=first.multi_label, calibrate=False)
+    return [_prompted(names, score, prompt, lease) for score, prompt in zip(scores, prompts, strict=True)]
+
+
+def few_shot_rows(requests: Sequence[FewShot], lease: Lease) -> list[PromptedClassification]:
+    first = requests[0]
+    names = labels(first.candidate_labels)
+    texts = [request.text for request in requests]
+    if lease.checkpoint.kind == "sentence-encoder":
+        # Centroids of the examples (nearest-centroid classification); a label without one is its own description.
+        taught = {name: [e.text for e in first.examples if e.label.strip() == name] for name in names}
+        scores = by_similarity(texts, [taught[name] or [name] for name in names], lease)
+        return [PromptedClassification(names, score) for score in scores]
+    prompts = [few_shot_prompt(first, text) for text in texts]
+    blank = [few_shot_prompt(first, nothing) for nothing in CONTENT_FREE]
+    scores = by_likelihood(prompts, blank, [f" {name}" for name in names], lease)
+    return [_prompted(names, score, prompt, lease) for score, prompt in zip(scores, prompts, strict=True)]
+
+
+def sentiment_rows(requests: Sequence[Sentiment], lease: Lease) -> list[Classification]:
+    texts = [request.text for request in requests]
+    if lease.checkpoint.kind == "sentence-encoder":
+        described = [[f"This review is {name}."] for name in SENTIMENTS]
+        return [Classification(SENTIMENTS, score) for score in by_similarity(texts, described, lease)]
+    prompts = [f"Review: {text.strip()}\nSentiment:" for text in texts]
+    scores = by_likelihood(prompts, (), [f" {name}" for name in SENTIMENTS], lease, calibrate=False)
+    return [_prompted(SENTIMENTS, score, prompt, lease) for score, prompt in zip(scores, prompts, strict=True)]
+
+
+def few_shot_prompt(request: FewShot, text: str) -> str:
+    """The blocks the course teaches: instruction, text, answer; a blank line between; the last answer left open."""
+    instruction = f"{request.instruction.strip()}\n" if request.instruction.strip() else ""
+    blocks = [f"{instruction}{example.text.strip()}\nLabel: {example.label.strip()}" for example in request.examples]
+    return "\n\n".join([*blocks, f"{instruction}{text.strip()}\nLabel:"])
+
+
+def spaced(name: str, before: str) -> str:
+    """The label as it continues a template: the blank before it belongs to its first token."""
+    return f" {name}" if not before or before != before.rstrip() else name
+
+
+def tokens_of(texts: Sequence[str], lease: Lease) -> int:
+    if lease.checkpoint.kind == "sentence-encoder":
+        return sum(lease.engine.count_tokens(texts))
+    return sum(len(lease.engine.tokenize(text)) for text in texts)
+
+
+def _prompted(names: Sequence[str], score: Score, prompt: str, lease: Lease) -> PromptedClassification:
+    return PromptedClassification(names, score, prompt=prompt, window=lease.engine.context_window)

@@ -1,0 +1,17 @@
+"""Text generation, chat and the next token."""
+
+from generation.task import Chat, Generate, NextToken, chat, generate, next_token
+from shared.endpoint import Endpoint
+from shared.space import Space
+
+SPACE = Space(
+    name="generation",
+    title="Text generation",
+    summary="Let a language model continue a text or chat, and look at the choice it makes for every token.",
+    order=40,
+    endpoints=(
+        Endpoint(generate, Generate, {"completion": str}),
+        Endpoint(chat, Chat, {"reply": str}),
+        Endpoint(next_token, NextToken, {"distribution": dict}),
+    ),
+)

@@ -1,0 +1,216 @@
+"""Text generation, chat, and the distribution of the next token, as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from shared.context import Context, Lease
+from shared.engines import GeneratedToken, Sampling
+from shared.errors import InvalidInput
+from shared.events import Done, Event, Partial
+from shared.requests import AnyText, Model, Request, Text
+
+
+# A model's fields come in the order of its bases, last base first; that order is the API's.
+
+
+class GenerationSettings(Request):
+    """How the next tokens are drawn; shared by completion and chat."""
+
+    max_new_tokens: int = Field(128, ge=1, le=1024, description="Stop after this many new tokens.")
+    do_sample: bool = Field(False, description="Off: always the likeliest token (greedy). On: draw by probability.")
+    temperature: float = Field(0.7, ge=0.05, le=3.0, description="Below 1 sharper, above 1 flatter. For sampling.")
+    top_k: int = Field(50, ge=0, le=1000, description="Draw from the k likeliest tokens; 0 for all. For sampling.")
+    top_p: float = Field(
+        0.95, gt=0.0, le=1.0, description="Draw from the smallest set that adds up to p; 1 for all. For sampling."
+    )
+    repetition_penalty: float = Field(1.0, ge=0.5, le=2.0, description="Above 1: what was said becomes less likely.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed and settings give the same text.")
+    model: Model = ""
+
+    def sampling(self) -> Sampling:
+        return Sampling(**self.model_dump(include=set(GenerationSettings.model_fields) - {"model"}))
+
+
+class Prompted(Request):
+    prompt: Text
+
+
+class Generate(GenerationSettings, Prompted):
+    pass
+
+
+class Message(BaseModel):
+    """A turn in OpenAI's format. Of what the page's chat adds to it, only the text is read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: AnyText
+
+
+def plain_message(value: Any) -> Any:
+    """Accepts content in parts, `[{"type": "text", "text": …}]`, as well as a string."""
+    if isinstance(value, dict) and isinstance(value.get("content"), list):
+        parts = value["content"]
+        texts = [part.get("text", "") if isinstance(part, dict) else str(part) for part in parts]
+        return {**value, "content": "".join(text for text in texts if isinstance(text, str))}
+    return value
+
+
+class Turn(Request):
+    message: Text
+    history: tuple[Annotated[Message, BeforeValidator(plain_message)], ...] = Field(
+        (), max_length=500, description="Earlier turns, oldest first, as OpenAI messages."
+    )
+    system_prompt: AnyText = Field("", max_length=8000, description="What the model is told before the first turn.")
+
+
+class Chat(GenerationSettings, Turn):
+    pass
+
+
+class NextToken(Request):
+    prompt: Text
+    temperature: float = Field(1.0, ge=0.05, le=3.0, description="Divides the logits: below 1 sharper, above 1 flatter.")
+    top_k: int = Field(0, ge=0, le=1000, description="Keep the k likeliest tokens; 0 keeps all.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Keep the smallest set that adds up to p; 1 keeps all.")
+    model: Model = ""
+
+
+@dataclass
+class Completion:
+    """New text, and how sure the model was of each token of it."""
+
+    tokens: list[GeneratedToken]
+    prompt: str = ""
+    """The exact prompt the model read, template included."""
+    context_used: int = 0
+    """Tokens of prompt and completion."""
+    context_window: int = 0
+    dropped_turns: int = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+    def outputs(self) -> tuple[Any, ...]:
+        return (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChance:
+    """A token's probability under the model, and after temperature, top-k and top-p (0 where those exclude it)."""
+
+    id: int
+    text: str
+    before: float
+    after: float
+
+
+@dataclass
+class Distribution:
+    tokens: list[TokenChance] = field(default_factory=list)
+    """The likeliest twenty, likeliest first."""
+    kept: int = 0
+    """Tokens that can still be drawn."""
+    kept_mass: float = 0.0
+    """What the kept tokens add up to in the model's own distribution."""
+
+    def outputs(self) -> tuple[Any, ...]:
+        rows = [{"token": t.text, "id": t.id, "before": round(t.before, 6), "after": round(t.after, 6)} for t in self.tokens]
+        return ({"tokens": rows, "kept": self.kept, "kept_mass": round(self.kept_mass, 6)},)
+
+
+# -- the tasks -------------------------------------------------------------------------------------
+
+
+def generate(request: Generate, context: Context) -> Iterator[Event]:
+    """Continues a prompt, token by token."""
+    with (yield from context.borrow(request.model, "text-generation")) as lease:
+        prompt = lease.engine.tokenize(request.prompt)
+        refuse_if_too_long(prompt, "prompt", lease)
+        yield from stream(prompt, request.sampling(), Completion([], request.prompt), lease)
+
+
+def chat(request: Chat, context: Context) -> Iterator[Event]:
+    """Answers a message in a conversation. The oldest turns are dropped when the context window is full."""
+    with (yield from context.borrow(request.model, "text-generation")) as lease:
+        prompt, dropped = fitting_prompt(request, lease)
+        shown = lease.engine.detokenize(prompt, special_tokens=True)
+        yield from stream(prompt, request.sampling(), Completion([], shown, dropped_turns=dropped), lease)
+
+
+def next_token(request: NextToken, context: Context) -> Iterator[Event]:
+    """The likeliest next tokens of a prompt, before and after temperature, top-k and top-p."""
+    with (yield from context.borrow(request.model, "text-generation")) as lease:
+        prompt = lease.engine.tokenize(request.prompt)
+        refuse_if_too_long(prompt, "prompt", lease)
+        logits = lease.engine.next_token_logits(prompt, lease.compute)
+        sampling = Sampling(
+            do_sample=True, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p
+        )
+        result = lease.compute(lambda: distribution(logits, sampling, lease))
+        yield Done(result, lease.run_info(input_tokens=len(prompt)))
+
+
+def stream(prompt: Sequence[int], sampling: Sampling, result: Completion, lease: Lease) -> Iterator[Event]:
+    result.context_window = lease.engine.context_window
+    result.context_used = len(prompt)
+    for token in lease.engine.generate(prompt, sampling, lease.compute):
+        result.tokens.append(token)
+        result.context_used = len(prompt) + len(result.tokens)
+        yield Partial(result)
+    yield Done(result, lease.run_info(input_tokens=len(prompt), new_tokens=len(result.tokens)))
+
+
+def refuse_if_too_long(prompt: Sequence[int], name: str, lease: Lease) -> None:
+    window = lease.engine.context_window
+    if len(prompt) >= window:
+        raise InvalidInput(
+            f"is {len(prompt):,} tokens long and {lease.checkpoint.id} has a context window of {window:,}; shorten it",
+            field=name,
+        )
+
+
+def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
+    """The conversation's token ids, and how many of the oldest turns were left out to make room for the reply."""
+    system = [{"role": "system", "content": request.system_prompt}] if request.system_prompt.strip() else []
+    turns = [message.model_dump() for message in request.history]
+    last = {"role": "user", "content": request.message}
+    window = lease.engine.context_window
+    room = window - min(request.max_new_tokens, window // 2)
+    lengths = [len(lease.engine.tokenize(turn["content"])) for turn in turns]
+    dropped = 0
+    while sum(lengths[dropped:]) > room:
+        dropped += 1
+    # The template's own tokens come on top, so the last few turns are tried for real.
+    for start in range(dropped, len(turns) + 1):
+        prompt = lease.engine.chat_prompt([*system, *turns[start:], last])
+        if len(prompt) <= room:
+            return prompt, start
+    raise InvalidInput(
+        f"is too long even without the earlier turns: {len(prompt):,} tokens, and {room:,} fit; shorten it",  # pyright: ignore[reportPossiblyUnbound]
+        field="message",
+    )
+
+
+def distribution(logits: Any, sampling: Sampling, lease: Lease, top: int = 20) -> Distribution:
+    """The likeliest `top` tokens of float32 logits (vocabulary,), before and after the settings."""
+    import torch
+
+    from shared.sampling import adjusted
+
+    before = torch.from_numpy(logits).softmax(0)
+    after = adjusted(torch.from_numpy(logits), sampling).softmax(0)
+    kept = after > 0
+    values, ids = before.topk(top)
+    chances = [
+        TokenChance(int(i), lease.engine.detokenize([int(i)]), float(value), float(after[i]))
+        for value, i in zip(values, ids, strict=True)
+    ]
+    return Distribution(chances, int(kept.sum()), float(before[kept].sum()))

@@ -1,0 +1,40 @@
+"""Which sentences say most of a text: close to its centroid, far from each other (MMR, Carbonell & Goldstein 1998)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from shared.context import Lease
+from shared.text import Span
+
+RELEVANCE = 0.7
+"""MMR's lambda: how much closeness to the whole counts against novelty."""
+
+
+def choose(pieces: Sequence[Span], max_tokens: int, lease: Lease) -> tuple[list[Span], list[float]]:
+    """The chosen pieces in their order, and every piece's cosine similarity to the whole text.
+
+    At least one is chosen, even when it alone is longer than `max_tokens`.
+    """
+    texts = [piece.text for piece in pieces]
+    vectors = lease.engine.encode(texts, lease.compute)
+    lengths = lease.engine.count_tokens(texts)
+    centroid = vectors.mean(axis=0)
+    centroid /= max(float(np.linalg.norm(centroid)), 1e-9)
+    relevance = vectors @ centroid
+    redundancy = np.zeros(len(pieces))
+    chosen: list[int] = []
+    left = max_tokens
+    open_ = set(range(len(pieces)))
+    while open_:
+        fitting = [i for i in open_ if lengths[i] <= left] if chosen or min(lengths) <= left else list(open_)
+        if not fitting:
+            break
+        best = max(fitting, key=lambda i: (RELEVANCE * relevance[i] - (1 - RELEVANCE) * redundancy[i], -i))
+        chosen.append(best)
+        open_.discard(best)
+        left -= lengths[best]
+        redundancy = np.maximum(redundancy, vectors @ vectors[best])
+    return [pieces[i] for i in sorted(chosen)], [float(value) for value in relevance]

@@ -1,0 +1,129 @@
+"""Summaries of articles and dialogues: sentences chosen from the text, or a text written anew."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared.context import Context, Lease
+from shared.errors import InvalidInput
+from shared.events import Done, Event, Partial, Running
+from shared.requests import Model, Request, Text
+from shared.text import Span, lines
+from shared.text import sentences as split_sentences
+from summarization.abstractive import merge_prompt, part_prompt, parts, written
+from summarization.extractive import choose
+
+
+class Summarize(Request):
+    text: Text
+    style: Literal["article", "dialogue"] = Field("article", description="A dialogue is read turn by turn.")
+    max_new_tokens: int = Field(96, ge=8, le=512, description="Length of the summary at most, in tokens.")
+    num_beams: int = Field(1, ge=1, le=8, description="1 writes greedily; more search for a likelier text, slower.")
+    model: Model = ""
+
+
+@dataclass
+class Summary:
+    """A summary, and where it comes from."""
+
+    text: str
+    method: str
+    source: str
+    parts: int = 1
+    chosen: list[Span] = field(default_factory=list)
+    """Sentences of the source that make up an extractive summary, in their order."""
+    scores: list[tuple[Span, float]] = field(default_factory=list)
+    """How central each sentence of the source is: cosine similarity to the whole, -1 to 1."""
+    prompt: str = ""
+
+    @property
+    def compression(self) -> float:
+        """Words of the summary per word of the source."""
+        return len(self.text.split()) / max(len(self.source.split()), 1)
+
+    def outputs(self) -> tuple[Any, ...]:
+        return (self.text,)
+
+    def row(self) -> dict[str, Any]:
+        return {"summary": self.text}
+
+
+def summarize(request: Summarize, context: Context) -> Iterator[Event]:
+    """Shortens an article or a dialogue. A sentence encoder picks sentences, a causal LM writes new ones."""
+    with (yield from context.borrow(request.model, "summarization")) as lease:
+        if lease.checkpoint.kind == "sentence-encoder":
+            result = extract(request, lease)
+            tokens = sum(lease.engine.count_tokens([request.text]))
+            yield Done(result, lease.run_info(input_tokens=tokens))
+        else:
+            yield from abstract(request, lease)
+
+
+def rows(requests: Sequence[Summarize], lease: Lease) -> Iterator[Summary]:
+    """Many texts, one after another, on one loan."""
+    for request in requests:
+        if lease.checkpoint.kind == "sentence-encoder":
+            yield extract(request, lease)
+        else:
+            for event in abstract(request, lease):
+                if isinstance(event, Done):
+                    yield event.result
+
+
+def extract(request: Summarize, lease: Lease) -> Summary:
+    """The most central sentences (or turns), as many as fit `max_new_tokens`, in their order."""
+    if request.num_beams != 1:
+        raise InvalidInput(
+            f"{lease.checkpoint.id} picks sentences and has no beams; leave this at 1 or choose a language model",
+            field="num_beams",
+        )
+    pieces = lines(request.text) if request.style == "dialogue" else split_sentences(request.text)
+    chosen, scores = choose(pieces, request.max_new_tokens, lease)
+    joint = "\n" if request.style == "dialogue" else " "
+    return Summary(
+        joint.join(piece.text for piece in chosen),
+        "extractive: the sentences closest to the meaning of the whole, without repeating each other",
+        request.text,
+        chosen=chosen,
+        scores=list(zip(pieces, scores, strict=True)),
+    )
+
+
+def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
+    """Written by the LM; a long text part by part, and then the parts' summaries together."""
+    pieces = parts(request.text, request.style, request.max_new_tokens, lease)
+    method = "abstractive: written by the language model; check names and numbers against the source"
+    count = len(pieces)
+    read = new = 0
+    if count == 1:
+        prompt = part_prompt(request.text, request.style, lease)
+    else:
+        drafts: list[str] = []
+        for number, piece in enumerate(pieces, 1):
+            yield Running(f"reading part {number} of {count}", number - 1, count)
+            prompt = part_prompt(piece, request.style, lease)
+            text, tokens = "", 0
+            for text, tokens in written(prompt, request.max_new_tokens, request.num_beams, lease):  # noqa: B007
+                yield Partial(Summary("\n".join([*drafts, text]), method, request.text, parts=count))
+            read, new = read + len(prompt), new + tokens
+            drafts.append(text)
+        yield Running(f"joining {count} parts", count, count)
+        prompt = merge_prompt(drafts, request.style, request.max_new_tokens, lease)
+    text, tokens = "", 0
+    for text, tokens in written(prompt, request.max_new_tokens, request.num_beams, lease):
+        yield Partial(Summary(text, method, request.text, parts=count))
+    shown = lease.engine.detokenize(prompt)
+    result = Summary(text, method, request.text, parts=count, prompt=shown)
+    yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + tokens))
+
+
+def rouge(summary: str, reference: str) -> dict[str, float]:
+    """ROUGE-1, ROUGE-2 and ROUGE-L F1 of a summary against a reference (Lin 2004), 0 to 1."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    found = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(reference, summary)
+    return {name: score.fmeasure for name, score in found.items()}

@@ -1,0 +1,13 @@
+"""Translation, sentence by sentence."""
+
+from shared.endpoint import Endpoint, Rows
+from shared.space import Space
+from translation.task import Translate, borrow, rows, translate
+
+SPACE = Space(
+    name="translation",
+    title="Translation",
+    summary="Translate text between languages and see which sentence became which.",
+    order=30,
+    endpoints=(Endpoint(translate, Translate, {"translation": str}, Rows(borrow, rows)),),
+)
