@@ -38,11 +38,11 @@ MAX_LENGTH_FACTOR = 2.5
 LENGTH_MARGIN = 8
 """Target tokens allowed on top, for sources of a word or two."""
 RELIABLE_TOKENS = 80
-"""Longest piece whatever the catalog's context window. These models were trained on sentences of up to about 100
+"""Longest piece whatever the catalog's context window. These models seem trained on sentences of up to about 100
 tokens and lose what follows: of a list of 50 clauses (400 tokens) all came out in pieces of 96 tokens or fewer,
 45 in pieces of 112, 41 of 128, and 22 of 256, followed by babble."""
 BATCH_LINES, BATCH_TOKENS = 64, 2048
-"""Sentences times beams, and padded source tokens, in one batch: keeps its activations under about 50 MB."""
+"""Sentences times beams, and padded source tokens, in one batch: its activations stay under about 90 MB."""
 END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
 
 

@@ -324,7 +324,7 @@ class Weights:
 
     def _linear(self, matrix: np.ndarray, bias: np.ndarray) -> Linear:
         """From Marian's (in, out) and (1, out)."""
-        weight = torch.from_numpy(np.ascontiguousarray(matrix.T))
+        weight = torch.from_numpy(np.ascontiguousarray(matrix)).T  # lies as (in, out): a fifth faster for a few lines
         return Linear(self.keep(weight), self.keep(torch.from_numpy(bias[0])))
 
     def _tensor(self, name: str, *shape: int) -> np.ndarray:

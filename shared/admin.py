@@ -1,0 +1,67 @@
+"""Who may load, unload and pin: everybody on this machine alone, elsewhere who shows the token.
+
+The token comes as the header `X-Suite-Admin` or as the cookie that `POST /admin` sets. It is never a
+component's value, because those reach the browser's history and the server's event log.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from shared.errors import Forbidden
+from shared.settings import Settings
+
+COOKIE = "suite_admin"
+HEADER = "x-suite-admin"
+LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]", "::1"}
+
+
+def is_admin(settings: Settings, request: Any) -> bool:
+    """Whether the request (Gradio's or Starlette's; None for calls within the process) is the admin's."""
+    if request is None:
+        return False
+    headers = getattr(request, "headers", None) or {}
+    if settings.everyone_is_admin and (settings.admin or _names_this_machine(headers)):
+        return True
+    token = settings.admin_token.get_secret_value()
+    cookies = getattr(request, "cookies", None) or {}
+    given = headers.get(HEADER) or cookies.get(COOKIE) or ""
+    return bool(token) and hmac.compare_digest(given.encode(), token.encode())
+
+
+def _names_this_machine(headers: Any) -> bool:
+    """Whether the page was opened under a local name: another site's name that resolves to us (DNS rebinding) is not."""
+    host = headers.get("host", "")
+    return (host.rsplit(":", 1)[0] if not host.endswith("]") else host) in LOCAL_NAMES
+
+
+def require_admin(is_admin: bool) -> None:
+    if not is_admin:
+        raise Forbidden(
+            "only the admin may do this; sign in with the token that the server printed at start (SUITE_ADMIN_TOKEN)"
+        )
+
+
+def routes(settings: Settings) -> list[Route]:
+    """`POST /admin` with the token as its body signs in; an empty body signs out."""
+
+    async def sign_in(request: HttpRequest) -> Response:
+        body = (await request.body())[:1000].decode("utf-8", "replace").strip()
+        token = settings.admin_token.get_secret_value()
+        if not body:
+            response = JSONResponse({"admin": False})
+            response.delete_cookie(COOKIE)
+            return response
+        if not token or not hmac.compare_digest(body.encode(), token.encode()):
+            return JSONResponse({"error": "that is not the admin token"}, status_code=403)
+        response = JSONResponse({"admin": True})
+        secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure, max_age=86_400)
+        return response
+
+    return [Route("/admin", sign_in, methods=["POST"])]

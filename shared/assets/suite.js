@@ -1,0 +1,109 @@
+// What the page does by itself: the header's meter, copying and saving results, links that restore inputs,
+// and appending a clicked token to the prompt. Nothing here talks to any host but this one.
+(() => {
+  const LONGEST_LINK = 4000; // characters of a query string that proxies and chat programs still pass on
+
+  const suite = {
+    tab(name) {
+      const url = new URL(location.href);
+      url.searchParams.set("tab", name);
+      history.replaceState(null, "", url);
+    },
+
+    // Writes a form's inputs into the address, so that copying the address shares them.
+    link(form, tab, names, values) {
+      const url = new URL(location.href);
+      for (const key of [...url.searchParams.keys()]) if (!key.startsWith("__")) url.searchParams.delete(key);
+      url.searchParams.set("tab", tab);
+      url.searchParams.set("form", form);
+      names.forEach((name, i) => {
+        const value = values[i];
+        if (value === null || value === undefined || value === "") return;
+        const plain = value && value.data ? value.data : value;
+        url.searchParams.set(name, typeof plain === "string" ? plain : JSON.stringify(plain));
+      });
+      if (url.search.length > LONGEST_LINK) url.search = `?tab=${encodeURIComponent(tab)}`;
+      history.replaceState(null, "", url);
+    },
+
+    async memory() {
+      const meter = document.querySelector(".suite-header .meter > i");
+      if (!meter || document.hidden) return;
+      try {
+        const health = await (await fetch("health")).json();
+        meter.style.width = `${Math.min(100, (100 * health.memory.bytes_in_use) / health.memory.budget_bytes)}%`;
+        const megabytes = (n) => (n / 1e6).toLocaleString("en", { maximumFractionDigits: 0 });
+        document.querySelector(".suite-header .memory-text").textContent =
+          `${megabytes(health.memory.bytes_in_use)} of ${megabytes(health.memory.budget_bytes)} MB`;
+      } catch { /* the server is restarting; the next look will tell */ }
+    },
+
+    theme() {
+      const dark = document.body.classList.toggle("dark");
+      try { localStorage.setItem("suite-theme", dark ? "dark" : "light"); } catch { /* private window */ }
+    },
+
+    append(token) {
+      const field = document.querySelector("#next_token-prompt textarea");
+      if (!field) return;
+      Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(field, field.value + token);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    },
+
+    save(name, text) {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    },
+
+    async copy(button, text) {
+      const label = button.textContent;
+      try {
+        await navigator.clipboard.writeText(text);
+      } catch { // not a secure origin: the old way
+        const area = document.createElement("textarea");
+        area.value = text;
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = label; }, 1200);
+    },
+  };
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-act]");
+    if (!button) return;
+    const act = button.dataset.act;
+    if (act === "copy") suite.copy(button, button.dataset.text);
+    if (act === "copy-pre") suite.copy(button, button.closest("section").querySelector("pre").textContent);
+    if (act === "copy-link") suite.copy(button, location.href);
+    if (act === "save") suite.save(button.dataset.name, button.dataset.text);
+    if (act === "append") suite.append(button.dataset.text);
+    if (act === "theme") suite.theme();
+    if (act === "sign-in") {
+      const field = button.parentElement.querySelector("input");
+      const answer = await fetch("admin", { method: "POST", body: field.value });
+      field.value = "";
+      button.parentElement.querySelector("[role=status]").textContent =
+        answer.ok ? "Signed in. The buttons below work now." : "That is not the token.";
+    }
+  });
+
+  try {
+    const wanted = localStorage.getItem("suite-theme");
+    if (wanted && !new URL(location.href).searchParams.has("__theme")) {
+      const apply = () => document.body && document.body.classList.toggle("dark", wanted === "dark");
+      document.addEventListener("DOMContentLoaded", apply);
+      setTimeout(apply, 400);
+    }
+  } catch { /* private window */ }
+
+  window.suite = suite;
+  setInterval(suite.memory, 5000);
+  setTimeout(suite.memory, 1200);
+})();

@@ -1,0 +1,180 @@
+"""From task functions to Gradio: async generators that stream events and stop when the visitor leaves.
+
+A task function runs in a thread and yields events; the async generator here picks up the newest one.
+Gradio closes the generator on Stop, on `job.cancel()` and on a lost connection, which sets the request's
+cancel signal, so the computation ends within one step. It looks for a lost connection only between two
+yields, hence the heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import types
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import gradio as gr
+from pydantic import BaseModel
+
+from shared.admin import is_admin
+from shared.context import Context, Runtime
+from shared.endpoint import Endpoint, Traffic
+from shared.errors import Cancelled, SuiteError
+from shared.events import Done, Event, Partial
+
+HEARTBEAT = 0.5
+"""Seconds after which the last event is yielded again when nothing new has come."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What Gradio's callbacks need: the shared parts, the account of traffic, and threads for task functions."""
+
+    runtime: Runtime
+    traffic: Traffic
+    threads: ThreadPoolExecutor
+
+    def context(self, request: gr.Request | None) -> Context:
+        """Whose request this is. A session's name is its own choice, so the address comes first in the key."""
+        client = getattr(getattr(request, "client", None), "host", "local") or "local"
+        session = getattr(request, "session_hash", "") or ""
+        return Context(self.runtime, f"{client}/{session}", is_admin(self.runtime.settings, request))
+
+    async def events(
+        self, endpoint: Endpoint, values: dict[str, Any], request: gr.Request | None
+    ) -> AsyncIterator[Event]:
+        """The endpoint's events, partial results skipped where newer ones are there. Ends with `Done` or an error."""
+        context = self.context(request)
+        async with aclosing(self.pump(endpoint.run(values, context, self.traffic), context)) as events:
+            async for event in events:
+                yield event
+
+    async def pump(self, events: Iterator[Event], context: Context) -> AsyncIterator[Event]:
+        """Iterates in a thread; see the module's docstring."""
+        mailbox = Mailbox(asyncio.get_running_loop())
+        self.threads.submit(mailbox.fill, events)
+        last: Event | None = None
+        try:
+            while True:
+                try:
+                    event = await asyncio.wait_for(mailbox.take(), HEARTBEAT)
+                except TimeoutError:
+                    if last is not None:
+                        yield last
+                    continue
+                if event is None:
+                    return
+                last = event
+                yield event
+                if isinstance(event, Done):
+                    return
+        finally:
+            context.cancel.set()
+
+
+class Mailbox:
+    """Hands events from a thread to the event loop and keeps only the newest: a slow reader never holds up the model."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._newest: list[Event | BaseException | None] = []
+        self._arrived = asyncio.Event()
+
+    def fill(self, events: Iterator[Event]) -> None:
+        """Runs in the thread, until the events end or the request is cancelled."""
+        end: BaseException | None = None
+        try:
+            for event in events:
+                self._post(event)
+        except BaseException as error:
+            end = error
+        self._post(end)
+
+    def _post(self, item: Event | BaseException | None) -> None:
+        def put() -> None:
+            # The end must not replace a result that nobody has taken yet.
+            if self._newest and (item is None or isinstance(item, BaseException)):
+                self._newest.append(item)
+            else:
+                self._newest = [item]
+            self._arrived.set()
+
+        try:
+            self._loop.call_soon_threadsafe(put)
+        except RuntimeError:
+            return  # the server is shutting down and its loop is closed
+
+    async def take(self) -> Event | None:
+        """The newest event, or None at the end. Raises what the task raised."""
+        await self._arrived.wait()
+        item = self._newest.pop(0)
+        if not self._newest:
+            self._arrived.clear()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+
+def api_function(endpoint: Endpoint, edge: Edge) -> Any:
+    """The endpoint as a typed async generator for `gr.api`: its parameters are the request model's fields.
+
+    Yields the outputs so far and RunInfo, which is a status (`queued`, `loading`, `running`) until the end.
+    """
+
+    async def call(*args: Any, **kwargs: Any) -> AsyncIterator[tuple[Any, ...]]:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        request = values.pop("request", None)
+        outputs: tuple[Any, ...] = (None,) * len(endpoint.returns)
+        try:
+            async for event in edge.events(endpoint, values, request):
+                if isinstance(event, (Partial, Done)):
+                    outputs = event.result.outputs()
+                status = event.run.model_dump() if isinstance(event, Done) else event.as_json()
+                yield (*outputs, status)
+        except Cancelled:
+            raise gr.Error("the request was cancelled", print_exception=False) from None
+        except SuiteError as error:
+            raise gr.Error(str(error), print_exception=False, title=type(error).__name__) from None
+
+    parameters, hints = [], {}
+    for name, field in endpoint.request.model_fields.items():
+        hints[name] = json_type(field.annotation)
+        default = inspect.Parameter.empty if field.is_required() else plain(field.default)
+        parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
+    # A parameter without a default must not follow one with a default; only the first field has none.
+    parameters.append(inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None))
+    hints["request"] = gr.Request
+    returns = tuple[(*endpoint.returns.values(), dict)]
+    signature = inspect.Signature(parameters, return_annotation=returns)
+    call.__name__ = call.__qualname__ = endpoint.name
+    call.__doc__ = endpoint.summary
+    call.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    call.__annotations__ = {**hints, "return": returns}
+    return call
+
+
+def json_type(annotation: Any) -> Any:
+    """The JSON type of a field for the API's schema: constraints dropped, models as objects, tuples as lists."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return json_type(get_args(annotation)[0])
+    if origin is Literal or annotation in (str, int, float, bool):
+        return annotation
+    if origin in (Union, types.UnionType):
+        return annotation
+    if origin in (tuple, list):
+        return list
+    if origin is dict or (inspect.isclass(annotation) and issubclass(annotation, BaseModel)):
+        return dict
+    return annotation
+
+
+def plain(default: Any) -> Any:
+    """A field's default as JSON has it."""
+    return list(default) if isinstance(default, tuple) else default

@@ -1,0 +1,146 @@
+"""Results as HTML. Every text that came from outside is escaped here, and only here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from shared.errors import SuiteError
+from shared.events import Event, Loading, Partial, Queued, RunInfo, Running
+
+CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
+"""Perceptually uniform and the same for colour-blind eyes (Nuñez, Anderton & Renslow 2018), dark to light."""
+
+MOST_BARS = 12
+"""Labels shown; the API returns all."""
+
+
+def colour(share: float) -> str:
+    """Cividis colour of a number from 0 to 1."""
+    place = max(0.0, min(1.0, share)) * (len(CIVIDIS) - 1)
+    low = int(place)
+    high = min(low + 1, len(CIVIDIS) - 1)
+    mixed = [
+        round(a + (b - a) * (place - low))
+        for a, b in zip(_channels(CIVIDIS[low]), _channels(CIVIDIS[high]), strict=True)
+    ]
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+def ink_on(share: float) -> str:
+    """Black or white, whichever reads on `colour(share)`: at least 4.5 : 1 all along the scale."""
+    return "#ffffff" if share < 0.5 else "#0b1220"
+
+
+def _channels(hexadecimal: str) -> tuple[int, ...]:
+    return tuple(int(hexadecimal[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def percent(share: float) -> str:
+    """`93 %`, with decimals where they matter."""
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    if 99.9 < value < 100:
+        return "> 99.9 %"
+    return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %"
+
+
+def bars(confidences: Sequence[dict[str, Any]]) -> str:
+    """Labels with a bar and a number each, the dozen likeliest of many."""
+    rows = [bar(row["label"], row["confidence"]) for row in confidences[:MOST_BARS]]
+    more = len(confidences) - MOST_BARS
+    if more > 0:
+        rows.append(f'<p class="limits">and {more} less likely labels; the API returns all of them</p>')
+    return "".join(rows)
+
+
+def bar(name: str, share: float) -> str:
+    return (
+        f'<div class="bar"><span class="name" title="{escape(name)}">{escape(name)}</span>'
+        f'<span class="track"><i style="width:{100 * share:.2f}%;background:{colour(share)}"></i></span>'
+        f'<span class="value">{percent(share)}</span></div>'
+    )
+
+
+def tools(text: str, file_name: str) -> str:
+    """Copy and download buttons for a result."""
+    quoted = escape(text)
+    return (
+        f'<div class="tools"><button data-act="copy" data-text="{quoted}">Copy</button>'
+        f'<button data-act="save" data-name="{escape(file_name)}" data-text="{quoted}">Download</button>'
+        '<button data-act="copy-link">Copy link to this</button></div>'
+    )
+
+
+def note(text: str) -> str:
+    return f'<div class="note">{escape(text)}</div>' if text else ""
+
+
+def problem(error: SuiteError) -> str:
+    """An error where the result would stand."""
+    field = f"<b>{escape(error.field.replace('_', ' '))}</b> " if error.field else ""
+    message = error.message if field else error.message[:1].upper() + error.message[1:]
+    return f'<div class="problem" role="alert">{field}{escape(message)}.</div>'.replace("..</div>", ".</div>")
+
+
+def waiting(event: Event) -> str:
+    """What is waited for, with a bar where its length is known."""
+    if isinstance(event, Queued):
+        return _waiting("Next in the queue" if event.place == 1 else f"In the queue: number {event.place}")
+    if isinstance(event, Loading):
+        size = f", {event.total / 1e6:,.0f} MB" if event.total and not event.done else ""
+        if event.total and event.done:
+            size = f", {event.done / 1e6:,.0f} of {event.total / 1e6:,.0f} MB"
+        return _waiting(f"Loading {event.checkpoint}: {event.what}{size}", event.done, event.total)
+    if isinstance(event, Running):
+        of = f", {event.done} of {event.total}" if event.total > 1 else ""
+        return _waiting(f"{(event.what or 'Computing').capitalize()}{of}", event.done, event.total)
+    return _waiting("Computing")
+
+
+def _waiting(text: str, done: int = 0, total: int = 0) -> str:
+    inside = f'<i style="width:{100 * done / total:.0f}%"></i>' if done and total else "<i></i>"
+    kind = "track" if done and total else "track unknown"
+    return f'<div class="waiting" role="status">{escape(text)}…<div class="{kind}">{inside}</div></div>'
+
+
+def run_line(run: RunInfo | None) -> str:
+    """RunInfo as one muted line, and what the checkpoint cannot do."""
+    if run is None:
+        return '<div class="run-line"></div>'
+    parts = [f"<b>{escape(run.checkpoint)}</b> @ {escape(run.revision)}", escape(run.engine)]
+    if run.cached:
+        parts.append("stored answer to this example; first computed as")
+    parts.append(f"{run.seconds_running:.2f} s computing")
+    if run.seconds_queued >= 0.05:
+        parts.append(f"{run.seconds_queued:.1f} s queued")
+    if run.seconds_loading >= 0.05:
+        parts.append(f"{run.seconds_loading:.1f} s loading")
+    if run.input_tokens:
+        parts.append(f"{run.input_tokens:,} tokens in")
+    if run.new_tokens:
+        parts.append(f"{run.new_tokens:,} new")
+    if run.tokens_per_second:
+        parts.append(f"{run.tokens_per_second:.0f} tokens/s")
+    return f'<div class="run-line">{" · ".join(parts)}<br>{escape(run.limits)}</div>'
+
+
+def shown(inside: str) -> str:
+    """The frame results stand in; keeps its height, so nothing jumps."""
+    return f'<div class="shown">{inside}</div>'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[str] = ()) -> str:
+    """A plain table; columns named in `numbers` are right-aligned."""
+    kinds = [' class="number"' if name in numbers else "" for name in columns]
+    head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(columns, kinds, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{k}>{escape(str(v))}</td>" for v, k in zip(row, kinds, strict=True)) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table class="grid"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def is_result(event: Event) -> bool:
+    return isinstance(event, Partial)
