@@ -12,7 +12,7 @@ import time
 import traceback
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from shared.context import Context, Lease
@@ -144,15 +144,22 @@ class Traffic:
             return rows
 
 
-@dataclass
 class ExampleAnswers:
     """Answers that are shared between visitors: those to the examples, which everybody sees, and no others."""
 
-    _answers: dict[str, Done | None] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._expected: dict[str, tuple[str, Request]] = {}
+        self._answers: dict[str, Done] = {}
 
     def expect(self, endpoint: str, request: Request) -> None:
         """Says that this request is an example, so that its first answer is kept."""
-        self._answers.setdefault(self._key(endpoint, request), None)
+        self._expected[self._key(endpoint, request)] = endpoint, request
+
+    def pending(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Endpoint and inputs of examples not answered yet."""
+        for key, (endpoint, request) in list(self._expected.items()):
+            if key not in self._answers:
+                yield endpoint, request.model_dump(mode="json")
 
     def get(self, endpoint: str, request: Request) -> Done | None:
         answer = self._answers.get(self._key(endpoint, request))
@@ -162,8 +169,8 @@ class ExampleAnswers:
 
     def keep(self, endpoint: str, request: Request, answer: Done) -> None:
         key = self._key(endpoint, request)
-        if key in self._answers:
-            self._answers[key] = answer
+        if key in self._expected:
+            self._answers.setdefault(key, answer)
 
     @staticmethod
     def _key(endpoint: str, request: Request) -> str:

@@ -1,0 +1,134 @@
+"""The Classification tab: zero-shot, few-shot and sentiment."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from classification.task import Classification, FewShot, ZeroShot
+from shared import render
+from shared.ui import Look, Page, Values
+
+
+def build(page: Page) -> None:
+    with gr.Tabs(elem_id="classification-forms"):
+        with gr.Tab("Zero-shot", id="zero_shot"):
+            page.form("zero_shot", zero_shot_inputs, Look(scores, explain), settings=template(page), action="Classify")
+        with gr.Tab("Few-shot", id="few_shot"):
+            page.form(
+                "few_shot",
+                few_shot_inputs,
+                Look(scores, explain),
+                settings=instruction(page),
+                variants=zero_one_few,
+                action="Compare zero, one and few",
+            )
+        with gr.Tab("Sentiment", id="sentiment"):
+            page.form("sentiment", sentiment_inputs(page), Look(scores, explain), action="Judge")
+
+
+def zero_shot_inputs(start: Values) -> dict[str, Any]:
+    return {
+        "text": gr.Textbox(start.get("text"), label="Text", lines=5, max_lines=14, elem_id="zero_shot-text"),
+        "candidate_labels": gr.Textbox(
+            start.get("candidate_labels"),
+            label="Labels, separated by commas",
+            lines=2,
+            elem_id="zero_shot-labels",
+        ),
+        "multi_label": gr.Checkbox(
+            start.get("multi_label", False), label=ZeroShot.model_fields["multi_label"].description
+        ),
+    }
+
+
+def template(page: Page) -> Any:
+    def settings(start: Values) -> dict[str, Any]:
+        field = ZeroShot.model_fields["hypothesis_template"]
+        return {
+            "hypothesis_template": gr.Textbox(
+                field.default, label="Hypothesis template", info=field.description, max_lines=1
+            ),
+            "model": page.models("zero-shot-classification"),
+        }
+
+    return settings
+
+
+def few_shot_inputs(start: Values) -> dict[str, Any]:
+    return {
+        "text": gr.Textbox(start.get("text"), label="Text", lines=4, max_lines=14, elem_id="few_shot-text"),
+        "candidate_labels": gr.Textbox(start.get("candidate_labels"), label="Labels, separated by commas", lines=1),
+        "examples": gr.Dataframe(
+            start.get("examples"),
+            headers=["text", "label"],
+            datatype="str",
+            type="array",
+            column_count=(2, "fixed"),
+            column_widths=["75%", "25%"],
+            label="Examples: edit, add or remove rows",
+            wrap=True,
+            max_height=260,
+            interactive=True,
+        ),
+    }
+
+
+def instruction(page: Page) -> Any:
+    def settings(start: Values) -> dict[str, Any]:
+        field = FewShot.model_fields["instruction"]
+        return {
+            "instruction": gr.Textbox(
+                start.get("instruction", field.default), label="Instruction", info=field.description, max_lines=2
+            ),
+            "model": page.models("few-shot-classification"),
+        }
+
+    return settings
+
+
+def sentiment_inputs(page: Page) -> Any:
+    def inputs(start: Values) -> dict[str, Any]:
+        return {
+            "text": gr.Textbox(start.get("text"), label="Text", lines=5, max_lines=14, elem_id="sentiment-text"),
+            "model": page.models("text-classification"),
+        }
+
+    return inputs
+
+
+def zero_one_few(values: Values) -> list[tuple[str, Values]]:
+    """The same text with no example, with the first, and with all: so the effect is seen."""
+    examples = values["examples"] or []
+    calls = [("Zero-shot", {**values, "examples": []})]
+    if examples:
+        calls.append(("One-shot", {**values, "examples": examples[:1]}))
+    if len(examples) > 1:
+        calls.append((f"Few-shot ({len(examples)})", {**values, "examples": examples}))
+    return calls
+
+
+def scores(result: Classification, values: Values) -> str:
+    tools = render.tools("\n".join(f"{r['label']}\t{r['confidence']}" for r in result.confidences), "scores.tsv")
+    return f'<p class="answer">{escape(result.label)}</p>{render.bars(result.confidences)}{tools}'
+
+
+def explain(result: Classification, values: Values) -> str:
+    parts = [f"<h4>Method</h4>{escape(result.method)}"]
+    if result.raw != result.confidences:
+        parts.append(
+            "<h4>Before calibration</h4>"
+            "Calibration divides by what the same prompt says of a text without content (N/A, [MASK], nothing)."
+            + render.bars(result.raw)
+        )
+    if result.prompt:
+        share = f" ({render.percent(result.window_share)} of the context window)" if result.window_share else ""
+        parts.append(f"<h4>The exact prompt{share}</h4><pre>{escape(result.prompt)}</pre>")
+    elif values.get("hypothesis_template"):
+        parts.append(
+            "<h4>Compared with the text</h4>each label in the template "
+            f"<code>{escape(values['hypothesis_template'])}</code>, by cosine similarity; a softmax makes probabilities of it."
+        )
+    return "".join(parts)

@@ -1,0 +1,151 @@
+"""The chat form: a transcript instead of a result, and a history that belongs to one visitor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from generation.task import Chat, Completion, Generate
+from shared import render
+from shared.errors import Cancelled, SuiteError
+from shared.events import Done, Partial
+from shared.ui import PRIVATE, Page, Values, busy_buttons, idle_buttons, slider
+
+NAMES = ("message", "system_prompt", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p",
+         "repetition_penalty", "seed", "model")  # fmt: skip
+
+History = list[dict[str, str]]
+
+
+def build_chat(page: Page) -> None:
+    endpoint = page.space.endpoint("chat")
+    examples = page.space.examples["chat"]
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            message = gr.Textbox(
+                examples[0]["inputs"]["message"], label="Message", lines=3, max_lines=10, elem_id="chat-message"
+            )
+            fields = [message, *settings(page)]
+            with gr.Row():
+                send = gr.Button("Send", variant="primary", elem_id="chat-run")
+                stop = gr.Button("Stop", interactive=False, elem_id="chat-stop")
+                clear = gr.Button("New chat", elem_id="chat-clear")
+            with gr.Row(elem_classes="examples"):
+                gr.HTML('<span class="limits">Examples</span>', min_width=10)
+                buttons = [gr.Button(example["title"], size="sm") for example in examples]
+        with gr.Column(scale=6, min_width=320):
+            transcript = gr.HTML(render.shown(EMPTY), elem_id="chat-result", elem_classes="result-block")
+            account = gr.HTML(render.run_line(None), elem_id="chat-account")
+            with gr.Accordion("What happened", open=False):
+                what = gr.HTML('<p class="empty">Send a message first.</p>', elem_classes="what")
+    # One visitor's conversation; Gradio keeps it under that visitor's session alone.
+    history = gr.State([])
+
+    async def answer(request: gr.Request, past: History, *raw: Any) -> AsyncIterator[tuple[Any, ...]]:
+        values: Values = dict(zip(NAMES, raw, strict=True))
+        asked: History = [*past, {"role": "user", "content": values["message"] or ""}]
+        keep = gr.skip()
+        reply = ""
+        try:
+            yield drawn(asked, None, render.waiting(Partial(None))), keep, keep, keep, keep, *busy_buttons()
+            async with aclosing(page.edge.events(endpoint, {**values, "history": past}, request)) as events:
+                async for event in events:
+                    if not isinstance(event, (Partial, Done)):
+                        yield drawn(asked, None, render.waiting(event)), keep, keep, keep, keep, *busy_buttons()
+                        continue
+                    reply = event.result.text
+                    # The state is written with every token, so that what was said before Stop stays in the history.
+                    now: History = [*asked, {"role": "assistant", "content": reply}]
+                    line, told = keep, keep
+                    if isinstance(event, Done):
+                        line, told = render.run_line(event.run), explained(event.result)
+                    yield drawn(asked, event.result), now, "", line, told, *busy_buttons()
+            yield keep, keep, keep, keep, keep, *idle_buttons()
+        except SuiteError as error:
+            yield drawn(past, None, render.problem(error)), past, keep, keep, keep, *idle_buttons()
+        except Cancelled:
+            yield keep, keep, keep, keep, keep, *idle_buttons()
+
+    outputs = [transcript, history, message, account, what, send, stop]
+    runs = [
+        send.click(answer, [history, *fields], outputs, **PRIVATE),
+        message.submit(answer, [history, *fields], outputs, **PRIVATE),
+    ]
+    for button, example in zip(buttons, examples, strict=True):
+        fill = button.click(
+            lambda e=example: (e["inputs"]["message"], e["inputs"].get("system_prompt", "")),
+            None,
+            fields[:2],
+            queue=False,
+            **PRIVATE,
+        )
+        runs.append(fill.then(answer, [history, *fields], outputs, **PRIVATE))
+    stop.click(
+        lambda: ('<div class="run-line">Stopped. What was said so far is kept.</div>', *idle_buttons()),
+        None,
+        [account, send, stop],
+        cancels=runs,
+        queue=False,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    clear.click(
+        lambda: (render.shown(EMPTY), [], "", render.run_line(None), "", *idle_buttons()),
+        None,
+        outputs,
+        cancels=runs,
+        queue=False,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+
+
+EMPTY = '<p class="empty">Say something to begin.</p>'
+
+
+def settings(page: Page) -> list[Any]:
+    """The same controls as completion, in the order of `NAMES`."""
+    with gr.Accordion("Settings", open=False):
+        return [
+            gr.Textbox("", label="System prompt", info=Chat.model_fields["system_prompt"].description, lines=2),
+            slider(Generate, "max_new_tokens", "New tokens"),
+            gr.Checkbox(False, label="Sampling", info=Generate.model_fields["do_sample"].description),
+            slider(Generate, "temperature", "Temperature", step=0.05),
+            slider(Generate, "top_k", "Top-k"),
+            slider(Generate, "top_p", "Top-p", minimum=0.05, step=0.05),
+            slider(Generate, "repetition_penalty", "Repetition penalty", step=0.05),
+            gr.Number(0, label="Seed", info=Generate.model_fields["seed"].description, precision=0, minimum=0),
+            page.models("text-generation"),
+        ]
+
+
+def drawn(history: Sequence[dict[str, str]], reply: Completion | None, after: str = "") -> str:
+    """The conversation; the reply under way comes last and is left open, so that only additions are sent."""
+    turns = "".join(turn(message["role"], escape(message["content"])) for message in history)
+    if reply is not None:
+        turns += '<div class="turn assistant"><div class="who">Model</div><div class="said">' + escape(reply.text)
+    if not turns and not after:
+        turns = EMPTY
+    return f'<div class="shown transcript" aria-live="polite">{turns}{after}'
+
+
+def turn(role: str, said: str) -> str:
+    who = "You" if role == "user" else "Model"
+    return f'<div class="turn {escape(role)}"><div class="who">{who}</div><div class="said">{said}</div></div>'
+
+
+def explained(result: Completion) -> str:
+    from generation.ui import coloured, gauge, legend
+
+    dropped = ""
+    if result.dropped_turns:
+        dropped = render.note(f"The {result.dropped_turns} oldest turns no longer fit the context window and were left out.")
+    return (
+        f"{dropped}<h4>Context window</h4>{gauge(result)}<h4>The reply, token by token</h4>{legend()}"
+        f'<div class="completion">{"".join(coloured(token) for token in result.tokens)}</div>'
+        f"<h4>The exact prompt</h4><pre>{escape(result.prompt)}</pre>{render.tools(result.text, 'reply.txt')}"
+    )

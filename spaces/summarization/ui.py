@@ -1,0 +1,81 @@
+"""The Summarization tab."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from shared import render
+from shared.ui import Look, Page, Values, slider
+from summarization.task import Summarize, Summary, rouge
+
+
+def build(page: Page) -> None:
+    def inputs(start: Values) -> dict[str, Any]:
+        return {
+            "text": gr.Textbox(
+                start.get("text"), label="Text", lines=10, max_lines=16, elem_id="summarize-text"
+            ),
+            "style": gr.Radio([("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"),
+            "max_new_tokens": slider(Summarize, "max_new_tokens", "Length of the summary, in tokens"),
+            "model": page.models("summarization"),
+        }
+
+    def settings(start: Values) -> dict[str, Any]:
+        return {
+            "num_beams": slider(Summarize, "num_beams", "Beams"),
+            "reference": gr.Textbox(
+                "", label="Reference summary", info="Paste one to see ROUGE, the words they share.", lines=3
+            ),
+        }
+
+    page.form(
+        "summarize", inputs, Look(summary, explain), settings=settings, extras=("reference",), action="Summarize"
+    )
+
+
+def summary(result: Summary, values: Values) -> str:
+    notes = ""
+    if result.parts > 1:
+        notes = render.note(
+            f"The text is longer than the model reads at once: it was read in {result.parts} parts, "
+            "and their summaries were summarised together."
+        )
+    body = f'<div class="prose-text">{escape(result.text)}</div>'
+    words = len(result.text.split())
+    facts = f"{words} words, {render.percent(result.compression)} of the source"
+    facts = f'<p class="limits">{facts}</p>'
+    reference = (values.get("reference") or "").strip()
+    if reference:
+        shared = rouge(result.text, reference)
+        names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+        facts += "<h3>Against the reference (F1)</h3>" + "".join(
+            render.bar(names[name], value) for name, value in shared.items()
+        )
+    return notes + body + facts + render.tools(result.text, "summary.txt")
+
+
+def explain(result: Summary, values: Values) -> str:
+    parts = [f"<h4>Method</h4>{escape(result.method)}"]
+    if result.scores:
+        parts.append("<h4>Chosen sentences in the source</h4>" + highlighted(result))
+        ranked = sorted(result.scores, key=lambda pair: -pair[1])[:8]
+        parts.append(
+            "<h4>Most central sentences (similarity to the whole)</h4>"
+            + render.table(["sentence", "similarity"], [(s.text, f"{v:.2f}") for s, v in ranked], ["similarity"])
+        )
+    if result.prompt:
+        parts.append(f"<h4>The exact prompt{' of the last step' if result.parts > 1 else ''}</h4>")
+        parts.append(f"<pre>{escape(result.prompt)}</pre>")
+    return "".join(parts)
+
+
+def highlighted(result: Summary) -> str:
+    """The source with the chosen sentences marked."""
+    pieces, place = [], 0
+    for span in result.chosen:
+        pieces += [escape(result.source[place : span.start]), f"<mark>{escape(span.text)}</mark>"]
+        place = span.end
+    return f'<div class="source">{"".join(pieces)}{escape(result.source[place:])}</div>'
