@@ -103,9 +103,11 @@ def answered(endpoint: Endpoint, batch: Batch, context: Context) -> Iterator[Eve
             yield Running("answering rows", start, len(requests))
             some = requests[start : start + ROWS_PER_STEP]
             try:
-                answers = iter(endpoint.rows.answer([r for r in some if isinstance(r, Request)], lease)) if any(
-                    isinstance(r, Request) for r in some
-                ) else iter(())
+                answers = (
+                    iter(endpoint.rows.answer([r for r in some if isinstance(r, Request)], lease))
+                    if any(isinstance(r, Request) for r in some)
+                    else iter(())
+                )
                 columns = [{"error": r.message} if isinstance(r, InvalidInput) else next(answers).row() for r in some]
             except InvalidInput:
                 columns = [_alone(endpoint, r, lease) for r in some]
@@ -168,13 +170,16 @@ def read_file(path: str | Path, settings: Settings) -> str:
     file = Path(path)
     size = file.stat().st_size
     if size > settings.max_upload:
-        raise InvalidInput(f"is {size:,} bytes; at most {settings.max_upload:,} are accepted (SUITE_MAX_UPLOAD)", field="file")
+        raise InvalidInput(
+            f"is {size:,} bytes; at most {settings.max_upload:,} are accepted (SUITE_MAX_UPLOAD)", field="file"
+        )
     data = file.read_bytes()
     try:
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(
-            f"is not UTF-8 text (byte {error.start + 1} is {data[error.start]:#04x}); save it as CSV UTF-8", field="file"
+            f"is not UTF-8 text (byte {error.start + 1} is {data[error.start]:#04x}); save it as CSV UTF-8",
+            field="file",
         ) from None
 
 

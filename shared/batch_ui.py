@@ -56,7 +56,9 @@ def batch_panel(
     with gr.Accordion("Batch: many texts with these settings", open=False):
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
-                pasted = gr.Textbox(label="One text a line", lines=5, max_lines=12, elem_id=f"{endpoint.name}-batch-lines")
+                pasted = gr.Textbox(
+                    label="One text a line", lines=5, max_lines=12, elem_id=f"{endpoint.name}-batch-lines"
+                )
                 with gr.Row():
                     file = gr.File(label="or a CSV file", file_types=[".csv", ".tsv", ".txt"], height=110)
                     column = gr.Textbox("text", label="Column that holds the text", max_lines=1)
@@ -64,7 +66,9 @@ def batch_panel(
                     start = gr.Button("Run batch", elem_id=f"{endpoint.name}-batch-run")
                     stop = gr.Button("Stop", interactive=False)
             with gr.Column(scale=6, min_width=320):
-                shown = gr.HTML('<p class="limits">The table appears here.</p>', elem_id=f"{endpoint.name}-batch-result")
+                shown = gr.HTML(
+                    '<p class="limits">The table appears here.</p>', elem_id=f"{endpoint.name}-batch-result"
+                )
                 download = gr.File(label="Download", visible=False, interactive=False)
         running = start.click(
             run,

@@ -95,6 +95,14 @@ class Catalog:
     def _by_id(self) -> dict[str, Checkpoint]:
         return {checkpoint.id: checkpoint for checkpoint in self.checkpoints}
 
+    def choose_by_id(self, checkpoint_id: str) -> Checkpoint:
+        """Raises `UnknownCheckpoint`."""
+        if checkpoint_id not in self._by_id:
+            raise UnknownCheckpoint(
+                f"no checkpoint of this name; there are {', '.join(self._by_id)}", field="checkpoint"
+            )
+        return self._by_id[checkpoint_id]
+
     def for_task(self, task: Task) -> list[Checkpoint]:
         """Checkpoints that can do the task, its default first."""
         able = [checkpoint for checkpoint in self.checkpoints if task in checkpoint.tasks]
@@ -110,16 +118,22 @@ class Catalog:
         if not model.strip():
             if able:
                 return able[0]
-            raise UnknownCheckpoint(f"no checkpoint here does {task}" + (f" from {pair[0]} to {pair[1]}" if pair else ""))
+            raise UnknownCheckpoint(
+                f"no checkpoint here does {task}" + (f" from {pair[0]} to {pair[1]}" if pair else "")
+            )
         name, _, revision = model.strip().partition("@")
         if "+" in model:
-            raise UnknownCheckpoint("adapters cannot be loaded in this version; leave out what follows `+`", field="model")
+            raise UnknownCheckpoint(
+                "adapters cannot be loaded in this version; leave out what follows `+`", field="model"
+            )
         checkpoint = self._by_id.get(name)
         offered = ", ".join(c.id for c in able) or "none"
         if checkpoint is None:
             raise UnknownCheckpoint(f"no checkpoint of this name; those that do {task}: {offered}", field="model")
         if revision and revision != checkpoint.revision:
-            raise UnknownCheckpoint(f"{name} is pinned at {checkpoint.revision}, not the revision asked for", field="model")
+            raise UnknownCheckpoint(
+                f"{name} is pinned at {checkpoint.revision}, not the revision asked for", field="model"
+            )
         if checkpoint not in able:
             what = task if pair is None else f"{task} from {pair[0]} to {pair[1]}"
             raise UnknownCheckpoint(f"{name} does not do {what}; those that do: {offered}", field="model")

@@ -96,7 +96,9 @@ class Endpoint(Generic[Q]):
         except Exception as error:
             outcome = "failed"
             log.error("/%s failed\n%s", self.name, traceback.format_exc())
-            raise SuiteError("something failed here, which is our fault; the log says what. Please try again") from error
+            raise SuiteError(
+                "something failed here, which is our fault; the log says what. Please try again"
+            ) from error
         finally:
             traffic.count(self.name, outcome, time.perf_counter() - begun)  # pyright: ignore[reportPossiblyUnbound]
 
@@ -124,7 +126,9 @@ class Traffic:
             while recent and recent[0] <= now - 60:
                 recent.popleft()
             if len(recent) >= self._per_minute:
-                raise Busy(f"{self._per_minute} requests a minute are allowed; try again in {60 - now + recent[0]:.0f} s")
+                raise Busy(
+                    f"{self._per_minute} requests a minute are allowed; try again in {60 - now + recent[0]:.0f} s"
+                )
             recent.append(now)
             self._recent.move_to_end(address)
             while len(self._recent) > 10_000:

@@ -67,5 +67,5 @@ class Forbidden(SuiteError):
     status = 403
 
 
-class Cancelled(Exception):  # noqa: N818 - a signal, not a failure
+class Cancelled(Exception):
     """The visitor pressed Stop or went away. Raised inside the computation to end it."""

@@ -29,7 +29,9 @@ class RunInfo(BaseModel):
     seconds_running: float = Field(0.0, description="Computing.")
     input_tokens: int = 0
     new_tokens: int = 0
-    tokens_per_second: float | None = Field(None, description="New tokens per second of computing; null where none are made.")
+    tokens_per_second: float | None = Field(
+        None, description="New tokens per second of computing; null where none are made."
+    )
     loaded: bool = Field(False, description="Whether the model cache already held the weights.")
     cached: bool = Field(False, description="Whether this is the stored answer to an example.")
 
@@ -54,7 +56,13 @@ class Loading:
     total: int
 
     def as_json(self) -> dict[str, Any]:
-        return {"status": "loading", "checkpoint": self.checkpoint, "what": self.what, "done": self.done, "total": self.total}
+        return {
+            "status": "loading",
+            "checkpoint": self.checkpoint,
+            "what": self.what,
+            "done": self.done,
+            "total": self.total,
+        }
 
 
 @dataclass(frozen=True, slots=True)

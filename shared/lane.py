@@ -59,11 +59,15 @@ class FairQueue(Generic[T]):
         round_of_item = items.index(item)
         visitors = list(self._waiting)
         before_me = visitors.index(visitor)
-        return 1 + sum(
-            min(len(other), round_of_item + (position <= before_me))
-            for position, other in enumerate(self._waiting.values())
-            if other is not items
-        ) + round_of_item
+        return (
+            1
+            + sum(
+                min(len(other), round_of_item + (position <= before_me))
+                for position, other in enumerate(self._waiting.values())
+                if other is not items
+            )
+            + round_of_item
+        )
 
 
 class Admission:

@@ -15,7 +15,7 @@ from shared.cache import megabytes
 from shared.context import Context, Runtime
 from shared.edge import Edge
 from shared.endpoint import Endpoint, Traffic
-from shared.errors import Cancelled, SuiteError, UnknownCheckpoint
+from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, RunInfo
 from shared.requests import Request
 from shared.ui import PRIVATE
@@ -85,9 +85,7 @@ def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
     """Loads, unloads, pins or unpins a checkpoint; for the admin alone."""
     require_admin(context.admin)
     cache = context.runtime.cache
-    checkpoint = next((c for c in context.catalog if c.id == request.checkpoint), None)
-    if checkpoint is None:
-        raise UnknownCheckpoint("no checkpoint of this name", field="checkpoint")
+    checkpoint = context.catalog.choose_by_id(request.checkpoint)
     if request.action == "load":
         (yield from cache.borrow(checkpoint)).close()
     elif request.action == "pin":

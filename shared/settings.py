@@ -88,7 +88,9 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads for all models together; 0 takes every usable core.")
     max_running: int = Field(8, ge=1, description="Requests computed side by side; more wait in the queue.")
     queue_size: int = Field(256, ge=1, description="Requests that may wait; more are turned away.")
-    idle_unload: float = Field(1800.0, ge=0, description="Seconds after which an unused checkpoint is unloaded; 0 never.")
+    idle_unload: float = Field(
+        1800.0, ge=0, description="Seconds after which an unused checkpoint is unloaded; 0 never."
+    )
     load_wait: float = Field(120.0, gt=0, description="Seconds a request waits for memory that others are using.")
     max_chars: int = Field(60_000, ge=1, description="Longest text accepted, in characters.")
     max_labels: int = Field(50, ge=1, description="Most candidate labels accepted.")
@@ -102,7 +104,8 @@ class Settings(BaseSettings):
         description="Whether everybody may load, unload and pin. Unset: yes on loopback without a share link, else no.",
     )
     admin_token: SecretStr = Field(
-        SecretStr(""), description="Token that makes a visitor the admin; empty makes a fresh one at start, printed once."
+        SecretStr(""),
+        description="Token that makes a visitor the admin; empty makes a fresh one at start, printed once.",
     )
     warm_examples: bool = Field(True, description="Compute each Space's first example in the background after start.")
 

@@ -39,7 +39,7 @@ def curl(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
     return (
         f"EVENT=$(curl -s {base}/gradio_api/call/v2/{endpoint} \\\n"
         "  -H 'Content-Type: application/json' \\\n"
-        f"  -d '{body}' | sed 's/.*\"event_id\": *\"\\([^\"]*\\)\".*/\\1/')\n"
+        f'  -d \'{body}\' | sed \'s/.*"event_id": *"\\([^"]*\\)".*/\\1/\')\n'
         f'curl -sN {base}/gradio_api/call/{endpoint}/"$EVENT"\n'
     )
 
@@ -51,7 +51,11 @@ def all_html(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
         ("JavaScript", javascript(base, endpoint, inputs)),
         ("curl", curl(base, endpoint, inputs)),
     )
-    return '<div class="snippet">' + "".join(
-        f'<section><h4>{title} <button data-act="copy-pre">Copy</button></h4><pre>{escape(code)}</pre></section>'
-        for title, code in sections
-    ) + "</div>"
+    return (
+        '<div class="snippet">'
+        + "".join(
+            f'<section><h4>{title} <button data-act="copy-pre">Copy</button></h4><pre>{escape(code)}</pre></section>'
+            for title, code in sections
+        )
+        + "</div>"
+    )

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-
-KNOWN_LANGUAGES = (
-    "ar bn cs da de el en es fa fi fr he hi hu id it ja ko nl no pl pt ro ru sv th tr uk ur vi zh".split()
-)
+KNOWN_LANGUAGES = ["ar", "bn", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "ur", "vi", "zh"]
 """Widely written languages. With all 140 of the detector, short Portuguese is often taken for Galician."""
 
 LANGUAGE_NAMES = {"en": "English", "pt": "Portuguese", "es": "Spanish", "fr": "French", "de": "German"}

@@ -100,8 +100,8 @@ class Form:
                     with gr.Accordion("Settings", open=False):
                         self.components |= settings(start)
                 with gr.Row():
-                    self.run_button = gr.Button(action, variant="primary", elem_id=f"{endpoint.name}-run")
-                    self.stop_button = gr.Button("Stop", interactive=False, elem_id=f"{endpoint.name}-stop")
+                    self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
+                    self.stop_button = gr.Button("Stop", interactive=False, scale=1, elem_id=f"{endpoint.name}-stop")
                 buttons = self._example_buttons()
             with gr.Column(scale=6, min_width=320):
                 self.result = gr.HTML(
@@ -212,9 +212,9 @@ class Form:
         values = self._request_values(self.filled(self.examples[0]["inputs"]))
         return validate(self.endpoint.request, values, self.page.edge.runtime.settings)
 
-    async def first_answer(self, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+    async def first_answer(self, request: gr.Request, address: dict[str, str]) -> AsyncIterator[tuple[Any, ...]]:
         """On opening the page: the first example's answer, unless a link brought other inputs."""
-        if request.query_params.get("form") == self.endpoint.name or not self.examples:
+        if (address or {}).get("form") == self.endpoint.name or not self.examples:
             yield render.shown('<p class="empty">Press the button, or choose an example.</p>'), *[gr.skip()] * 4
             return
         async with aclosing(self.run(request, *self.filled(self.examples[0]["inputs"]))) as shown:

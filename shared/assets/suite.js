@@ -3,8 +3,16 @@
 (() => {
   const LONGEST_LINK = 4000; // characters of a query string that proxies and chat programs still pass on
 
+  // Gradio reports changes while it builds the page; only a person's count.
+  let touched = false;
+  for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { touched = true; }, { capture: true });
+
   const suite = {
+    // As it was when the page was opened.
+    address: Object.fromEntries(new URL(location.href).searchParams),
+
     tab(name) {
+      if (!touched) return;
       const url = new URL(location.href);
       url.searchParams.set("tab", name);
       history.replaceState(null, "", url);
@@ -12,6 +20,7 @@
 
     // Writes a form's inputs into the address, so that copying the address shares them.
     link(form, tab, names, values) {
+      if (!touched) return;
       const url = new URL(location.href);
       for (const key of [...url.searchParams.keys()]) if (!key.startsWith("__")) url.searchParams.delete(key);
       url.searchParams.set("tab", tab);

@@ -146,11 +146,6 @@ class SentenceEncoder(Engine, Protocol):
 class Translator(Engine, Protocol):
     """One language pair, sentence by sentence."""
 
-    def translate(
-        self, sentences: Sequence[str], num_beams: int = 1, compute: Compute = run_here
-    ) -> list[Translated]:
+    def translate(self, sentences: Sequence[str], num_beams: int = 1, compute: Compute = run_here) -> list[Translated]:
         """Translates in batches; the order is kept. `num_beams` 1 is greedy."""
         ...
-
-
-

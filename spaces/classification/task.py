@@ -89,7 +89,12 @@ class Classification:
         return self.confidences[0]["label"]
 
     def outputs(self) -> tuple[Any, ...]:
-        details = {"method": self.method, "raw": self.raw, "context_window_share": self.window_share}
+        details = {
+            "method": self.method,
+            "raw": self.raw,
+            "prompt": self.prompt,
+            "context_window_share": self.window_share,
+        }
         return ({"label": self.label, "confidences": self.confidences, "details": details},)
 
     def row(self) -> dict[str, Any]:
@@ -148,7 +153,8 @@ def zero_shot_rows(requests: Sequence[ZeroShot], lease: Lease) -> list[Classific
     prompts = [f"Text: {text.strip()}\n{before.rstrip()}" for text in texts]
     blank = [f"Text: N/A\n{before.rstrip()}"]
     scores = by_likelihood(prompts, blank, answers, lease, multi_label=first.multi_label, calibrate=False)
-    return [_prompted(names, score, prompt, lease) for score, prompt in zip(scores, prompts, strict=True)]
+    window = lease.engine.context_window
+    return [Classification(names, s, prompt=p, window=window) for s, p in zip(scores, prompts, strict=True)]
 
 
 def few_shot_rows(requests: Sequence[FewShot], lease: Lease) -> list[PromptedClassification]:
@@ -163,7 +169,8 @@ def few_shot_rows(requests: Sequence[FewShot], lease: Lease) -> list[PromptedCla
     prompts = [few_shot_prompt(first, text) for text in texts]
     blank = [few_shot_prompt(first, nothing) for nothing in CONTENT_FREE]
     scores = by_likelihood(prompts, blank, [f" {name}" for name in names], lease)
-    return [_prompted(names, score, prompt, lease) for score, prompt in zip(scores, prompts, strict=True)]
+    window = lease.engine.context_window
+    return [PromptedClassification(names, s, prompt=p, window=window) for s, p in zip(scores, prompts, strict=True)]
 
 
 def sentiment_rows(requests: Sequence[Sentiment], lease: Lease) -> list[Classification]:
@@ -173,7 +180,8 @@ def sentiment_rows(requests: Sequence[Sentiment], lease: Lease) -> list[Classifi
         return [Classification(SENTIMENTS, score) for score in by_similarity(texts, described, lease)]
     prompts = [f"Review: {text.strip()}\nSentiment:" for text in texts]
     scores = by_likelihood(prompts, (), [f" {name}" for name in SENTIMENTS], lease, calibrate=False)
-    return [_prompted(SENTIMENTS, score, prompt, lease) for score, prompt in zip(scores, prompts, strict=True)]
+    window = lease.engine.context_window
+    return [Classification(SENTIMENTS, s, prompt=p, window=window) for s, p in zip(scores, prompts, strict=True)]
 
 
 def few_shot_prompt(request: FewShot, text: str) -> str:
@@ -192,7 +200,3 @@ def tokens_of(texts: Sequence[str], lease: Lease) -> int:
     if lease.checkpoint.kind == "sentence-encoder":
         return sum(lease.engine.count_tokens(texts))
     return sum(len(lease.engine.tokenize(text)) for text in texts)
-
-
-def _prompted(names: Sequence[str], score: Score, prompt: str, lease: Lease) -> PromptedClassification:
-    return PromptedClassification(names, score, prompt=prompt, window=lease.engine.context_window)

@@ -143,7 +143,9 @@ def explained(result: Completion) -> str:
 
     dropped = ""
     if result.dropped_turns:
-        dropped = render.note(f"The {result.dropped_turns} oldest turns no longer fit the context window and were left out.")
+        dropped = render.note(
+            f"The {result.dropped_turns} oldest turns no longer fit the context window and were left out."
+        )
     return (
         f"{dropped}<h4>Context window</h4>{gauge(result)}<h4>The reply, token by token</h4>{legend()}"
         f'<div class="completion">{"".join(coloured(token) for token in result.tokens)}</div>'

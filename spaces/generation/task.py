@@ -14,7 +14,6 @@ from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial
 from shared.requests import AnyText, Model, Request, Text
 
-
 # A model's fields come in the order of its bases, last base first; that order is the API's.
 
 
@@ -76,7 +75,9 @@ class Chat(GenerationSettings, Turn):
 
 class NextToken(Request):
     prompt: Text
-    temperature: float = Field(1.0, ge=0.05, le=3.0, description="Divides the logits: below 1 sharper, above 1 flatter.")
+    temperature: float = Field(
+        1.0, ge=0.05, le=3.0, description="Divides the logits: below 1 sharper, above 1 flatter."
+    )
     top_k: int = Field(0, ge=0, le=1000, description="Keep the k likeliest tokens; 0 keeps all.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Keep the smallest set that adds up to p; 1 keeps all.")
     model: Model = ""
@@ -122,7 +123,9 @@ class Distribution:
     """What the kept tokens add up to in the model's own distribution."""
 
     def outputs(self) -> tuple[Any, ...]:
-        rows = [{"token": t.text, "id": t.id, "before": round(t.before, 6), "after": round(t.after, 6)} for t in self.tokens]
+        rows = [
+            {"token": t.text, "id": t.id, "before": round(t.before, 6), "after": round(t.after, 6)} for t in self.tokens
+        ]
         return ({"tokens": rows, "kept": self.kept, "kept_mass": round(self.kept_mass, 6)},)
 
 
@@ -151,9 +154,7 @@ def next_token(request: NextToken, context: Context) -> Iterator[Event]:
         prompt = lease.engine.tokenize(request.prompt)
         refuse_if_too_long(prompt, "prompt", lease)
         logits = lease.engine.next_token_logits(prompt, lease.compute)
-        sampling = Sampling(
-            do_sample=True, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p
-        )
+        sampling = Sampling(do_sample=True, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
         result = lease.compute(lambda: distribution(logits, sampling, lease))
         yield Done(result, lease.run_info(input_tokens=len(prompt)))
 

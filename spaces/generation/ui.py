@@ -17,9 +17,7 @@ from shared.ui import Look, Page, Values, slider
 def build(page: Page) -> None:
     with gr.Tabs(elem_id="generation-forms"):
         with gr.Tab("Completion", id="generate"):
-            page.form(
-                "generate", prompt_inputs, Look(completion, explain), settings=controls(page), action="Generate"
-            )
+            page.form("generate", prompt_inputs, Look(completion, explain), settings=controls(page), action="Generate")
         with gr.Tab("Chat", id="chat"):
             build_chat(page)
         with gr.Tab("Next token", id="next_token"):
@@ -47,9 +45,7 @@ def controls(page: Page) -> Any:
             "top_k": slider(Generate, "top_k", "Top-k"),
             "top_p": slider(Generate, "top_p", "Top-p", minimum=0.05, step=0.05),
             "repetition_penalty": slider(Generate, "repetition_penalty", "Repetition penalty", step=0.05),
-            "seed": gr.Number(
-                0, label="Seed", info=Generate.model_fields["seed"].description, precision=0, minimum=0
-            ),
+            "seed": gr.Number(0, label="Seed", info=Generate.model_fields["seed"].description, precision=0, minimum=0),
             "model": page.models("text-generation"),
         }
 
@@ -59,7 +55,9 @@ def controls(page: Page) -> Any:
 def next_token_inputs(page: Page) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
-            "prompt": gr.Textbox(start.get("prompt"), label="Prompt", lines=4, max_lines=10, elem_id="next_token-prompt"),
+            "prompt": gr.Textbox(
+                start.get("prompt"), label="Prompt", lines=4, max_lines=10, elem_id="next_token-prompt"
+            ),
             "temperature": slider(NextToken, "temperature", "Temperature", step=0.05),
             "top_k": slider(NextToken, "top_k", "Top-k", maximum=50),
             "top_p": slider(NextToken, "top_p", "Top-p", minimum=0.05, step=0.05),
@@ -74,9 +72,8 @@ def next_token_inputs(page: Page) -> Any:
 
 def completion(result: Completion, values: Values) -> str:
     """Prompt and new text, each token coloured by its probability. Open-ended, so that it can grow."""
-    return (
-        f'{legend()}<div class="completion"><span class="given">{escape(values["prompt"])}</span>'
-        + "".join(coloured(token) for token in result.tokens)
+    return f'{legend()}<div class="completion"><span class="given">{escape(values["prompt"])}</span>' + "".join(
+        coloured(token) for token in result.tokens
     )
 
 
@@ -124,7 +121,7 @@ def chances(result: Distribution, values: Values) -> str:
         rows.append(
             f'<button class="chance" data-act="append" data-text="{escape(token.text)}" '
             f'title="Append this token to the prompt"><span class="bar pair"><code class="name">{name}</code><span>'
-            f'{_track(token.before, top, "opacity:.45;")}{_track(token.after, top, "")}</span>'
+            f"{_track(token.before, top, 'opacity:.45;')}{_track(token.after, top, '')}</span>"
             f'<span class="value">{render.percent(token.before)}<br>{render.percent(token.after)}</span></span></button>'
         )
     said = (

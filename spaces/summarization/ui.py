@@ -15,10 +15,10 @@ from summarization.task import Summarize, Summary, rouge
 def build(page: Page) -> None:
     def inputs(start: Values) -> dict[str, Any]:
         return {
-            "text": gr.Textbox(
-                start.get("text"), label="Text", lines=10, max_lines=16, elem_id="summarize-text"
+            "text": gr.Textbox(start.get("text"), label="Text", lines=10, max_lines=16, elem_id="summarize-text"),
+            "style": gr.Radio(
+                [("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"
             ),
-            "style": gr.Radio([("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"),
             "max_new_tokens": slider(Summarize, "max_new_tokens", "Length of the summary, in tokens"),
             "model": page.models("summarization"),
         }
@@ -31,9 +31,7 @@ def build(page: Page) -> None:
             ),
         }
 
-    page.form(
-        "summarize", inputs, Look(summary, explain), settings=settings, extras=("reference",), action="Summarize"
-    )
+    page.form("summarize", inputs, Look(summary, explain), settings=settings, extras=("reference",), action="Summarize")
 
 
 def summary(result: Summary, values: Values) -> str:

@@ -61,7 +61,6 @@ def alignment(result: Translation, values: Values) -> str:
     rows = [
         (pair.source.text, pair.target, render.percent(math.exp(pair.log_probability))) for pair in result.alignment
     ]
-    return (
-        "<h4>Sentence by sentence</h4>"
-        + render.table(["source", "translation", "probability per token"], rows, ["probability per token"])
+    return "<h4>Sentence by sentence</h4>" + render.table(
+        ["source", "translation", "probability per token"], rows, ["probability per token"]
     )

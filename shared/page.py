@@ -1,0 +1,126 @@
+"""The page: header, a tab for each Space, the Models tab, and the API."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from shared import render
+from shared.batch import batch_task
+from shared.batch_api import batch_api
+from shared.context import Runtime
+from shared.edge import Edge, api_function
+from shared.endpoint import Endpoint, Traffic
+from shared.errors import SuiteError
+from shared.models_tab import build_models_tab, models_endpoint
+from shared.settings import Settings
+from shared.space import BrokenSpace, Space
+from shared.ui import PRIVATE, Form, Page
+
+log = logging.getLogger(__name__)
+
+TITLE = "Foundation models, hands on"
+
+ADDRESS_JS = "() => [window.suite.address]"
+"""The page's query parameters as they were when it was opened."""
+
+
+def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> Any:
+    """The Blocks: header, a tab for each Space, the Models tab, and the API."""
+    threads = ThreadPoolExecutor(runtime.settings.queue_size + runtime.settings.max_running, "request")
+    edge = Edge(runtime, traffic, threads)
+    endpoints: list[Endpoint] = []
+    pages: list[Page] = []
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.HTML(header(runtime.settings), elem_id="suite-header", padding=False)
+        with gr.Tabs(elem_id="suite-tabs") as tabs:
+            for space in spaces:
+                with gr.Tab(space.title, id=space.name) as tab:
+                    page = build_space(space, edge)
+                    if page is not None:
+                        pages.append(page)
+                        endpoints += page.space.endpoints
+                tab.select(None, None, None, js=f"() => window.suite.tab({space.name!r})", **PRIVATE)
+            with gr.Tab("Models", id="models") as tab:
+                build_models_tab(edge, tab)
+            tab.select(None, None, None, js="() => window.suite.tab('models')", **PRIVATE)
+        for endpoint in [*endpoints, models_endpoint(traffic)]:
+            gr.api(api_function(endpoint, edge), api_name=endpoint.name, concurrency_limit=None)
+        if any(endpoint.rows for endpoint in endpoints):
+            batch_api(edge, batch_task(endpoints))
+        address = gr.JSON({}, visible=False)
+        forms = [form for page in pages for form in page.forms]
+        for form in forms:
+            # What is answered in advance is what the page shows first.
+            first = form.request_of_first_example()
+            if first is not None:
+                traffic.examples.expect(form.endpoint.name, first)
+            blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
+        restore_from_link(blocks, address, tabs, forms, {space.name for space in spaces} | {"models"})
+    return blocks
+
+
+def build_space(space: Space | BrokenSpace, edge: Any) -> Any:
+    """A Space's tab; one that fails shows why in its own tab, and the others work."""
+    failure: Exception | None = None
+    if isinstance(space, Space):
+        page = Page(edge, space)
+        gr.HTML(f'<p class="space-summary">{escape(space.summary)}</p>', padding=False)
+        try:
+            with gr.Column() as column:
+                space.build(page)
+            return page
+        except Exception as error:
+            log.exception("the tab of %s could not be built", space.name)
+            column.children.clear()
+            failure = error
+    else:
+        failure = space.error
+    reason = (
+        f"This Space could not be built ({type(failure).__name__}); the server's log says more. The other tabs work"
+    )
+    gr.HTML(render.shown(render.problem(SuiteError(reason))))
+    return None
+
+
+def restore_from_link(
+    blocks: gr.Blocks, address: gr.JSON, tabs: gr.Tabs, forms: Sequence[Form], known_tabs: set[str]
+) -> None:
+    """On opening the page: the tab and the inputs that the address names (`?tab=…&form=…&text=…`)."""
+    groups = inner_tabs(blocks)
+
+    def restore(query: dict[str, str]) -> list[Any]:
+        wanted = query.get("form")
+        updates: list[Any] = [gr.Tabs(selected=query["tab"]) if query.get("tab") in known_tabs else gr.skip()]
+        updates += [gr.Tabs(selected=wanted) if wanted in ids else gr.skip() for _, ids in groups]
+        for form in forms:
+            updates += form.restored(query) if wanted == form.endpoint.name else [gr.skip()] * len(form.fields)
+        return updates
+
+    targets = [tabs, *(group for group, _ in groups), *(component for form in forms for component in form.fields)]
+    blocks.load(restore, address, targets, js=ADDRESS_JS, queue=False, **PRIVATE)
+
+
+def inner_tabs(blocks: Any) -> list[tuple[Any, set[str]]]:
+    """The tab groups inside Spaces, with the ids of their tabs, for links to restore."""
+    groups = [block for block in blocks.blocks.values() if isinstance(block, gr.Tabs)]
+    return [
+        (group, {tab.id for tab in group.children if isinstance(tab.id, str)})
+        for group in groups
+        if group.elem_id != "suite-tabs"
+    ]
+
+
+def header(settings: Settings) -> str:
+    return (
+        '<header class="suite-header"><h1>' + TITLE + "</h1>"
+        f'<span title="Which checkpoints are the defaults">profile: {escape(settings.profile)}</span>'
+        '<span class="memory" title="Weights in memory, of the budget for them"><span class="meter"><i></i></span>'
+        '<span class="memory-text"></span></span><span class="spacer"></span>'
+        '<a href="?view=api">API</a><button data-act="theme">Light / dark</button></header>'
+    )

@@ -1,0 +1,66 @@
+"""What the tests share: the real weights, a suite running in this process, and clients of it."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+
+from shared.catalog import Catalog
+from shared.context import Context, Runtime
+from shared.runtime import start
+from shared.settings import Settings
+from shared.suite import Suite, serve
+from shared.weights import verified_folder
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """As a user has them by default, but for the port: that of a free one."""
+    return Settings(port=0, warm_examples=False)
+
+
+@pytest.fixture(scope="session")
+def weights(settings: Settings) -> Callable[[str], Path]:
+    """`weights(checkpoint_id)`: folder of the verified files that `make setup` fetched."""
+    catalog = Catalog.read()
+
+    def folder(checkpoint_id: str) -> Path:
+        return verified_folder(catalog.choose_by_id(checkpoint_id), settings, lambda *_: None)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runtime(settings: Settings) -> Iterator[Runtime]:
+    """Shared parts with the real catalog and weights, without a server."""
+    runtime = start(settings)
+    yield runtime
+    runtime.lane.close()
+    runtime.cache.close()
+
+
+@pytest.fixture
+def context(runtime: Runtime) -> Context:
+    """A visitor of `runtime`."""
+    return Context(runtime, "test/visitor")
+
+
+@pytest.fixture(scope="session")
+def suite(settings: Settings) -> Iterator[Suite]:
+    """The whole suite, served on a free port of this machine."""
+    running = serve(settings, block=False)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def client(suite: Suite) -> Client:
+    return Client(suite.url, verbose=False)
