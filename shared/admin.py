@@ -35,7 +35,7 @@ def is_admin(settings: Settings, request: Any) -> bool:
 
 
 def _names_this_machine(headers: Any) -> bool:
-    """Whether the page was opened under a local name: another site's name that resolves to us (DNS rebinding) is not."""
+    """Whether the page was opened under a local name, not another site's that resolves to us (DNS rebinding)."""
     host = headers.get("host", "")
     return (host.rsplit(":", 1)[0] if not host.endswith("]") else host) in LOCAL_NAMES
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from shared.context import Context
 from shared.endpoint import Endpoint
@@ -56,7 +56,7 @@ class Batch(Request):
     csv_text: str
     task: str = "zero_shot"
     column: str = "text"
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("csv_text")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -20,7 +20,7 @@ def batch_api(edge: Edge, task: Any) -> None:
     """Adds the endpoint: task, CSV file and settings in; CSV file and RunInfo out."""
     endpoint = Endpoint(task, Batch, {"table": str})
 
-    async def batch(task: str, file: str, settings: Any, request: gr.Request) -> AsyncIterator[tuple[Any, Any]]:
+    async def batch(task: str, file: str, settings: Any, request: gr.Request) -> AsyncGenerator[tuple[Any, Any], None]:
         try:
             inputs = parse_settings(settings)
             column = str(inputs.pop("column", "text"))

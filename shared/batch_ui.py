@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ def batch_panel(
     text_field = next(iter(endpoint.request.model_fields))
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    async def run(request: gr.Request, pasted: str, file: str | None, column: str, *raw: Any) -> AsyncIterator[Any]:
+    async def run(
+        request: gr.Request, pasted: str, file: str | None, column: str, *raw: Any
+    ) -> AsyncGenerator[Any, None]:
         busy = gr.Button(interactive=False), gr.Button(interactive=True)
         idle = gr.Button(interactive=True), gr.Button(interactive=False)
         try:

@@ -21,12 +21,9 @@ from typing import Any
 from shared.catalog import Checkpoint
 from shared.engines import Engine
 from shared.errors import Busy, MemoryRefused
-from shared.events import Loading
+from shared.events import Loading, Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the bytes done and the bytes in all (0 while unknown)."""
 
 HEARTBEAT = 0.2
 """Seconds between two progress events to a waiter; also how soon a waiter notices that it was cancelled."""

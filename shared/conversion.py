@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,10 +9,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from shared.cache import Progress
 from shared.catalog import Checkpoint
 from shared.errors import SuiteError
+from shared.events import Progress
 from shared.settings import Settings
+from shared.weights import sha256_of
 
 MANIFEST = "converted.json"
 """SHA-256 of every converted file. Written last, so a folder without it is not used."""
@@ -43,7 +43,7 @@ def converted(
         progress(f"converting {checkpoint.id}, once", 0, 0)
         try:
             convert(source, building)
-            hashes = {file.name: sha256(file) for file in sorted(building.iterdir())}
+            hashes = {file.name: sha256_of(file) for file in sorted(building.iterdir())}
             (building / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
             building.rename(final)
         except OSError as error:
@@ -68,12 +68,6 @@ def _is_whole(folder: Path, progress: Progress) -> bool:
         if not file.is_file():
             return False
         progress(f"checking {name}", 0, file.stat().st_size)
-        if sha256(file) != expected:
+        if sha256_of(file) != expected:
             return False
     return True
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

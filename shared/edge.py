@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import types
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -46,14 +46,14 @@ class Edge:
 
     async def events(
         self, endpoint: Endpoint, values: dict[str, Any], request: gr.Request | None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """The endpoint's events, partial results skipped where newer ones are there. Ends with `Done` or an error."""
         context = self.context(request)
         async with aclosing(self.pump(endpoint.run(values, context, self.traffic), context)) as events:
             async for event in events:
                 yield event
 
-    async def pump(self, events: Iterator[Event], context: Context) -> AsyncIterator[Event]:
+    async def pump(self, events: Iterator[Event], context: Context) -> AsyncGenerator[Event, None]:
         """Iterates in a thread; see the module's docstring."""
         mailbox = Mailbox(asyncio.get_running_loop())
         self.threads.submit(mailbox.fill, events)
@@ -77,7 +77,7 @@ class Edge:
 
 
 class Mailbox:
-    """Hands events from a thread to the event loop and keeps only the newest: a slow reader never holds up the model."""
+    """Hands events from a thread to the event loop, the newest alone: a slow reader never holds up the model."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -125,7 +125,7 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
     Yields the outputs so far and RunInfo, which is a status (`queued`, `loading`, `running`) until the end.
     """
 
-    async def call(*args: Any, **kwargs: Any) -> AsyncIterator[tuple[Any, ...]]:
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[tuple[Any, ...], None]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         values = dict(bound.arguments)

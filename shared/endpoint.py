@@ -9,8 +9,7 @@ import json
 import logging
 import threading
 import time
-import traceback
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -72,6 +71,7 @@ class Endpoint(Generic[Q]):
     def run(self, values: dict[str, Any], context: Context, traffic: Traffic) -> Iterator[Event]:
         """Yields the task's events. Raises `SuiteError` and `Cancelled`, and nothing else."""
         begun = time.perf_counter()
+        outcome = "failed"
         try:
             traffic.admit(context)
             request = validate(self.request, values, context.settings)
@@ -91,16 +91,14 @@ class Endpoint(Generic[Q]):
             outcome = type(error).__name__
             raise
         except MemoryError as error:
-            outcome = "failed"
             raise SuiteError("there was not enough memory for this input; try a shorter one") from error
         except Exception as error:
-            outcome = "failed"
-            log.error("/%s failed\n%s", self.name, traceback.format_exc())
+            log.exception("/%s failed", self.name)
             raise SuiteError(
                 "something failed here, which is our fault; the log says what. Please try again"
             ) from error
         finally:
-            traffic.count(self.name, outcome, time.perf_counter() - begun)  # pyright: ignore[reportPossiblyUnbound]
+            traffic.count(self.name, outcome, time.perf_counter() - begun)
 
 
 class Traffic:
@@ -112,7 +110,7 @@ class Traffic:
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
         self.outcomes: Counter[tuple[str, str]] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.examples = ExampleAnswers()
 
     def admit(self, context: Context) -> None:

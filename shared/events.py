@@ -6,12 +6,16 @@ a benchmark and a test all consume the same ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 R = TypeVar("R")
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, the bytes done and the bytes in all (0 while unknown)."""
 
 
 class RunInfo(BaseModel):
@@ -23,17 +27,17 @@ class RunInfo(BaseModel):
     revision: str
     adapter: str = ""
     engine: str
-    limits: str = Field("", description="What this checkpoint cannot do, in one sentence.")
-    seconds_queued: float = Field(0.0, description="Waiting for other visitors' computations.")
-    seconds_loading: float = Field(0.0, description="Waiting for the weights.")
-    seconds_running: float = Field(0.0, description="Computing.")
+    limits: str = Field(default="", description="What this checkpoint cannot do, in one sentence.")
+    seconds_queued: float = Field(default=0.0, description="Waiting for other visitors' computations.")
+    seconds_loading: float = Field(default=0.0, description="Waiting for the weights.")
+    seconds_running: float = Field(default=0.0, description="Computing.")
     input_tokens: int = 0
     new_tokens: int = 0
     tokens_per_second: float | None = Field(
-        None, description="New tokens per second of computing; null where none are made."
+        default=None, description="New tokens per second of computing; null where none are made."
     )
-    loaded: bool = Field(False, description="Whether the model cache already held the weights.")
-    cached: bool = Field(False, description="Whether this is the stored answer to an example.")
+    loaded: bool = Field(default=False, description="Whether the model cache already held the weights.")
+    cached: bool = Field(default=False, description="Whether this is the stored answer to an example.")
 
 
 @dataclass(frozen=True, slots=True)

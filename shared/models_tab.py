@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from html import escape
 from typing import Any
@@ -118,7 +118,9 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
 
     for name, button in buttons.items():
 
-        async def run(request: gr.Request, checkpoint: str, action: str = name) -> AsyncIterator[tuple[str, str]]:
+        async def run(
+            request: gr.Request, checkpoint: str, action: str = name
+        ) -> AsyncGenerator[tuple[str, str], None]:
             try:
                 values = {"action": action, "checkpoint": checkpoint}
                 async with aclosing(edge.events(endpoint, values, request)) as events:

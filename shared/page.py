@@ -67,18 +67,19 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
 
 def build_space(space: Space | BrokenSpace, edge: Any) -> Any:
     """A Space's tab; one that fails shows why in its own tab, and the others work."""
-    failure: Exception | None = None
+    failure: Exception
     if isinstance(space, Space):
         page = Page(edge, space)
         gr.HTML(f'<p class="space-summary">{escape(space.summary)}</p>', padding=False)
-        try:
-            with gr.Column() as column:
+        with gr.Column() as column:
+            try:
                 space.build(page)
-            return page
-        except Exception as error:
-            log.exception("the tab of %s could not be built", space.name)
-            column.children.clear()
-            failure = error
+            except Exception as error:
+                log.exception("the tab of %s could not be built", space.name)
+                column.children.clear()
+                failure = error
+            else:
+                return page
     else:
         failure = space.error
     reason = (
@@ -110,7 +111,7 @@ def inner_tabs(blocks: Any) -> list[tuple[Any, set[str]]]:
     """The tab groups inside Spaces, with the ids of their tabs, for links to restore."""
     groups = [block for block in blocks.blocks.values() if isinstance(block, gr.Tabs)]
     return [
-        (group, {tab.id for tab in group.children if isinstance(tab.id, str)})
+        (group, {tab.id for tab in group.children if isinstance(tab, gr.Tab) and isinstance(tab.id, str)})
         for group in groups
         if group.elem_id != "suite-tabs"
     ]

@@ -6,10 +6,11 @@ import importlib
 import os
 from typing import Any
 
-from shared.cache import ModelCache, Progress
+from shared.cache import ModelCache
 from shared.catalog import Catalog, Checkpoint
 from shared.context import Runtime
 from shared.engines import Engine
+from shared.events import Progress
 from shared.lane import Admission, Lane
 from shared.settings import Settings
 from shared.weights import verified_folder

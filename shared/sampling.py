@@ -7,7 +7,7 @@ repetition penalty, temperature, top-k, top-p.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.engines import Sampling
 
@@ -30,8 +30,8 @@ def adjusted(logits: torch.Tensor, sampling: Sampling, seen: Sequence[int] = ())
         TopPLogitsWarper,
     )
 
-    ids = torch.tensor([list(seen)], dtype=torch.long)
-    scores = logits[None, :]
+    ids = torch.LongTensor([list(seen)])
+    scores: Any = logits[None, :]
     if sampling.repetition_penalty != 1.0 and seen:
         scores = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)(ids, scores)
     if sampling.do_sample:

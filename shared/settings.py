@@ -71,43 +71,51 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SUITE_", extra="forbid", frozen=True, env_ignore_empty=True)
 
-    spaces: Names = Field((), description="Spaces to serve, comma separated; empty serves all of them.")
-    profile: Profile = Field("embedded", description="Which checkpoints are the defaults.")
-    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
-    port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    share: bool = Field(False, description="Open a public share link through Gradio's relay (needs a network).")
-    auth: SecretStr = Field(SecretStr(""), description="`user:password` that every visitor must give; empty for none.")
-    mcp: bool = Field(False, description="Also serve the endpoints as MCP tools.")
+    spaces: Names = Field(default=(), description="Spaces to serve, comma separated; empty serves all of them.")
+    profile: Profile = Field(default="embedded", description="Which checkpoints are the defaults.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
+    port: int = Field(default=7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    share: bool = Field(default=False, description="Open a public share link through Gradio's relay (needs a network).")
+    auth: SecretStr = Field(
+        default=SecretStr(""), description="`user:password` that every visitor must give; empty for none."
+    )
+    mcp: bool = Field(default=False, description="Also serve the endpoints as MCP tools.")
     cache_dir: Path = Field(
-        Path(platformdirs.user_cache_dir("foundation-model-demos", appauthor=False)),
+        default=Path(platformdirs.user_cache_dir("foundation-model-demos", appauthor=False)),
         description="Where weights and converted checkpoints lie.",
     )
     memory_budget: Bytes = Field(
-        0, ge=0, description="Bytes of weights held at once, such as `3GB`; 0 takes 40 % of the machine's memory."
+        default=0,
+        ge=0,
+        description="Bytes of weights held at once, such as `3GB`; 0 takes 40 % of the machine's memory.",
     )
-    threads: int = Field(0, ge=0, description="CPU threads for all models together; 0 takes every usable core.")
-    max_running: int = Field(8, ge=1, description="Requests computed side by side; more wait in the queue.")
-    queue_size: int = Field(256, ge=1, description="Requests that may wait; more are turned away.")
+    threads: int = Field(default=0, ge=0, description="CPU threads for all models together; 0 takes every usable core.")
+    max_running: int = Field(default=8, ge=1, description="Requests computed side by side; more wait in the queue.")
+    queue_size: int = Field(default=256, ge=1, description="Requests that may wait; more are turned away.")
     idle_unload: float = Field(
-        1800.0, ge=0, description="Seconds after which an unused checkpoint is unloaded; 0 never."
+        default=1800.0, ge=0, description="Seconds after which an unused checkpoint is unloaded; 0 never."
     )
-    load_wait: float = Field(120.0, gt=0, description="Seconds a request waits for memory that others are using.")
-    max_chars: int = Field(60_000, ge=1, description="Longest text accepted, in characters.")
-    max_labels: int = Field(50, ge=1, description="Most candidate labels accepted.")
-    max_rows: int = Field(2_000, ge=1, description="Most rows of one batch.")
-    max_upload: Bytes = Field(10 * 2**20, ge=1, description="Largest uploaded file.")
+    load_wait: float = Field(
+        default=120.0, gt=0, description="Seconds a request waits for memory that others are using."
+    )
+    max_chars: int = Field(default=60_000, ge=1, description="Longest text accepted, in characters.")
+    max_labels: int = Field(default=50, ge=1, description="Most candidate labels accepted.")
+    max_rows: int = Field(default=2_000, ge=1, description="Most rows of one batch.")
+    max_upload: Bytes = Field(default=10 * 2**20, ge=1, description="Largest uploaded file.")
     requests_per_minute: int = Field(
-        -1, ge=-1, description="Per visitor address; 0 for no limit, -1 for none on loopback and 60 elsewhere."
+        default=-1, ge=-1, description="Per visitor address; 0 for no limit, -1 for none on loopback and 60 elsewhere."
     )
     admin: bool | None = Field(
-        None,
+        default=None,
         description="Whether everybody may load, unload and pin. Unset: yes on loopback without a share link, else no.",
     )
     admin_token: SecretStr = Field(
-        SecretStr(""),
+        default=SecretStr(""),
         description="Token that makes a visitor the admin; empty makes a fresh one at start, printed once.",
     )
-    warm_examples: bool = Field(True, description="Compute each Space's first example in the background after start.")
+    warm_examples: bool = Field(
+        default=True, description="Compute each Space's first example in the background after start."
+    )
 
     @field_validator("auth")
     @classmethod

@@ -8,7 +8,39 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-KNOWN_LANGUAGES = ["ar", "bn", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "ur", "vi", "zh"]
+KNOWN_LANGUAGES = [
+    "ar",
+    "bn",
+    "cs",
+    "da",
+    "de",
+    "el",
+    "en",
+    "es",
+    "fa",
+    "fi",
+    "fr",
+    "he",
+    "hi",
+    "hu",
+    "id",
+    "it",
+    "ja",
+    "ko",
+    "nl",
+    "no",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "sv",
+    "th",
+    "tr",
+    "uk",
+    "ur",
+    "vi",
+    "zh",
+]
 """Widely written languages. With all 140 of the detector, short Portuguese is often taken for Galician."""
 
 LANGUAGE_NAMES = {"en": "English", "pt": "Portuguese", "es": "Spanish", "fr": "French", "de": "German"}
@@ -25,7 +57,7 @@ class Span:
 
 def sentences(text: str, language: str = "en") -> list[Span]:
     """The sentences of a text, in order, without the blanks between them. A line end always ends a sentence."""
-    from sentencex import segment
+    from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue] - a compiled module
 
     found = []
     for line in lines(text):
@@ -68,7 +100,10 @@ def language_name(code: str) -> str:
 
 
 def detect_language(text: str) -> Detected:
-    """Which language a text is in, by character n-grams (py3langid, after Lui & Baldwin 2012). Unsure below a few words."""
+    """Which language a text is in, by character n-grams (py3langid, after Lui & Baldwin 2012).
+
+    Unsure below a few words.
+    """
     detector, lock = _detector()
     with lock:
         language, probability = detector.classify(text[:5_000])

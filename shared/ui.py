@@ -5,7 +5,7 @@ A Space's `ui.py` says which inputs there are and how a result looks; everything
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,7 +128,7 @@ class Form:
             return [gr.Button(example["title"], size="sm", variant="secondary") for example in self.examples]
 
     def _wire(self, example_buttons: Sequence[gr.Button], live: bool) -> None:
-        runs = [self.run_button.click(self.run, self.fields, self.outputs, **PRIVATE)]
+        runs: list[Any] = [self.run_button.click(self.run, self.fields, self.outputs, **PRIVATE)]
         for button, example in zip(example_buttons, self.examples, strict=True):
             fill = button.click(lambda e=example: self.filled(e["inputs"]), None, self.fields, queue=False, **PRIVATE)
             runs.append(fill.then(self.run, self.fields, self.outputs, **PRIVATE))
@@ -176,7 +176,7 @@ class Form:
                 filled.append(component.value if name in fields else "")
         return filled
 
-    async def run(self, request: gr.Request, *raw: Any) -> AsyncIterator[tuple[Any, ...]]:
+    async def run(self, request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
         """Runs the endpoint, or its variants side by side, and yields what the page shows."""
         values = self.values(raw)
         calls = self.variants(values) if self.variants else [("", values)]
@@ -212,7 +212,7 @@ class Form:
         values = self._request_values(self.filled(self.examples[0]["inputs"]))
         return validate(self.endpoint.request, values, self.page.edge.runtime.settings)
 
-    async def first_answer(self, request: gr.Request, address: dict[str, str]) -> AsyncIterator[tuple[Any, ...]]:
+    async def first_answer(self, request: gr.Request, address: dict[str, str]) -> AsyncGenerator[tuple[Any, ...], None]:
         """On opening the page: the first example's answer, unless a link brought other inputs."""
         if (address or {}).get("form") == self.endpoint.name or not self.examples:
             yield render.shown('<p class="empty">Press the button, or choose an example.</p>'), *[gr.skip()] * 4

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from shared.catalog import Checkpoint
 from shared.errors import SuiteError, WeightsCorrupt, WeightsMissing
+from shared.events import Progress
 from shared.settings import Settings
-
-Progress = Callable[[str, int, int], None]
-"""What is going on, bytes done, bytes in total."""
 
 STAMP = ".checked.json"
 """In each folder: size, time and hash of its files as last checked, so that set-up need not read them all again."""

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.cache import Progress
 from shared.catalog import Checkpoint
 from shared.conversion import converted
 from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, run_here
 from shared.engines.beam import beam_search
 from shared.engines.likelihood import label_likelihoods
 from shared.engines.precision import cpu_has_bfloat16
+from shared.events import Progress
 from shared.sampling import adjusted
 from shared.settings import Settings
 
@@ -161,10 +161,7 @@ class TorchCausalLM:
             position_ids=position_ids,
             use_cache=True,
         ).last_hidden_state
-        if keep is None:
-            kept = hidden[:, -1:]
-        else:
-            kept = hidden.gather(1, keep[..., None].expand(-1, -1, hidden.shape[-1]))
+        kept = hidden[:, -1:] if keep is None else hidden.gather(1, keep[..., None].expand(-1, -1, hidden.shape[-1]))
         return self.model.get_output_embeddings()(kept).float()
 
 
@@ -200,7 +197,9 @@ def _gguf_to_safetensors(source: Path, target: Path) -> None:
     # transformers shows a bar of its own on the console while it reads a GGUF, and this is its only switch.
     os.environ.setdefault("TQDM_DISABLE", "1")
     gguf = next(source.glob("*.gguf")).name
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=gguf, dtype=torch.float32, local_files_only=True
+    )
     # save_pretrained refuses a model it takes for quantised; the weights are plain float32 by now.
     model.hf_quantizer = None
     model.is_quantized = False

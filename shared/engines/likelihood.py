@@ -7,7 +7,7 @@ Three stages, each computed once for all that share it: the front that all promp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -39,19 +39,18 @@ class Decoder(Protocol):
 def label_likelihoods(
     decoder: Decoder, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], compute: Compute
 ) -> list[list[Likelihood]]:
-    """`result[i][j]`: log-likelihood of label tokens `labels[j]` after prompt tokens `prompts[i]`; none may be empty."""
+    """`result[i][j]`: log-likelihood of label tokens `labels[j]` after prompt tokens `prompts[i]`; none is empty."""
     # One token of each prompt is left over, since its logits are what we are after.
-    shared = min(len(commonprefix(list(map(list, prompts)))), min(map(len, prompts)) - 1)
+    shared = min(_common_length(prompts), min(map(len, prompts)) - 1)
     cache = decoder.prefill(prompts[0][:shared], compute)[1] if shared else None
     rests = [list(prompt[shared:]) for prompt in prompts]
     longest_label = max(map(len, labels))
     result: list[list[Likelihood]] = [[] for _ in prompts]
     for rows in _bounded(rests, shared + longest_label):
-        some = compute(lambda rows=rows: _read_rests(decoder, cache, shared, [rests[i] for i in rows], labels))
-        firsts, row_cache, mask, positions = some
-        sums = firsts
+        some = [rests[i] for i in rows]
+        sums, row_cache, mask, positions = compute(partial(_read_rests, decoder, cache, shared, some, labels))
         for chosen in _pairs(len(rows), labels, mask.shape[1] + longest_label):
-            tails = compute(lambda c=chosen: _read_labels(decoder, row_cache, mask, positions, labels, c))
+            tails = compute(partial(_read_labels, decoder, row_cache, mask, positions, labels, chosen))
             for (row, label), tail in zip(chosen, tails, strict=True):
                 sums[row][label] += tail
         for row, i in enumerate(rows):
@@ -115,6 +114,13 @@ def _copy(cache: Any, rows: torch.Tensor) -> Any:
         for index, layer in enumerate(cache.layers):
             copy.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), index)
     return copy
+
+
+def _common_length(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with. The first and the last in order differ soonest."""
+    first, last = min(map(list, rows)), max(map(list, rows))
+    shortest = min(len(first), len(last))
+    return next((i for i in range(shortest) if first[i] != last[i]), shortest)
 
 
 def _padded(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

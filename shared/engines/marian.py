@@ -24,10 +24,8 @@ from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.marian_file import read_marian
 from shared.engines.marian_network import DecoderState, Network
 from shared.errors import WeightsCorrupt
+from shared.events import Progress
 from shared.settings import Settings
-
-Progress = Callable[[str, int, int], None]
-"""`progress(what, done, total)` in bytes."""
 
 END = 0
 """Id of `</s>` in Marian's vocabularies."""

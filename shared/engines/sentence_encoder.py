@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.cache import Progress
 from shared.catalog import Checkpoint
 from shared.engines import Compute, run_here
+from shared.events import Progress
 from shared.settings import Settings
 
 BATCH_TOKENS = 4096

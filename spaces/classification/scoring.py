@@ -21,7 +21,7 @@ SIMILARITY_MIDPOINT = 0.08
 """Cosine similarity that counts as one half where labels are judged one by one (`multi_label`)."""
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-"""Inputs without content, whose label probabilities show the model's bias (Zhao et al. 2021, Contextual calibration)."""
+"""Inputs without content, whose label probabilities show the model's bias (Zhao et al. 2021)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def few_shot_inputs(start: Values) -> dict[str, Any]:
             headers=["text", "label"],
             datatype="str",
             type="array",
-            column_count=(2, "fixed"),
+            column_count=2,
             column_widths=["75%", "25%"],
             label="Examples: edit, add or remove rows",
             wrap=True,
@@ -129,6 +129,7 @@ def explain(result: Classification, values: Values) -> str:
     elif values.get("hypothesis_template"):
         parts.append(
             "<h4>Compared with the text</h4>each label in the template "
-            f"<code>{escape(values['hypothesis_template'])}</code>, by cosine similarity; a softmax makes probabilities of it."
+            f"<code>{escape(values['hypothesis_template'])}</code>, by cosine similarity; "
+            "a softmax makes probabilities of it."
         )
     return "".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from html import escape
 from typing import Any
@@ -45,7 +45,7 @@ def build_chat(page: Page) -> None:
     # One visitor's conversation; Gradio keeps it under that visitor's session alone.
     history = gr.State([])
 
-    async def answer(request: gr.Request, past: History, *raw: Any) -> AsyncIterator[tuple[Any, ...]]:
+    async def answer(request: gr.Request, past: History, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
         values: Values = dict(zip(NAMES, raw, strict=True))
         asked: History = [*past, {"role": "user", "content": values["message"] or ""}]
         keep = gr.skip()
@@ -71,7 +71,7 @@ def build_chat(page: Page) -> None:
             yield keep, keep, keep, keep, keep, *idle_buttons()
 
     outputs = [transcript, history, message, account, what, send, stop]
-    runs = [
+    runs: list[Any] = [
         send.click(answer, [history, *fields], outputs, **PRIVATE),
         message.submit(answer, [history, *fields], outputs, **PRIVATE),
     ]

@@ -189,15 +189,17 @@ def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
     dropped = 0
     while sum(lengths[dropped:]) > room:
         dropped += 1
-    # The template's own tokens come on top, so the last few turns are tried for real.
-    for start in range(dropped, len(turns) + 1):
-        prompt = lease.engine.chat_prompt([*system, *turns[start:], last])
-        if len(prompt) <= room:
-            return prompt, start
-    raise InvalidInput(
-        f"is too long even without the earlier turns: {len(prompt):,} tokens, and {room:,} fit; shorten it",  # pyright: ignore[reportPossiblyUnbound]
-        field="message",
-    )
+    # The template's own tokens come on top, so what is left is tried for real, and shortened until it fits.
+    prompt = lease.engine.chat_prompt([*system, *turns[dropped:], last])
+    while len(prompt) > room:
+        if dropped == len(turns):
+            raise InvalidInput(
+                f"is too long even without the earlier turns: {len(prompt):,} tokens, and {room:,} fit; shorten it",
+                field="message",
+            )
+        dropped += 1
+        prompt = lease.engine.chat_prompt([*system, *turns[dropped:], last])
+    return prompt, dropped
 
 
 def distribution(logits: Any, sampling: Sampling, lease: Lease, top: int = 20) -> Distribution:

@@ -122,7 +122,8 @@ def chances(result: Distribution, values: Values) -> str:
             f'<button class="chance" data-act="append" data-text="{escape(token.text)}" '
             f'title="Append this token to the prompt"><span class="bar pair"><code class="name">{name}</code><span>'
             f"{_track(token.before, top, 'opacity:.45;')}{_track(token.after, top, '')}</span>"
-            f'<span class="value">{render.percent(token.before)}<br>{render.percent(token.after)}</span></span></button>'
+            f'<span class="value">{render.percent(token.before)}<br>{render.percent(token.after)}</span></span>'
+            "</button>"
         )
     said = (
         f"{result.kept:,} tokens can be drawn; the model itself gives them {render.percent(result.kept_mass)}. "
@@ -143,7 +144,8 @@ def _track(share: float, top: float, style: str) -> str:
 
 def explain_chances(result: Distribution, values: Values) -> str:
     return (
-        "<h4>In this order</h4>Temperature divides the logits before the softmax: below 1 the distribution gets sharper, "
-        "above 1 flatter. Top-k then keeps the k likeliest tokens. Top-p keeps the smallest set whose probabilities add "
-        "up to at least p, the token that crosses the line included. What is left is scaled to add up to 100 %."
+        "<h4>In this order</h4>Temperature divides the logits before the softmax: below 1 the distribution gets "
+        "sharper, above 1 flatter. Top-k then keeps the k likeliest tokens. Top-p keeps the smallest set whose "
+        "probabilities add up to at least p, the token that crosses the line included. What is left is scaled to "
+        "add up to 100 %."
     )

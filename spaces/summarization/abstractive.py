@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from shared.context import Lease
 from shared.engines import Sampling
@@ -68,14 +69,22 @@ def _broken(piece: str, room: int, lease: Lease) -> list[str]:
     return [lease.engine.detokenize(ids[start : start + room - 1]) for start in range(0, len(ids), room - 1)]
 
 
-def written(prompt: Sequence[int], max_new_tokens: int, num_beams: int, lease: Lease) -> Iterator[tuple[str, int]]:
-    """The text so far and its tokens, token by token; with beams, once at the end."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A text under way, and how many tokens it took."""
+
+    text: str = ""
+    tokens: int = 0
+
+
+def written(prompt: Sequence[int], max_new_tokens: int, num_beams: int, lease: Lease) -> Iterator[Draft]:
+    """The text so far, token by token; with beams, once at the end."""
     if num_beams > 1:
         ids = lease.engine.beam_search(prompt, max_new_tokens, num_beams, lease.compute)
-        yield lease.engine.detokenize(ids).strip(), len(ids)
+        yield Draft(lease.engine.detokenize(ids).strip(), len(ids))
         return
-    text, count = "", 0
-    for token in lease.engine.generate(prompt, Sampling(max_new_tokens=max_new_tokens), lease.compute):
+    text = ""
+    sampling = Sampling(max_new_tokens=max_new_tokens)
+    for count, token in enumerate(lease.engine.generate(prompt, sampling, lease.compute), 1):
         text += token.text
-        count += 1
-        yield text.strip(), count
+        yield Draft(text.strip(), count)

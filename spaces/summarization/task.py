@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from shared.events import Done, Event, Partial, Running
 from shared.requests import Model, Request, Text
 from shared.text import Span, lines
 from shared.text import sentences as split_sentences
-from summarization.abstractive import merge_prompt, part_prompt, parts, written
+from summarization.abstractive import Draft, merge_prompt, part_prompt, parts, written
 from summarization.extractive import choose
 
 
@@ -24,6 +24,10 @@ class Summarize(Request):
     max_new_tokens: int = Field(96, ge=8, le=512, description="Length of the summary at most, in tokens.")
     num_beams: int = Field(1, ge=1, le=8, description="1 writes greedily; more search for a likelier text, slower.")
     model: Model = ""
+
+
+EXTRACTIVE = "extractive: the sentences closest to the meaning of the whole, without repeating each other"
+ABSTRACTIVE = "abstractive: written by the language model; check names and numbers against the source"
 
 
 @dataclass
@@ -86,7 +90,7 @@ def extract(request: Summarize, lease: Lease) -> Summary:
     joint = "\n" if request.style == "dialogue" else " "
     return Summary(
         joint.join(piece.text for piece in chosen),
-        "extractive: the sentences closest to the meaning of the whole, without repeating each other",
+        EXTRACTIVE,
         request.text,
         chosen=chosen,
         scores=list(zip(pieces, scores, strict=True)),
@@ -96,29 +100,28 @@ def extract(request: Summarize, lease: Lease) -> Summary:
 def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
     """Written by the LM; a long text part by part, and then the parts' summaries together."""
     pieces = parts(request.text, request.style, request.max_new_tokens, lease)
-    method = "abstractive: written by the language model; check names and numbers against the source"
-    count = len(pieces)
+    result = Summary("", ABSTRACTIVE, request.text, parts=len(pieces))
     read = new = 0
-    if count == 1:
-        prompt = part_prompt(request.text, request.style, lease)
-    else:
-        drafts: list[str] = []
+    drafts: list[str] = []
+    if len(pieces) > 1:
         for number, piece in enumerate(pieces, 1):
-            yield Running(f"reading part {number} of {count}", number - 1, count)
+            yield Running(f"reading part {number} of {len(pieces)}", number - 1, len(pieces))
             prompt = part_prompt(piece, request.style, lease)
-            text, tokens = "", 0
-            for text, tokens in written(prompt, request.max_new_tokens, request.num_beams, lease):  # noqa: B007
-                yield Partial(Summary("\n".join([*drafts, text]), method, request.text, parts=count))
-            read, new = read + len(prompt), new + tokens
-            drafts.append(text)
-        yield Running(f"joining {count} parts", count, count)
+            draft = Draft()
+            for draft in written(prompt, request.max_new_tokens, request.num_beams, lease):
+                yield Partial(replace(result, text="\n".join([*drafts, draft.text])))
+            drafts.append(draft.text)
+            read, new = read + len(prompt), new + draft.tokens
+        yield Running(f"joining {len(pieces)} parts", len(pieces), len(pieces))
         prompt = merge_prompt(drafts, request.style, request.max_new_tokens, lease)
-    text, tokens = "", 0
-    for text, tokens in written(prompt, request.max_new_tokens, request.num_beams, lease):
-        yield Partial(Summary(text, method, request.text, parts=count))
-    shown = lease.engine.detokenize(prompt)
-    result = Summary(text, method, request.text, parts=count, prompt=shown)
-    yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + tokens))
+    else:
+        prompt = part_prompt(request.text, request.style, lease)
+    result.prompt = lease.engine.detokenize(prompt, special_tokens=True)
+    draft = Draft()
+    for draft in written(prompt, request.max_new_tokens, request.num_beams, lease):
+        result.text = draft.text
+        yield Partial(result)
+    yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + draft.tokens))
 
 
 def rouge(summary: str, reference: str) -> dict[str, float]:
