@@ -36,7 +36,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
     edge = Edge(runtime, traffic, threads)
     endpoints: list[Endpoint] = []
     pages: list[Page] = []
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
         gr.HTML(header(runtime.settings), elem_id="suite-header", padding=False)
         with gr.Tabs(elem_id="suite-tabs") as tabs:
             for space in spaces:
@@ -60,7 +60,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
             first = form.request_of_first_example()
             if first is not None:
                 traffic.examples.expect(form.endpoint.name, first)
-            blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
+            form.wire_stop(blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE))
         restore_from_link(blocks, address, tabs, forms, {space.name for space in spaces} | {"models"})
     return blocks
 

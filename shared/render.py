@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from shared.errors import SuiteError
-from shared.events import Event, Loading, Partial, Queued, RunInfo, Running
+from shared.events import Event, Loading, Queued, RunInfo, Running
 
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
 """Perceptually uniform and the same for colour-blind eyes (Nuñez, Anderton & Renslow 2018), dark to light."""
@@ -112,7 +112,7 @@ def run_line(run: RunInfo | None) -> str:
         return '<div class="run-line"></div>'
     parts = [f"<b>{escape(run.checkpoint)}</b> @ {escape(run.revision)}", escape(run.engine)]
     if run.cached:
-        parts.append("stored answer to this example; first computed as")
+        parts.append("stored answer to this example")
     parts.append(f"{run.seconds_running:.2f} s computing")
     if run.seconds_queued >= 0.05:
         parts.append(f"{run.seconds_queued:.1f} s queued")
@@ -141,7 +141,3 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequen
         for row in rows
     )
     return f'<div class="scroll"><table class="grid"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def is_result(event: Event) -> bool:
-    return isinstance(event, Partial)

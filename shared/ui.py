@@ -36,6 +36,10 @@ class Look:
     """Result and the form's values → HTML. Called for partial results too."""
     explain: Callable[[Any, Values], str] = lambda result, values: ""
     """What happened: the prompt, the scores behind the answer."""
+    footer: Callable[[Any, Values], str] = lambda result, values: ""
+    """What is said under a finished result."""
+    text: Callable[[Any], str] | None = None
+    """What Copy and Download give."""
 
 
 @dataclass
@@ -117,6 +121,7 @@ class Form:
         self.names = list(self.components)
         self.fields = list(self.components.values())
         self.outputs = [self.result, self.account, self.explanation, self.run_button, self.stop_button]
+        self.runs: list[Any] = []
         self._wire(buttons, live)
         call_it.expand(self._snippets, self.fields, self.snippets, **PRIVATE)
         if endpoint.rows:
@@ -128,7 +133,8 @@ class Form:
             return [gr.Button(example["title"], size="sm", variant="secondary") for example in self.examples]
 
     def _wire(self, example_buttons: Sequence[gr.Button], live: bool) -> None:
-        runs: list[Any] = [self.run_button.click(self.run, self.fields, self.outputs, **PRIVATE)]
+        runs = self.runs
+        runs.append(self.run_button.click(self.run, self.fields, self.outputs, **PRIVATE))
         for button, example in zip(example_buttons, self.examples, strict=True):
             fill = button.click(lambda e=example: self.filled(e["inputs"]), None, self.fields, queue=False, **PRIVATE)
             runs.append(fill.then(self.run, self.fields, self.outputs, **PRIVATE))
@@ -140,13 +146,16 @@ class Form:
                 runs.append(
                     component.change(self.run, self.fields, self.outputs, trigger_mode="always_last", **PRIVATE)
                 )
+
+    def wire_stop(self, first_answer: Any) -> None:
+        """Makes Stop end whatever fills this form, the answer computed on opening the page included."""
         self.stop_button.click(
             lambda: ('<div class="run-line">Stopped. What was there so far is kept.</div>', *idle_buttons()),
             None,
             [self.account, self.run_button, self.stop_button],
-            cancels=runs,
+            cancels=[*self.runs, first_answer],
             queue=False,
-            **{k: v for k, v in PRIVATE.items() if k != "concurrency_limit"},
+            **PRIVATE,
         )
 
     def _link_js(self) -> str:
@@ -195,6 +204,7 @@ class Form:
                         current = [*results, (title, event.result)]
                         shown = self._show(current, values)
                         if isinstance(event, Done):
+                            shown += self.look.footer(event.result, values) + self._tools(event.result)
                             results = current
                             account = render.run_line(event.run)
                             what = self._explain(results, values)
@@ -244,6 +254,9 @@ class Form:
     def _show(self, results: Sequence[tuple[str, Any]], values: Values) -> str:
         return self._together(results, values, self.look.result)
 
+    def _tools(self, result: Any) -> str:
+        return render.tools(self.look.text(result), f"{self.endpoint.name}.txt") if self.look.text else ""
+
     def _explain(self, results: Sequence[tuple[str, Any]], values: Values) -> str:
         return self._together(results, values, self.look.explain)
 
@@ -253,7 +266,7 @@ class Form:
             # Left open on purpose: a growing text is then sent as additions only.
             return f'<div class="shown">{inside}'
         columns = "".join(f"<section><h3>{title}</h3>{draw(result, values)}</section>" for title, result in results)
-        return render.shown(f'<div class="side">{columns}</div>')
+        return f'<div class="shown"><div class="side">{columns}</div>'
 
 
 def as_json(value: Any) -> Any:

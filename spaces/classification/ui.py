@@ -15,18 +15,24 @@ from shared.ui import Look, Page, Values
 def build(page: Page) -> None:
     with gr.Tabs(elem_id="classification-forms"):
         with gr.Tab("Zero-shot", id="zero_shot"):
-            page.form("zero_shot", zero_shot_inputs, Look(scores, explain), settings=template(page), action="Classify")
+            page.form(
+                "zero_shot",
+                zero_shot_inputs,
+                Look(scores, explain, text=as_lines),
+                settings=template(page),
+                action="Classify",
+            )
         with gr.Tab("Few-shot", id="few_shot"):
             page.form(
                 "few_shot",
                 few_shot_inputs,
-                Look(scores, explain),
+                Look(scores, explain, text=as_lines),
                 settings=instruction(page),
                 variants=zero_one_few,
                 action="Compare zero, one and few",
             )
         with gr.Tab("Sentiment", id="sentiment"):
-            page.form("sentiment", sentiment_inputs(page), Look(scores, explain), action="Judge")
+            page.form("sentiment", sentiment_inputs(page), Look(scores, explain, text=as_lines), action="Judge")
 
 
 def zero_shot_inputs(start: Values) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def template(page: Page) -> Any:
 
 def few_shot_inputs(start: Values) -> dict[str, Any]:
     return {
-        "text": gr.Textbox(start.get("text"), label="Text", lines=4, max_lines=14, elem_id="few_shot-text"),
+        "text": gr.Textbox(start.get("text"), label="Text", lines=2, max_lines=14, elem_id="few_shot-text"),
         "candidate_labels": gr.Textbox(start.get("candidate_labels"), label="Labels, separated by commas", lines=1),
         "examples": gr.Dataframe(
             start.get("examples"),
@@ -70,7 +76,7 @@ def few_shot_inputs(start: Values) -> dict[str, Any]:
             column_widths=["75%", "25%"],
             label="Examples: edit, add or remove rows",
             wrap=True,
-            max_height=260,
+            max_height=200,
             interactive=True,
         ),
     }
@@ -111,8 +117,11 @@ def zero_one_few(values: Values) -> list[tuple[str, Values]]:
 
 
 def scores(result: Classification, values: Values) -> str:
-    tools = render.tools("\n".join(f"{r['label']}\t{r['confidence']}" for r in result.confidences), "scores.tsv")
-    return f'<p class="answer">{escape(result.label)}</p>{render.bars(result.confidences)}{tools}'
+    return f'<p class="answer">{escape(result.label)}</p>{render.bars(result.confidences)}'
+
+
+def as_lines(result: Classification) -> str:
+    return "\n".join(f"{row['label']}\t{row['confidence']}" for row in result.confidences)
 
 
 def explain(result: Classification, values: Values) -> str:

@@ -31,9 +31,9 @@ def build_chat(page: Page) -> None:
             )
             fields = [message, *settings(page)]
             with gr.Row():
-                send = gr.Button("Send", variant="primary", elem_id="chat-run")
-                stop = gr.Button("Stop", interactive=False, elem_id="chat-stop")
-                clear = gr.Button("New chat", elem_id="chat-clear")
+                send = gr.Button("Send", variant="primary", scale=2, min_width=90, elem_id="chat-run")
+                stop = gr.Button("Stop", interactive=False, min_width=70, elem_id="chat-stop")
+                clear = gr.Button("New chat", min_width=90, elem_id="chat-clear")
             with gr.Row(elem_classes="examples"):
                 gr.HTML('<span class="limits">Examples</span>', min_width=10)
                 buttons = [gr.Button(example["title"], size="sm") for example in examples]

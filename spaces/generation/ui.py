@@ -17,7 +17,13 @@ from shared.ui import Look, Page, Values, slider
 def build(page: Page) -> None:
     with gr.Tabs(elem_id="generation-forms"):
         with gr.Tab("Completion", id="generate"):
-            page.form("generate", prompt_inputs, Look(completion, explain), settings=controls(page), action="Generate")
+            page.form(
+                "generate",
+                prompt_inputs,
+                Look(completion, explain, text=lambda result: result.text),
+                settings=controls(page),
+                action="Generate",
+            )
         with gr.Tab("Chat", id="chat"):
             build_chat(page)
         with gr.Tab("Next token", id="next_token"):
@@ -28,7 +34,7 @@ def build(page: Page) -> None:
 
 def prompt_inputs(start: Values) -> dict[str, Any]:
     return {
-        "prompt": gr.Textbox(start.get("prompt"), label="Prompt", lines=5, max_lines=14, elem_id="generate-prompt"),
+        "prompt": gr.Textbox(start.get("prompt"), label="Prompt", lines=4, max_lines=14, elem_id="generate-prompt"),
         "max_new_tokens": slider(Generate, "max_new_tokens", "New tokens", value=start.get("max_new_tokens", 64)),
         "do_sample": gr.Checkbox(
             start.get("do_sample", False), label="Sampling", info=Generate.model_fields["do_sample"].description
@@ -56,7 +62,7 @@ def next_token_inputs(page: Page) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "prompt": gr.Textbox(
-                start.get("prompt"), label="Prompt", lines=4, max_lines=10, elem_id="next_token-prompt"
+                start.get("prompt"), label="Prompt", lines=2, max_lines=10, elem_id="next_token-prompt"
             ),
             "temperature": slider(NextToken, "temperature", "Temperature", step=0.05),
             "top_k": slider(NextToken, "top_k", "Top-k", maximum=50),
@@ -96,11 +102,8 @@ def coloured(token: GeneratedToken) -> str:
 def explain(result: Completion, values: Values) -> str:
     unsure = sorted(result.tokens, key=lambda token: token.probability)[:8]
     rows = [(repr(token.text), render.percent(token.probability)) for token in unsure]
-    return (
-        f"<h4>Context window</h4>{gauge(result)}"
-        "<h4>Tokens the model was least sure of</h4>"
-        + render.table(["token", "probability"], rows, ["probability"])
-        + render.tools(result.text, "completion.txt")
+    return f"<h4>Context window</h4>{gauge(result)}<h4>Tokens the model was least sure of</h4>" + render.table(
+        ["token", "probability"], rows, ["probability"]
     )
 
 

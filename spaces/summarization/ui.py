@@ -15,7 +15,7 @@ from summarization.task import Summarize, Summary, rouge
 def build(page: Page) -> None:
     def inputs(start: Values) -> dict[str, Any]:
         return {
-            "text": gr.Textbox(start.get("text"), label="Text", lines=10, max_lines=16, elem_id="summarize-text"),
+            "text": gr.Textbox(start.get("text"), label="Text", lines=8, max_lines=12, elem_id="summarize-text"),
             "style": gr.Radio(
                 [("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"
             ),
@@ -31,7 +31,14 @@ def build(page: Page) -> None:
             ),
         }
 
-    page.form("summarize", inputs, Look(summary, explain), settings=settings, extras=("reference",), action="Summarize")
+    page.form(
+        "summarize",
+        inputs,
+        Look(summary, explain, facts, lambda result: result.text),
+        settings=settings,
+        extras=("reference",),
+        action="Summarize",
+    )
 
 
 def summary(result: Summary, values: Values) -> str:
@@ -41,18 +48,19 @@ def summary(result: Summary, values: Values) -> str:
             f"The text is longer than the model reads at once: it was read in {result.parts} parts, "
             "and their summaries were summarised together."
         )
-    body = f'<div class="prose-text">{escape(result.text)}</div>'
+    return f'{notes}<div class="prose-text">{escape(result.text)}'
+
+
+def facts(result: Summary, values: Values) -> str:
+    """Length, and the overlap with a reference summary where one was pasted."""
     words = len(result.text.split())
-    facts = f"{words} words, {render.percent(result.compression)} of the source"
-    facts = f'<p class="limits">{facts}</p>'
+    said = f'</div><p class="limits">{words} words, {render.percent(result.compression)} of the source</p>'
     reference = (values.get("reference") or "").strip()
-    if reference:
-        shared = rouge(result.text, reference)
-        names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-        facts += "<h3>Against the reference (F1)</h3>" + "".join(
-            render.bar(names[name], value) for name, value in shared.items()
-        )
-    return notes + body + facts + render.tools(result.text, "summary.txt")
+    if not reference:
+        return said
+    names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+    overlap = rouge(result.text, reference).items()
+    return f"{said}<h3>Against the reference (F1)</h3>" + "".join(render.bar(names[n], v) for n, v in overlap)
 
 
 def explain(result: Summary, values: Values) -> str:

@@ -48,12 +48,18 @@ def build(page: Page) -> None:
     def settings(start: Values) -> dict[str, Any]:
         return {"num_beams": slider(Translate, "num_beams", "Beams")}
 
-    page.form("translate", inputs, Look(translation, alignment), settings=settings, action="Translate")
+    page.form(
+        "translate",
+        inputs,
+        Look(translation, alignment, text=lambda result: result.text),
+        settings=settings,
+        action="Translate",
+    )
 
 
 def translation(result: Translation, values: Values) -> str:
     body = f'<div class="prose-text">{escape(result.text)}</div>'
-    return render.note(result.warning) + body + render.tools(result.text, "translation.txt")
+    return render.note(result.warning) + body
 
 
 def alignment(result: Translation, values: Values) -> str:
