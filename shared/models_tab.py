@@ -105,13 +105,14 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
     said = gr.HTML("", elem_id="models-said")
     sign_in = gr.HTML(SIGN_IN, visible=False)
-    with gr.Row(equal_height=True):
-        chosen = gr.Dropdown(ids, value=ids[0], label="Checkpoint", filterable=False, scale=3, min_width=260)
-        buttons = {
-            name: gr.Button(name.capitalize(), min_width=80, elem_id=f"models-{name}")
-            for name in ("load", "unload", "pin", "unpin")
-        }
-        refresh = gr.Button("Refresh", min_width=80, elem_id="models-refresh")
+    with gr.Row(equal_height=False):
+        chosen = gr.Dropdown(ids, value=ids[0], label="Checkpoint", filterable=False, min_width=260)
+        with gr.Column(scale=2), gr.Row():
+            buttons = {
+                name: gr.Button(name.capitalize(), size="sm", min_width=70, elem_id=f"models-{name}")
+                for name in ("load", "unload", "pin", "unpin")
+            }
+            refresh = gr.Button("Refresh", size="sm", min_width=70, elem_id="models-refresh")
 
     def shown(request: gr.Request) -> tuple[str, Any]:
         return draw(edge.runtime), gr.HTML(visible=not is_admin(edge.runtime.settings, request))

@@ -30,7 +30,7 @@ def parse_bytes(value: object) -> object:
         if unit in UNITS:
             try:
                 return int(float(digits) * UNITS[unit])
-            except ValueError:
+            except (ValueError, OverflowError):
                 return value
     return value
 
@@ -69,7 +69,9 @@ def usable_cores() -> int:
 class Settings(BaseSettings):
     """The suite's settings, read from `SUITE_*` variables and checked once at start."""
 
-    model_config = SettingsConfigDict(env_prefix="SUITE_", extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SUITE_", extra="forbid", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     spaces: Names = Field(default=(), description="Spaces to serve, comma separated; empty serves all of them.")
     profile: Profile = Field(default="embedded", description="Which checkpoints are the defaults.")
