@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from typing import Any
 
 from shared.cache import ModelCache
@@ -27,10 +28,16 @@ def start(settings: Settings) -> Runtime:
     # Read when the library is loaded, so it must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    # transformers patches torch's initialisers while it builds a model, for all threads: one load at a time.
+    one_at_a_time = threading.Lock()
+
     def load(checkpoint: Checkpoint, progress: Progress) -> Engine:
         folder = verified_folder(checkpoint, settings, progress)
-        quiet_libraries()
-        return engine_module(checkpoint).load(checkpoint, folder, settings, progress)
+        module = engine_module(checkpoint)
+        progress("waiting for another checkpoint to load", 0, 0)
+        with one_at_a_time:
+            quiet_libraries()
+            return module.load(checkpoint, folder, settings, progress)
 
     def memory_bytes(checkpoint: Checkpoint) -> int:
         return engine_module(checkpoint).memory_bytes(checkpoint)

@@ -85,6 +85,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
         ssr_mode=False,
         pwa=False,
         enable_monitoring=False,
+        max_threads=settings.queue_size + settings.max_running,  # so that all wait in our queue, not in Gradio's
         mcp_server=settings.mcp,
         max_file_size=settings.max_upload,
         footer_links=["api", "settings"],

@@ -179,9 +179,13 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
 
     ready = prepare(checkpoint, folder, settings, progress)
     progress("reading weights", 0, memory_bytes(checkpoint))
-    model = AutoModelForCausalLM.from_pretrained(
-        ready, dtype=torch.bfloat16 if cpu_has_bfloat16() else torch.float32, local_files_only=True
-    )
+    # Always float32 here: for any other, from_pretrained changes torch's default dtype for the whole process while
+    # it reads, and models that compute meanwhile come out wrong.
+    model = AutoModelForCausalLM.from_pretrained(ready, dtype=torch.float32, local_files_only=True)
+    if cpu_has_bfloat16():
+        # Parameters alone: the rotary frequencies are a buffer and need their precision.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(ready, local_files_only=True)
     return TorchCausalLM(model.eval(), tokenizer, checkpoint.context_window)
 
