@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from shared.batch import Batch, parse_settings, read_file
-from shared.batch_ui import write
+from shared.batch_ui import written
 from shared.edge import Edge
 from shared.endpoint import Endpoint
 from shared.errors import Cancelled, SuiteError
@@ -31,7 +31,8 @@ def batch_api(edge: Edge, task: Any) -> None:
             async with aclosing(edge.events(endpoint, values, request)) as events:
                 async for event in events:
                     if isinstance(event, Done):
-                        yield write(event.result, "batch"), event.run.model_dump()
+                        with written(event.result, "batch") as path:
+                            yield path, event.run.model_dump()
                     else:
                         yield None, event.as_json()
         except Cancelled:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,11 @@ def batch_panel(
                     if isinstance(event, (Partial, Done)):
                         table = draw(event.result)
                     progress = "" if isinstance(event, (Partial, Done)) else render.waiting(event)
-                    download: Any = gr.skip()
                     if isinstance(event, Done):
-                        progress = render.run_line(event.run)
-                        download = gr.File(write(event.result, endpoint.name), visible=True)
-                    yield progress + table, download, *busy
+                        with written(event.result, endpoint.name) as path:
+                            yield render.run_line(event.run) + table, gr.File(path, visible=True), *idle
+                    else:
+                        yield progress + table, gr.skip(), *busy
             yield gr.skip(), gr.skip(), *idle
         except SuiteError as error:
             yield render.problem(error), gr.skip(), *idle
@@ -99,9 +99,10 @@ def draw(result: BatchResult) -> str:
     return f'<p class="limits" role="status">{said}</p>' + render.table(result.table.columns, rows)
 
 
-def write(result: BatchResult, name: str) -> str:
-    """A file of its own that Gradio serves for download."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-"))
-    path = folder / f"{name}.csv"
-    path.write_text(result.table.csv(), encoding="utf-8-sig")
-    return str(path)
+@contextmanager
+def written(result: BatchResult, name: str) -> Iterator[str]:
+    """The table as a file, for as long as Gradio takes its copy of it. With a mark that tells Excel it is UTF-8."""
+    with tempfile.TemporaryDirectory(prefix="batch-") as folder:
+        path = Path(folder) / f"{name}.csv"
+        path.write_text(result.table.csv(), encoding="utf-8-sig")
+        yield str(path)

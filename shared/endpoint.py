@@ -73,12 +73,12 @@ class Endpoint(Generic[Q]):
         begun = time.perf_counter()
         outcome = "failed"
         try:
-            traffic.admit(context)
             request = validate(self.request, values, context.settings)
             stored = traffic.examples.get(self.name, request)
             if stored is not None:
                 yield stored
             else:
+                traffic.admit(context)
                 for event in self.task(request, context):
                     if isinstance(event, Done):
                         traffic.examples.keep(self.name, request, event)

@@ -9,10 +9,11 @@ from typing import Any
 
 import gradio as gr
 
+from generation.drawing import coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
 from shared import render
 from shared.errors import Cancelled, SuiteError
-from shared.events import Done, Partial
+from shared.events import Done, Partial, RunInfo
 from shared.ui import PRIVATE, Page, Values, busy_buttons, idle_buttons, slider
 
 NAMES = ("message", "system_prompt", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p",
@@ -62,7 +63,7 @@ def build_chat(page: Page) -> None:
                     now: History = [*asked, {"role": "assistant", "content": reply}]
                     line, told = keep, keep
                     if isinstance(event, Done):
-                        line, told = render.run_line(event.run), explained(event.result)
+                        line, told = account_of(event.run, event.result), explained(event.result)
                     yield drawn(asked, event.result), now, "", line, told, *busy_buttons()
             yield keep, keep, keep, keep, keep, *idle_buttons()
         except SuiteError as error:
@@ -138,16 +139,19 @@ def turn(role: str, said: str) -> str:
     return f'<div class="turn {escape(role)}"><div class="who">{who}</div><div class="said">{said}</div></div>'
 
 
-def explained(result: Completion) -> str:
-    from generation.ui import coloured, gauge, legend
-
+def account_of(run: RunInfo, result: Completion) -> str:
+    """RunInfo, how full the context window is, and what no longer fitted into it."""
     dropped = ""
     if result.dropped_turns:
         dropped = render.note(
             f"The {result.dropped_turns} oldest turns no longer fit the context window and were left out."
         )
+    return f'{dropped}{render.run_line(run)}<div class="run-line">Context window {gauge(result)}</div>'
+
+
+def explained(result: Completion) -> str:
     return (
-        f"{dropped}<h4>Context window</h4>{gauge(result)}<h4>The reply, token by token</h4>{legend()}"
+        f"<h4>The reply, token by token</h4>{legend()}"
         f'<div class="completion">{"".join(coloured(token) for token in result.tokens)}</div>'
         f"<h4>The exact prompt</h4><pre>{escape(result.prompt)}</pre>{render.tools(result.text, 'reply.txt')}"
     )

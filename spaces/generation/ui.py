@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from generation.chat_ui import build_chat
+from generation.drawing import coloured, gauge, legend
 from generation.task import Completion, Distribution, Generate, NextToken
 from shared import render
-from shared.engines import GeneratedToken
 from shared.ui import Look, Page, Values, slider
 
 
@@ -83,35 +83,11 @@ def completion(result: Completion, values: Values) -> str:
     )
 
 
-def legend() -> str:
-    stops = ",".join(render.CIVIDIS)
-    return (
-        '<div class="legend">how sure the model was of each token: 0 %'
-        f'<i style="background:linear-gradient(90deg,{stops})"></i>100 %</div>'
-    )
-
-
-def coloured(token: GeneratedToken) -> str:
-    p = token.probability
-    return (
-        f'<span class="t" style="background:{render.colour(p)};color:{render.ink_on(p)}" '
-        f'title="{render.percent(p)}">{escape(token.text)}</span>'
-    )
-
-
 def explain(result: Completion, values: Values) -> str:
     unsure = sorted(result.tokens, key=lambda token: token.probability)[:8]
     rows = [(repr(token.text), render.percent(token.probability)) for token in unsure]
     return f"<h4>Context window</h4>{gauge(result)}<h4>Tokens the model was least sure of</h4>" + render.table(
         ["token", "probability"], rows, ["probability"]
-    )
-
-
-def gauge(result: Completion) -> str:
-    share = result.context_used / max(result.context_window, 1)
-    return (
-        f'<span class="gauge"><i style="width:{100 * share:.1f}%"></i></span>'
-        f"{result.context_used:,} of {result.context_window:,} tokens"
     )
 
 
