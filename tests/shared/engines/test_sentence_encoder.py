@@ -1,0 +1,131 @@
+"""The sentence encoder on its real weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.catalog import Catalog
+from shared.context import Runtime
+from shared.engines import sentence_encoder
+from shared.engines.sentence_encoder import TorchSentenceEncoder, batches_by_length, memory_bytes
+from shared.errors import Cancelled
+
+T = TypeVar("T")
+
+TEXTS = [
+    "Hello",
+    "The harbour town will ban cruise ships from next May.",
+    "日本語 and 🙂 and ünïcödé",
+    "x " * 40,
+    "She bought two apples and a bottle of milk, and then she went home by the last bus of the evening.",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(runtime: Runtime) -> Iterator[TorchSentenceEncoder]:
+    with runtime.cache.hold(runtime.catalog.choose("", "feature-extraction")) as borrowed:
+        yield borrowed.engine
+
+
+def test_vectors_are_of_length_one(encoder: TorchSentenceEncoder) -> None:
+    vectors = encoder.encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_text_has_the_same_vector_alone_and_among_others(encoder: TorchSentenceEncoder) -> None:
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode(TEXTS), alone, atol=1e-4)
+    np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], alone, atol=1e-4)
+
+
+def test_bounded_batches_change_nothing(encoder: TorchSentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = encoder.encode(TEXTS)
+    monkeypatch.setattr(sentence_encoder, "batches_by_length", lambda lengths: batches_by_length(lengths, 1))
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-4)
+
+
+def test_what_is_close_in_meaning_is_close_in_space(encoder: TorchSentenceEncoder) -> None:
+    near = ["The cat sleeps on the sofa.", "A kitten is napping on the couch."]
+    far = ["Interest rates rose by half a point.", "How do I replace the chain of a bicycle?"]
+    similarity = encoder.encode([*near, *far]) @ encoder.encode([*near, *far]).T
+    assert similarity[0, 1] > 0.5
+    assert similarity[0, 1] > similarity[:2, 2:].max() + 0.3
+
+
+def test_a_known_similarity(encoder: TorchSentenceEncoder) -> None:
+    """That sentence-transformers publishes on the model's card family: identical texts 1, these two close."""
+    a, b, c = encoder.encode(["That is a happy person", "That is a very happy person", "Today is a sunny day"])
+    assert float(a @ a) == pytest.approx(1, abs=1e-5)
+    assert float(a @ b) == pytest.approx(0.943, abs=0.01)
+    assert float(a @ c) == pytest.approx(0.257, abs=0.01)
+
+
+def test_no_texts_and_texts_without_tokens(encoder: TorchSentenceEncoder) -> None:
+    assert encoder.encode([]).shape == (0, 384)
+    assert encoder.count_tokens([]) == []
+    vectors = encoder.encode(["", "something", " "])
+    assert not vectors[0].any()
+    assert not vectors[2].any()
+    assert np.linalg.norm(vectors[1]) == pytest.approx(1, abs=1e-5)
+
+
+def test_tokens_are_counted_without_markers(encoder: TorchSentenceEncoder) -> None:
+    assert encoder.count_tokens(["hello", "hello world", ""]) == [1, 2, 0]
+    assert encoder.count_tokens(["word " * 1000]) == [1000]
+
+
+def test_a_long_text_is_read_to_its_end(encoder: TorchSentenceEncoder) -> None:
+    cats = "The cat sleeps on the warm sofa. " * 60
+    loans = "The bank raised its interest rates. " * 60
+    assert min(encoder.count_tokens([cats, loans])) > encoder.max_tokens
+    both, front, loan = encoder.encode([cats + loans, cats, "Interest rates of a bank."])
+    assert float(both @ loan) > float(front @ loan) + 0.2  # cut at its window, the text would be all cats
+
+
+def test_the_vector_of_a_long_text_is_the_weighted_mean_of_its_windows(encoder: TorchSentenceEncoder) -> None:
+    room = encoder.max_tokens - 2
+    first, rest = "cat " * room, "bank " * 50
+    assert encoder.count_tokens([first, rest]) == [room, 50]
+    a, b = encoder.encode([first, rest])
+    mean = a * (room + 2) + b * 52
+    (found,) = encoder.encode([first + rest])
+    np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-4)
+
+
+def test_a_cancelled_request_stops_at_the_next_batch(
+    encoder: TorchSentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentence_encoder, "batches_by_length", lambda lengths: batches_by_length(lengths, 1))
+    taken = 0
+
+    def compute(step: Callable[[], T], /) -> T:
+        nonlocal taken
+        if taken == 2:
+            raise Cancelled
+        taken += 1
+        return step()
+
+    with pytest.raises(Cancelled):
+        encoder.encode(TEXTS, compute)
+    assert taken == 2
+
+
+@given(lengths=st.lists(st.integers(1, 300), max_size=50), most=st.integers(1, 1000))
+def test_batches_hold_every_text_once_and_are_bounded(lengths: list[int], most: int) -> None:
+    batches = list(batches_by_length(lengths, most))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= most
+
+
+def test_memory_is_known_before_loading(encoder: TorchSentenceEncoder) -> None:
+    bound = memory_bytes(Catalog.read().choose("", "feature-extraction"))
+    assert 0.95 * bound <= encoder.nbytes <= bound

@@ -1,0 +1,127 @@
+"""The catalog is whole, and choosing from it names what there is."""
+
+from __future__ import annotations
+
+import importlib
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from shared.catalog import Catalog, Checkpoint, Task
+from shared.errors import UnknownCheckpoint
+
+CATALOG = Catalog.read()
+
+
+def test_ids_and_folders_are_unique() -> None:
+    assert len({c.id for c in CATALOG}) == len({c.folder for c in CATALOG}) == len(list(CATALOG))
+
+
+@pytest.mark.parametrize("checkpoint", list(CATALOG), ids=lambda c: c.id)
+def test_an_entry_is_whole(checkpoint: Checkpoint) -> None:
+    engine = importlib.import_module(f"shared.engines.{checkpoint.engine}")
+    assert callable(engine.load)
+    assert engine.memory_bytes(checkpoint) >= checkpoint.parameters
+    assert set(checkpoint.default_for) <= set(checkpoint.tasks)
+    assert (checkpoint.pair is not None) == ("translation" in checkpoint.tasks)
+    assert set(checkpoint.pair or ()) <= set(checkpoint.languages)
+    assert all(len(code) == 2 for code in checkpoint.languages)
+    assert "/" not in checkpoint.folder
+    assert "=" not in checkpoint.folder
+    assert checkpoint.limits.endswith(".")
+    assert checkpoint.source.files
+
+
+def test_every_task_has_one_default() -> None:
+    for task in get_args(Task):
+        assert [c for c in CATALOG if task in c.default_for] == [CATALOG.choose("", task)]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("text-generation", "SmolLM2-135M-Instruct"),
+        ("text-classification", "SmolLM2-135M-Instruct"),
+        ("few-shot-classification", "SmolLM2-135M-Instruct"),
+        ("zero-shot-classification", "all-MiniLM-L6-v2"),
+        ("summarization", "all-MiniLM-L6-v2"),
+        ("translation", "firefox-translations-en-pt"),
+    ],
+)
+def test_an_empty_name_takes_the_default(task: Task, expected: str) -> None:
+    assert CATALOG.choose("", task).id == expected
+    assert CATALOG.choose("  ", task).id == expected
+    assert CATALOG.for_task(task)[0].id == expected
+
+
+def test_a_checkpoint_is_chosen_by_id_and_by_revision() -> None:
+    found = CATALOG.choose("all-MiniLM-L6-v2", "summarization")
+    assert found.id == "all-MiniLM-L6-v2"
+    for name in (f"{found.id}@{found.revision}", f" {found.id} ", f"{found.id}@"):
+        assert CATALOG.choose(name, "summarization") is found
+    lm = CATALOG.choose("", "text-generation")
+    assert CATALOG.choose(f"{lm.id}@{lm.revision}", "text-generation") is lm
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "said"),
+    [
+        (
+            "gpt2",
+            "text-generation",
+            "no checkpoint of this name; those that do text-generation: SmolLM2-135M-Instruct",
+        ),
+        ("all-minilm-l6-v2", "summarization", "no checkpoint of this name"),
+        ("all-MiniLM-L6-v2@main", "summarization", "pinned at 1110a243"),
+        ("all-MiniLM-L6-v2", "text-generation", "does not do text-generation; those that do: SmolLM2-135M-Instruct"),
+        ("all-MiniLM-L6-v2+mine", "summarization", "adapters cannot be loaded"),
+        ("../../etc/passwd", "summarization", "no checkpoint of this name"),
+        ("@1110a243", "summarization", "no checkpoint of this name"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_those_there_are(model: str, task: Task, said: str) -> None:
+    with pytest.raises(UnknownCheckpoint) as caught:
+        CATALOG.choose(model, task)
+    assert said in caught.value.message
+    assert caught.value.field == "model"
+    assert caught.value.status == 404
+
+
+def test_translators_are_chosen_by_their_pair() -> None:
+    assert CATALOG.pairs() == [("en", "pt"), ("pt", "en")]
+    assert CATALOG.choose("", "translation", ("pt", "en")).id == "firefox-translations-pt-en"
+    with pytest.raises(UnknownCheckpoint, match="does translation from de to en"):
+        CATALOG.choose("", "translation", ("de", "en"))
+    with pytest.raises(UnknownCheckpoint, match="those that do: firefox-translations-pt-en"):
+        CATALOG.choose("firefox-translations-en-pt", "translation", ("pt", "en"))
+
+
+def test_an_id_alone_names_the_others_when_it_is_wrong() -> None:
+    assert CATALOG.choose_by_id("all-MiniLM-L6-v2").kind == "sentence-encoder"
+    with pytest.raises(UnknownCheckpoint, match="there are SmolLM2-135M-Instruct, "):
+        CATALOG.choose_by_id("nobody")
+
+
+def test_an_update_never_meets_old_files() -> None:
+    (first, *_) = CATALOG
+    assert first.folder != first.model_copy(update={"revision": "other"}).folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "oracle"},
+        {"tasks": ["mind-reading"]},
+        {"parameters": 0},
+        {"context_window": -1},
+        {"surprise": True},
+        {"pair": ["en"]},
+        {"source": {"package": "a==1", "sha256": "abc", "size": 1, "files": {}}},
+        {"source": {"package": "a>=1", "sha256": "0" * 64, "size": 1, "files": {}}},
+    ],
+)
+def test_a_mistake_in_the_file_is_refused(change: dict[str, object]) -> None:
+    (first, *_) = CATALOG
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        Checkpoint.model_validate({**first.model_dump(), **change})

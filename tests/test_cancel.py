@@ -1,0 +1,170 @@
+"""Cancelled, disconnected and queued requests: the computation ends, and everything it held is given back.
+
+No test here depends on how fast the machine is: the steps of the computation wait for the event under test.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client
+
+from shared.lane import Timing
+from shared.suite import Suite
+
+PATIENCE = 60
+"""Seconds after which a test fails that waits for something that should happen at once."""
+
+
+class Steps:
+    """Counts the steps that reach the compute lane, and holds those after the `free`-th until the cancel signal.
+
+    With `until`, it holds them until that event is set instead.
+    """
+
+    def __init__(self, suite: Suite, free: int = 0, until: threading.Event | None = None) -> None:
+        self.begun = 0
+        self.never_cancelled = False
+        self._free = free
+        self._until = until
+        self._run = suite.runtime.lane.run
+
+    def run(self, visitor: str, step: Callable[[], Any], cancel: threading.Event, timing: Timing) -> Any:
+        if self.begun >= self._free and not (self._until or cancel).wait(PATIENCE):
+            self.never_cancelled = True
+        self.begun += not cancel.is_set()
+        return self._run(visitor, step, cancel, timing)
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"it never came about that {what}"
+        time.sleep(0.02)
+
+
+def at_rest(suite: Suite) -> bool:
+    """Whether nothing is admitted, queued or borrowed."""
+    borrows = sum(row["borrows"] for row in suite.runtime.cache.report()["checkpoints"])
+    return suite.runtime.admission.report() == {"running": 0, "queued": 0} and not borrows
+
+
+def check_usable(client: Client) -> None:
+    assert client.predict("Good morning.", api_name="/translate")[0] == "Bom dia."
+
+
+@pytest.fixture(autouse=True)
+def rested(suite: Suite, client: Client) -> None:
+    """Weights in memory, and nothing under way from another test."""
+    client.predict("Good morning.", api_name="/translate")
+    client.predict("Hello", api_name="/next_token")
+    eventually(lambda: at_rest(suite), "the suite is at rest")
+
+
+def test_a_cancelled_job_stops_computing(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(suite, free=5)
+    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
+    eventually(lambda: steps.begun == 5 and any(text for text, _ in job.outputs()), "some text has come")
+    job.cancel()
+    eventually(lambda: at_rest(suite), "the cancelled request has given everything back")
+    assert not steps.never_cancelled
+    assert steps.begun == 5
+    monkeypatch.undo()
+    check_usable(client)
+
+
+def test_a_client_that_disconnects_stops_its_computation(
+    suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(suite, free=5)
+    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    functions = {d["api_name"]: d["id"] for d in httpx.get(f"{suite.url}config").json()["dependencies"]}
+    body = {
+        "data": ["Once upon a time", 1000, False, 0.7, 50, 0.95, 1.0, 0, ""],
+        "fn_index": functions["generate"],
+        "session_hash": uuid.uuid4().hex,
+    }
+    httpx.post(f"{suite.url}gradio_api/queue/join", json=body).raise_for_status()
+    address = f"{suite.url}gradio_api/queue/data?session_hash={body['session_hash']}"
+    with httpx.stream("GET", address, timeout=PATIENCE) as stream:
+        for line in stream.iter_lines():
+            if "process_generating" in line:
+                break
+    # Leaving the block closed the connection without reading on.
+    eventually(lambda: at_rest(suite), "the request without a client has given everything back")
+    assert not steps.never_cancelled
+    assert steps.begun <= 5
+    monkeypatch.undo()
+    check_usable(client)
+
+
+def test_a_simple_http_caller_that_disconnects_stops_its_computation(
+    suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(suite, free=5)
+    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    body = {"prompt": "Once upon a time", "max_new_tokens": 1000}
+    asked = httpx.post(f"{suite.url}gradio_api/call/v2/generate", json=body).json()
+    address = f"{suite.url}gradio_api/call/generate/{asked['event_id']}"
+    with httpx.stream("GET", address, timeout=PATIENCE) as stream:
+        for line in stream.iter_lines():
+            if "generating" in line:
+                break
+    eventually(lambda: at_rest(suite), "the request without a client has given everything back")
+    assert not steps.never_cancelled
+    assert steps.begun <= 5
+    monkeypatch.undo()
+    check_usable(client)
+
+
+def test_a_request_cancelled_in_the_queue_leaves_it(
+    suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = suite.settings.max_running
+    go = threading.Event()
+    steps = Steps(suite, until=go)
+    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    running = [client.submit("Good morning.", api_name="/translate") for _ in range(places)]
+    try:
+        eventually(lambda: suite.runtime.admission.report()["running"] == places, "all places are taken")
+        waiting = client.submit("Once upon a time", api_name="/generate")
+        eventually(lambda: any(run.get("place") == 1 for _, run in waiting.outputs()), "the request knows its place")
+        waiting.cancel()
+        eventually(lambda: suite.runtime.admission.report()["queued"] == 0, "the cancelled request left the queue")
+        assert suite.runtime.admission.report()["running"] == places
+        assert steps.begun == 0
+    finally:
+        go.set()
+    assert [job.result(PATIENCE)[0] for job in running] == ["Bom dia."] * places
+    eventually(lambda: at_rest(suite), "the suite is at rest")
+    assert suite.traffic.report()["generate"]["cancelled"] >= 1
+
+
+def test_cancelled_requests_leave_no_threads(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancel_one() -> None:
+        steps = Steps(suite, free=2)
+        monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+        job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
+        eventually(lambda: steps.begun == 2, "the computation has begun")
+        job.cancel()
+        eventually(lambda: at_rest(suite), "the cancelled request has given everything back")
+        assert not steps.never_cancelled
+        monkeypatch.undo()
+
+    def threads_of_ours() -> int:
+        return sum(thread.name.startswith(("request", "lane", "load")) for thread in threading.enumerate())
+
+    cancel_one()
+    before = threads_of_ours()
+    for _ in range(6):
+        cancel_one()
+    # A thread that has just ended a request may not be back in the pool when the next one begins.
+    assert threads_of_ours() <= before + 2
+    check_usable(client)
