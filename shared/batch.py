@@ -86,6 +86,10 @@ def answered(endpoint: Endpoint, batch: Batch, context: Context) -> Iterator[Eve
     assert endpoint.rows is not None
     table = parse(batch.csv_text, batch.column, context.settings)
     text_field = next(iter(endpoint.request.model_fields))
+    if text_field in batch.settings:
+        raise InvalidInput(
+            f"must not hold {text_field!r}: that is what the column {batch.column!r} gives", field="settings"
+        )
     # The settings are wrong for every row or for none, so they are checked once, and first.
     sample = validate(endpoint.request, {**batch.settings, text_field: "text"}, context.settings)
     requests: list[Request | InvalidInput] = []
@@ -153,8 +157,17 @@ def parse(text: str, column: str, settings: Settings) -> Table:
                 f"{', '.join(columns)[:200]}. Add a header line, or say which column holds the text",
                 field="file",
             )
+        repeated = {name for name in columns if columns.count(name) > 1}
+        if repeated:
+            raise InvalidInput(f"has more than one column {sorted(repeated)[0]!r}", field="file")
         rows = []
         for row in reader:
+            if None in row:
+                raise InvalidInput(
+                    f"has more cells in line {reader.line_num} than names in its header; put quotes around texts that "
+                    f"hold {delimiter!r}",
+                    field="file",
+                )
             if len(rows) >= settings.max_rows:
                 raise InvalidInput(f"has more than {settings.max_rows:,} rows (SUITE_MAX_ROWS); split it", field="file")
             rows.append({name: (row.get(name) or "") for name in columns})

@@ -12,7 +12,7 @@ from shared.batch import Batch, parse_settings, read_file
 from shared.batch_ui import written
 from shared.edge import Edge
 from shared.endpoint import Endpoint
-from shared.errors import Cancelled, SuiteError
+from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done
 
 
@@ -25,7 +25,7 @@ def batch_api(edge: Edge, task: Any) -> None:
             inputs = parse_settings(settings)
             column = str(inputs.pop("column", "text"))
             if not file:
-                raise SuiteError("is missing; send a CSV", field="file")
+                raise InvalidInput("is missing; send a CSV", field="file")
             text = read_file(file, edge.runtime.settings)
             values = {"csv_text": text, "task": task, "column": column, "settings": inputs}
             async with aclosing(edge.events(endpoint, values, request)) as events:

@@ -17,6 +17,7 @@ from shared.context import Runtime
 from shared.edge import Edge, api_function
 from shared.endpoint import Endpoint, Traffic
 from shared.errors import SuiteError
+from shared.guard import StrictBlocks
 from shared.models_tab import build_models_tab, models_endpoint
 from shared.settings import Settings
 from shared.space import BrokenSpace, Space
@@ -36,7 +37,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
     edge = Edge(runtime, traffic, threads)
     endpoints: list[Endpoint] = []
     pages: list[Page] = []
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
+    with StrictBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
         gr.HTML(header(runtime.settings), elem_id="suite-header", padding=False)
         with gr.Tabs(elem_id="suite-tabs") as tabs:
             for space in spaces:
@@ -96,6 +97,8 @@ def restore_from_link(
     groups = inner_tabs(blocks)
 
     def restore(query: dict[str, str]) -> list[Any]:
+        # The address is anybody's input, and so is a call of this event.
+        query = {k: v for k, v in query.items() if isinstance(v, str)} if isinstance(query, dict) else {}
         wanted = query.get("form")
         updates: list[Any] = [gr.Tabs(selected=query["tab"]) if query.get("tab") in known_tabs else gr.skip()]
         updates += [gr.Tabs(selected=wanted) if wanted in ids else gr.skip() for _, ids in groups]

@@ -29,7 +29,7 @@ def javascript(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
         "const { event_id } = await asked.json();\n"
         f"const stream = await fetch(`${{base}}/gradio_api/call/{endpoint}/${{event_id}}`);\n"
         'const lines = (await stream.text()).split("\\n").filter((line) => line.startsWith("data: "));\n'
-        "console.log(JSON.parse(lines.at(-1).slice(6)));\n"
+        "console.log(JSON.stringify(JSON.parse(lines.at(-1).slice(6)), null, 2));\n"
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -62,6 +63,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     import_gradio()
     from shared import theme
     from shared.admin import routes
+    from shared.guard import CallGuard
     from shared.page import build
 
     settings = settings.with_admin_token()
@@ -92,7 +94,10 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
         theme=theme.theme(),
         css=theme.css(),
         head=theme.head(),
-        app_kwargs={"routes": [health_route(runtime, traffic, time.monotonic()), *routes(settings)]},
+        app_kwargs={
+            "routes": [health_route(runtime, traffic, time.monotonic()), *routes(settings)],
+            "middleware": [Middleware(CallGuard, blocks=blocks)],
+        },
     )
     print(f"Serving at {url}", flush=True)
     if settings.warm_examples:

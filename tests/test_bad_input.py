@@ -229,7 +229,7 @@ def test_bad_value(suite: Suite, name: str, parameter: str, literal: str, word: 
 
 def test_an_example_whose_label_is_not_a_candidate(suite: Suite) -> None:
     body = {"text": "Fine.", "candidate_labels": "good, bad", "examples": [["Lovely.", "good"], ["Meh.", "so-so"]]}
-    refused(ask(suite, "few_shot", body), "example 2", "candidate labels")
+    refused(ask(suite, "few_shot", body), "row 2", "candidate labels")
 
 
 @pytest.mark.parametrize("name", TEXT_FIELDS)

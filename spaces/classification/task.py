@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from classification.scoring import CONTENT_FREE, Score, by_likelihood, by_similarity
 from shared.context import Context, Lease
@@ -60,13 +60,14 @@ class FewShot(Request):
     instruction: AnyText = Field("Classify this text:", max_length=1000, description="First line of every block.")
     model: Model = ""
 
-    @model_validator(mode="after")
-    def _known_labels(self) -> FewShot:
-        names = labels(self.candidate_labels)
-        for number, example in enumerate(self.examples, 1):
-            if example.label.strip() not in names:
-                raise ValueError(f"example {number} has a label that is not among the candidate labels")
-        return self
+    @field_validator("examples")
+    @classmethod
+    def _known_labels(cls, value: tuple[Example, ...], info: ValidationInfo) -> tuple[Example, ...]:
+        names = labels(info.data.get("candidate_labels", ""))
+        for number, example in enumerate(value, 1):
+            if names and example.label.strip() not in names:
+                raise ValueError(f"row {number} has a label that is not among the candidate labels")
+        return value
 
 
 class Sentiment(Request):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from shared.context import Context, Lease
 from shared.errors import UnknownCheckpoint
@@ -35,11 +35,12 @@ class Translate(Request):
     num_beams: int = Field(1, ge=1, le=8, description="1 is greedy; more search for a likelier sentence, slower.")
     model: Model = ""
 
-    @model_validator(mode="after")
-    def _two_languages(self) -> Translate:
-        if self.src_lang == self.tgt_lang:
-            raise ValueError(f"src_lang and tgt_lang are both {self.src_lang!r}; choose two languages")
-        return self
+    @field_validator("tgt_lang")
+    @classmethod
+    def _another_language(cls, value: str, info: ValidationInfo) -> str:
+        if value == info.data.get("src_lang"):
+            raise ValueError(f"is {value!r}, and so is src_lang; choose two languages")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
