@@ -137,7 +137,9 @@ def _alone(endpoint: Endpoint, request: Request | InvalidInput, lease: Any) -> d
 
 def _free(name: str, taken: Sequence[str]) -> str:
     """The column's name, or another where the file has one of that name."""
-    return f"{name}_predicted" if name in taken else name
+    while name in taken:
+        name += "_predicted"
+    return name
 
 
 def parse(text: str, column: str, settings: Settings) -> Table:
@@ -157,7 +159,7 @@ def parse(text: str, column: str, settings: Settings) -> Table:
                 f"{', '.join(columns)[:200]}. Add a header line, or say which column holds the text",
                 field="file",
             )
-        repeated = {name for name in columns if columns.count(name) > 1}
+        repeated = {name for name in columns if name and columns.count(name) > 1}
         if repeated:
             raise InvalidInput(f"has more than one column {sorted(repeated)[0]!r}", field="file")
         rows = []

@@ -73,19 +73,25 @@ class Endpoint(Generic[Q]):
         begun = time.perf_counter()
         outcome = "failed"
         try:
-            request = validate(self.request, values, context.settings)
+            try:
+                request = validate(self.request, values, context.settings)
+            except InvalidInput:
+                traffic.admit(context)
+                raise
             stored = traffic.examples.get(self.name, request)
             if stored is not None:
+                outcome = "done"
                 yield stored
             else:
                 traffic.admit(context)
                 for event in self.task(request, context):
                     if isinstance(event, Done):
                         traffic.examples.keep(self.name, request, event)
+                        # Before it is handed over, since who has the result need not ask for more.
+                        outcome = "done"
                     yield event
-            outcome = "done"
         except (Cancelled, GeneratorExit):
-            outcome = "cancelled"
+            outcome = "done" if outcome == "done" else "cancelled"
             raise
         except SuiteError as error:
             outcome = type(error).__name__

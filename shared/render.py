@@ -29,8 +29,8 @@ def colour(share: float) -> str:
 
 
 def ink_on(share: float) -> str:
-    """Black or white, whichever reads on `colour(share)`: at least 4.5 : 1 all along the scale."""
-    return "#ffffff" if share < 0.5 else "#0b1220"
+    """White or black, whichever reads on `colour(share)`: at least 4.5 : 1 all along the scale."""
+    return "#ffffff" if share < 0.47 else "#000000"
 
 
 def _channels(hexadecimal: str) -> tuple[int, ...]:
@@ -38,13 +38,13 @@ def _channels(hexadecimal: str) -> tuple[int, ...]:
 
 
 def percent(share: float) -> str:
-    """`93 %`, with decimals where they matter."""
+    """`93 %`, with decimals where they matter; only certainty is 100 %."""
     value = 100 * share
     if 0 < value < 0.1:
         return "< 0.1 %"
-    if 99.9 < value < 100:
+    if 99.95 <= value < 100:
         return "> 99.9 %"
-    return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %"
+    return f"{value:.1f} %" if value < 10 or 99.5 <= value < 100 else f"{value:.0f} %"
 
 
 def bars(confidences: Sequence[dict[str, Any]]) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 from shared.context import Lease
 from shared.errors import InvalidInput
 
-SIMILARITY_SCALE = 30.0
+SIMILARITY_SCALE = 42.5
 """Softmax scale that turns cosine similarities into probabilities: the one with the least negative log-likelihood
 on `tests/data/topics.jsonl` (`make eval` prints the curve)."""
 
-SIMILARITY_MIDPOINT = 0.08
+SIMILARITY_MIDPOINT = 0.095
 """Cosine similarity that counts as one half where labels are judged one by one (`multi_label`)."""
 
 CONTENT_FREE = ("N/A", "[MASK]", "")

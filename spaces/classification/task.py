@@ -9,10 +9,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from classification.scoring import CONTENT_FREE, Score, by_likelihood, by_similarity
 from shared.context import Context, Lease
+from shared.errors import InvalidInput
 from shared.events import Done, Event
 from shared.requests import AnyText, CandidateLabels, Model, Request, Text, labels
 
 SENTIMENTS = ("positive", "negative")
+DESCRIPTION = "This text is about {}."
 
 
 def one_gap(template: str) -> str:
@@ -28,7 +30,7 @@ class ZeroShot(Request):
         AnyText,
         Field(max_length=300, description="Sentence that each label is put into, at {}."),
         AfterValidator(one_gap),
-    ] = "This text is about {}."
+    ] = DESCRIPTION
     multi_label: bool = Field(False, description="Judge each label by itself: none, one or several may be right.")
     model: Model = ""
 
@@ -150,6 +152,11 @@ def zero_shot_rows(requests: Sequence[ZeroShot], lease: Lease) -> list[Classific
         described = [[f"{before}{name}{after}"] for name in names]
         scores = by_similarity(texts, described, lease, multi_label=first.multi_label)
         return [Classification(names, score) for score in scores]
+    if any(character.isalnum() for character in after):
+        raise InvalidInput(
+            f"has words after {{}}, and {lease.checkpoint.id} judges a label by what stands before it; put the label last",
+            field="hypothesis_template",
+        )
     answers = [spaced(name, before) for name in names]
     prompts = [f"Text: {text.strip()}\n{before.rstrip()}" for text in texts]
     blank = [f"Text: N/A\n{before.rstrip()}"]
@@ -163,9 +170,18 @@ def few_shot_rows(requests: Sequence[FewShot], lease: Lease) -> list[PromptedCla
     names = labels(first.candidate_labels)
     texts = [request.text for request in requests]
     if lease.checkpoint.kind == "sentence-encoder":
-        # Centroids of the examples (nearest-centroid classification); a label without one is its own description.
-        taught = {name: [e.text for e in first.examples if e.label.strip() == name] for name in names}
-        scores = by_similarity(texts, [taught[name] or [name] for name in names], lease)
+        if first.instruction.strip() not in ("", FewShot.model_fields["instruction"].default):
+            raise InvalidInput(
+                f"{lease.checkpoint.id} compares meanings and follows no instruction; leave this empty or choose a "
+                "language model",
+                field="instruction",
+            )
+        # Nearest centroid of the examples and of the label's own description, which counts as one more of them:
+        # with a handful of examples that is better than either alone (`make eval`).
+        described = [
+            [DESCRIPTION.format(name), *(e.text for e in first.examples if e.label.strip() == name)] for name in names
+        ]
+        scores = by_similarity(texts, described, lease)
         return [PromptedClassification(names, score) for score in scores]
     prompts = [few_shot_prompt(first, text) for text in texts]
     blank = [few_shot_prompt(first, nothing) for nothing in CONTENT_FREE]

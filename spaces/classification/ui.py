@@ -76,7 +76,7 @@ def few_shot_inputs(start: Values) -> dict[str, Any]:
             column_widths=["75%", "25%"],
             label="Examples: edit, add or remove rows",
             wrap=True,
-            max_height=200,
+            max_height=165,
             interactive=True,
         ),
     }

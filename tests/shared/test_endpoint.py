@@ -205,12 +205,15 @@ def test_the_admin_is_not_limited(limited: Traffic) -> None:
         ask(limited, visitor(admin=True))
 
 
-def test_refused_inputs_count_for_the_limit_too(limited: Traffic) -> None:
-    for _ in range(3):
-        with pytest.raises(InvalidInput):
-            ask(limited, text="")
-    with pytest.raises(Busy):
+def test_stored_answers_to_examples_are_outside_the_limit(limited: Traffic) -> None:
+    limited.examples.expect("echo", Echo(text="hey"))
+    for _ in range(10):
         ask(limited)
+    for _ in range(2):
+        ask(limited, text="other")
+    with pytest.raises(Busy):
+        ask(limited, text="other")
+    assert done(ask(limited)).run.cached
 
 
 def test_zero_is_no_limit(clock: SimpleNamespace) -> None:

@@ -226,7 +226,7 @@ def test_a_template_needs_its_gap(template: str) -> None:
 def test_an_example_with_an_unknown_label_is_refused_by_name() -> None:
     error = refusal({"text": "x", "examples": [["good", "positive"], ["meh", "neutral"]]}, FewShot)
     assert error.field == "examples"
-    assert "example 2" in error.message
+    assert "row 2" in error.message
 
 
 def test_the_same_language_twice_is_refused_by_name() -> None:

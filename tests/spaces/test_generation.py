@@ -213,8 +213,9 @@ def by_hand(logits: np.ndarray, temperature: float, top_k: int, top_p: float) ->
     if top_k:
         after[order[top_k:]] = 0
         after /= after.sum()
-    sums = np.cumsum(after[order])
-    after[order[int(np.searchsorted(sums, top_p)) + 1 :]] = 0
+    if top_p < 1:
+        sums = np.cumsum(after[order])
+        after[order[int(np.searchsorted(sums, top_p)) + 1 :]] = 0
     return before, after / after.sum()
 
 

@@ -139,7 +139,7 @@ def test_a_pair_that_is_not_there_is_refused_by_name(
 
 
 def test_two_times_the_same_language_is_refused(context: Context) -> None:
-    with pytest.raises(InvalidInput, match="both 'pt'"):
+    with pytest.raises(InvalidInput, match="'pt', and so is src_lang"):
         ask(context, text="Hello there.", src_lang="pt", tgt_lang="PT")
 
 

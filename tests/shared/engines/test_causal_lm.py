@@ -164,7 +164,8 @@ def test_adjusted_is_transformers_own_chain(
     greedy = chain(torch.tensor([seen], dtype=torch.long), given_logits[None].clone())[0]  # pyright: ignore[reportArgumentType]
     chain.append(TemperatureLogitsWarper(temperature))
     chain.append(TopKLogitsWarper(top_k or len(logits)))
-    chain.append(TopPLogitsWarper(top_p))
+    if top_p < 1.0:  # as `generate` does: at 1.0 rounding would drop a token here and there
+        chain.append(TopPLogitsWarper(top_p))
     sampled = chain(torch.tensor([seen], dtype=torch.long), given_logits[None].clone())[0]  # pyright: ignore[reportArgumentType]
     how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": penalty}
     torch.testing.assert_close(adjusted(given_logits, Sampling(do_sample=True, **how), seen), sampled)

@@ -1,0 +1,105 @@
+"""Quality of what is written: summaries by ROUGE, translations by chrF, each beside a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from sacrebleu.metrics.chrf import CHRF
+
+from benchmarks.quality import MINILM, SMOLLM, Row, clock, in_points, items, on_loan, points
+from benchmarks.report import say
+from benchmarks.stats import RESAMPLES, Interval, bootstrap
+from shared.context import Context
+from shared.requests import validate
+from shared.text import lines, sentences
+from summarization.task import Summarize, rouge
+from summarization.task import rows as summary_rows
+from translation.task import Translate, borrow
+from translation.task import rows as translation_rows
+
+QUICK_SUMMARIES = 3
+"""Writing one takes seconds."""
+
+ROUGES = ("rouge1", "rouge2", "rougeL")
+
+
+def lead(text: str, style: str) -> str:
+    """The first two sentences, or turns."""
+    if style == "dialogue":
+        return "\n".join(span.text for span in lines(text)[:2])
+    return " ".join(span.text for span in sentences(text)[:2])
+
+
+def summaries(context: Context, quick: bool) -> Iterator[Row]:
+    for name, style in (("articles", "article"), ("dialogues", "dialogue")):
+        found = items(name, quick)[: QUICK_SUMMARIES if quick else None]
+        references = [item["summary"] for item in found]
+        stated = {"lead-2": 36.7, MINILM: 42.8} if style == "article" else {}
+
+        def scored(
+            method: str,
+            texts: Sequence[str],
+            seconds: float,
+            name: str = name,
+            references: Sequence[str] = references,
+            stated: dict[str, float] = stated,
+        ) -> Row:
+            scores = [rouge(text, reference) for text, reference in zip(texts, references, strict=True)]
+            words = sum(len(text.split()) for text in texts) / len(texts)
+            columns = [[score[kind] for score in scores] for kind in ROUGES]
+            known = next((value for key, value in stated.items() if key in method), None)
+            return Row(
+                f"summaries of {name}",
+                f"{method} ({words:.0f} words on average)",
+                "ROUGE-1 / 2 / L",
+                len(texts),
+                tuple(map(points, columns)),
+                tuple(in_points(bootstrap(column)) for column in columns),
+                seconds,
+                known,
+            )
+
+        yield scored("baseline: lead-2", [lead(item["text"], style) for item in found], 0.0)
+        for method, model in ((f"extractive, {MINILM}", MINILM), (f"abstractive, greedy, {SMOLLM}", SMOLLM)):
+            say(f"summaries of {name}, {model}")
+            fixed = {"style": style, "model": model}
+            asked = [validate(Summarize, {"text": item["text"], **fixed}, context.settings) for item in found]
+            with on_loan(context, context.borrow(model, "summarization")) as lease, clock() as taken:
+                texts = [summary.text for summary in summary_rows(asked, lease)]
+            yield scored(method, texts, taken[0])
+
+
+def translations(context: Context, quick: bool) -> Iterator[Row]:
+    found = items("en_pt", quick)
+    for source, target, stated in (("en", "pt", 89.7), ("pt", "en", 88.6)):
+        task = f"translation {source}→{target}"
+        texts, references = [item[source] for item in found], [item[target] for item in found]
+        yield scored_translation(task, "baseline: the source, copied", texts, references, 0.0, None)
+        for beams in (1, 4):
+            say(f"{task}, {beams} beams")
+            fixed = {"src_lang": source, "tgt_lang": target, "num_beams": beams}
+            asked = [validate(Translate, {"text": text, **fixed}, context.settings) for text in texts]
+            with on_loan(context, borrow(asked[0], context)) as lease, clock() as taken:
+                answers = [answer.text for answer in translation_rows(asked, lease)]
+                checkpoint = lease.checkpoint.id
+            how = "greedy" if beams == 1 else f"{beams} beams"
+            yield scored_translation(task, f"{checkpoint}, {how}", answers, references, taken[0], stated)
+
+
+def scored_translation(
+    task: str, method: str, answers: Sequence[str], references: Sequence[str], seconds: float, stated: float | None
+) -> Row:
+    value, interval = chrf(answers, references)
+    return Row(task, method, "chrF", len(answers), (value,), (interval,), seconds, stated)
+
+
+def chrf(answers: Sequence[str], references: Sequence[str]) -> tuple[float, Interval]:
+    """Corpus chrF2 (Popović 2015, sacrebleu's defaults), and its 95 % bootstrap interval."""
+    score = CHRF().corpus_score(list(answers), [list(references)], n_bootstrap=RESAMPLES)
+    # sacrebleu gives the half-width, around the mean of the resamples, under these names only.
+    half: float = getattr(score, "_ci", 0.0) or 0.0
+    mean: float = getattr(score, "_mean", score.score) or score.score
+    return score.score, (mean - half, mean + half)
+
+
+PARTS: Sequence[Callable[[Context, bool], Iterator[Row]]] = (summaries, translations)
