@@ -128,10 +128,15 @@ class Admission:
 
 
 class Lane:
-    """Runs steps on `width` threads that share `cores` between them."""
+    """Runs up to `width` steps side by side, which share `cores` between them.
+
+    A step that runs alone gets all cores; beside others it gets its share. What a model answers does not depend on
+    that (tested: the language model's logits and the encoder's vectors are the same bit for bit).
+    """
 
     def __init__(self, cores: int, width: int = 1) -> None:
-        self.threads_per_step = max(1, cores // width)
+        self._cores = cores
+        self._busy = 0
         self._work = threading.Condition()
         self._queue: FairQueue[tuple[Callable[[], object], Future]] = FairQueue()
         self._names = itertools.count()
@@ -168,23 +173,34 @@ class Lane:
             timing.running += ended - (begun or ended)
 
     def _serve(self) -> None:
-        threads_set = False
+        threads = 0
         while True:
             with self._work:
                 self._work.wait_for(lambda: len(self._queue) or self._closed)
                 if self._closed:
                     return
                 step, future = self._queue.pop()
-            if not threads_set and (torch := sys.modules.get("torch")):
+                self._busy += 1
+                # Those that wait will run in a moment too.
+                share = max(1, self._cores // min(self._cores, self._busy + len(self._queue)))
+            if share != threads and (torch := sys.modules.get("torch")):
                 # OpenMP's thread count belongs to the calling thread, so each lane thread sets its own.
-                torch.set_num_threads(self.threads_per_step)
-                threads_set = True
+                torch.set_num_threads(share)
+                threads = share
+            result = failure = None
             try:
-                future.set_result(step())
+                result = step()
             except BaseException as error:
-                future.set_exception(error)
+                failure = error
+            # Before the requester wakes and asks for its next step, which would seem to run beside this one.
+            with self._work:
+                self._busy -= 1
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
             # Without this the frame keeps the last step's tensors alive while the lane waits.
-            del step, future
+            del step, future, result, failure
 
     def close(self) -> None:
         with self._work:

@@ -53,7 +53,7 @@ def start(settings: Settings) -> Runtime:
         settings=settings,
         catalog=Catalog.read(),
         cache=cache,
-        lane=Lane(settings.cores),
+        lane=Lane(settings.cores, width=min(settings.cores, settings.max_running)),
         admission=Admission(settings.max_running, settings.queue_size),
     )
 

@@ -45,7 +45,7 @@ POSITIONAL: dict[str, tuple[Any, ...]] = {
         "good, bad",
         [["Lovely.", "good"], ["Awful.", "bad"]],
         "Judge this:",
-        "all-MiniLM-L6-v2",
+        "SmolLM2-135M-Instruct",
     ),
     "sentiment": ("Terrible, a waste of money.", "all-MiniLM-L6-v2"),
     "summarize": ("Ann: Are you coming?\nBob: No, I am ill.", "dialogue", 8, 2, "SmolLM2-135M-Instruct"),

@@ -44,12 +44,10 @@ class TorchCausalLM:
     # -- text and tokens -----------------------------------------------------------------------
 
     def tokenize(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
     def detokenize(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
-        return self._tokenizer.decode(
-            list(ids), skip_special_tokens=not special_tokens, clean_up_tokenization_spaces=False
-        )
+        return self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=not special_tokens)
 
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
         text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)

@@ -154,7 +154,8 @@ def zero_shot_rows(requests: Sequence[ZeroShot], lease: Lease) -> list[Classific
         return [Classification(names, score) for score in scores]
     if any(character.isalnum() for character in after):
         raise InvalidInput(
-            f"has words after {{}}, and {lease.checkpoint.id} judges a label by what stands before it; put the label last",
+            f"has words after {{}}, and {lease.checkpoint.id} judges a label by what stands before it; "
+            "put the label last",
             field="hypothesis_template",
         )
     answers = [spaced(name, before) for name in names]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,6 +326,18 @@ def test_one_step_computes_at_a_time(lane: Lane) -> None:
     assert together == [True] * 80
 
 
-def test_wider_lanes_share_the_cores() -> None:
-    assert Lane(cores=8, width=2).threads_per_step == 4
-    assert Lane(cores=1, width=2).threads_per_step == 1
+def test_a_step_alone_gets_all_cores_and_two_share_them() -> None:
+    lane = Lane(cores=2, width=2)
+    both, alone = threading.Barrier(2), threading.Event()
+
+    def threads_beside_another() -> int:
+        both.wait(timeout=30)
+        return torch.get_num_threads()
+
+    assert lane.run("a", torch.get_num_threads, alone, Timing()) == 2
+    with ThreadPoolExecutor(2) as visitors:
+        asked = [visitors.submit(lane.run, name, threads_beside_another, alone, Timing()) for name in "ab"]
+        found = sorted(future.result(timeout=30) for future in asked)
+    assert found[0] == 1
+    assert lane.run("a", torch.get_num_threads, alone, Timing()) == 2
+    lane.close()
