@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from shared.cache import HEARTBEAT, Borrowed, ModelCache
@@ -129,8 +129,3 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def with_new_signal(context: Context) -> Context:
-    """The same visitor's next request."""
-    return replace(context, cancel=threading.Event())

@@ -9,7 +9,7 @@ back the single request of another.
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import sys
 import threading
 import time
@@ -139,10 +139,14 @@ class Lane:
         self._busy = 0
         self._work = threading.Condition()
         self._queue: FairQueue[tuple[Callable[[], object], Future]] = FairQueue()
-        self._names = itertools.count()
         self._closed = False
-        for _ in range(width):
-            threading.Thread(target=self._serve, name=f"lane-{next(self._names)}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True) for number in range(width)
+        ]
+        for thread in self._threads:
+            thread.start()
+        # A thread that the interpreter ends inside PyTorch's code takes the whole process down with it.
+        atexit.register(self.close)
 
     def run(self, visitor: str, step: Callable[[], T], cancel: threading.Event, timing: Timing) -> T:
         """Runs one step in its turn and returns its result; adds what it took to `timing`.
@@ -203,11 +207,15 @@ class Lane:
             del step, future, result, failure
 
     def close(self) -> None:
+        """Ends what waits with `Cancelled`, lets the steps under way finish, and stops the threads."""
+        atexit.unregister(self.close)
         with self._work:
             self._closed = True
             while len(self._queue):
                 self._queue.pop()[1].set_exception(Cancelled())
             self._work.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=10)
 
 
 class Timing:
