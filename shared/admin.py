@@ -36,6 +36,8 @@ def is_admin(settings: Settings, request: Any) -> bool:
 
 def _names_this_machine(headers: Any) -> bool:
     """Whether the page was opened under a local name, not another site's that resolves to us (DNS rebinding)."""
+    if any(name in headers for name in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")):
+        return False  # a proxy on this machine speaks for somebody elsewhere
     host = headers.get("host", "")
     return (host.rsplit(":", 1)[0] if not host.endswith("]") else host) in LOCAL_NAMES
 
@@ -43,7 +45,7 @@ def _names_this_machine(headers: Any) -> bool:
 def require_admin(is_admin: bool) -> None:
     if not is_admin:
         raise Forbidden(
-            "only the admin may do this; sign in with the token that the server printed at start (SUITE_ADMIN_TOKEN)"
+            "only the admin may do this; sign in with the admin token (SUITE_ADMIN_TOKEN, or the one printed at start)"
         )
 
 
@@ -51,7 +53,12 @@ def routes(settings: Settings) -> list[Route]:
     """`POST /admin` with the token as its body signs in; an empty body signs out."""
 
     async def sign_in(request: HttpRequest) -> Response:
-        body = (await request.body())[:1000].decode("utf-8", "replace").strip()
+        given = b""
+        async for part in request.stream():
+            given += part
+            if len(given) > 1000:
+                return JSONResponse({"error": "that is not the admin token"}, status_code=403)
+        body = given.decode("utf-8", "replace").strip()
         token = settings.admin_token.get_secret_value()
         if not body:
             response = JSONResponse({"admin": False})

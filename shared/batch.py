@@ -113,7 +113,9 @@ def answered(endpoint: Endpoint, batch: Batch, context: Context) -> Iterator[Eve
                     else iter(())
                 )
                 columns = [{"error": r.message} if isinstance(r, InvalidInput) else next(answers).row() for r in some]
-            except InvalidInput:
+            except InvalidInput as error:
+                if error.field != text_field:
+                    raise  # the settings are at fault, for this row and all others
                 columns = [_alone(endpoint, r, lease) for r in some]
             for row, new in zip(table.rows[start:], columns, strict=False):
                 result.added += [name for name in new if name not in result.added]
@@ -211,7 +213,7 @@ def parse_settings(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"is not JSON: {error}", field="settings") from None
     if value is None:
         return {}

@@ -107,7 +107,7 @@ class Lease:
         """Runs one step on the compute lane; the `Compute` that engines are given."""
         return self.context.runtime.lane.run(self.context.visitor, step, self.context.cancel, self._timing)
 
-    def run_info(self, *, input_tokens: int = 0, new_tokens: int = 0) -> RunInfo:
+    def run_info(self, *, input_tokens: int = 0, new_tokens: int = 0, warning: str = "") -> RunInfo:
         """What this request cost so far."""
         running = self._timing.running
         return RunInfo(
@@ -115,6 +115,7 @@ class Lease:
             revision=self.checkpoint.revision,
             engine=self.engine.name,
             limits=self.checkpoint.limits,
+            warning=warning,
             seconds_queued=round(self._seconds_admission + self._timing.queued, 4),
             seconds_loading=round(self._seconds_loading, 4),
             seconds_running=round(running, 4),

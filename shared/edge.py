@@ -24,7 +24,7 @@ from shared.admin import is_admin
 from shared.context import Context, Runtime
 from shared.endpoint import Endpoint, Traffic
 from shared.errors import Cancelled, SuiteError
-from shared.events import Done, Event, Partial
+from shared.events import Done, Event, Partial, Running
 
 HEARTBEAT = 0.5
 """Seconds after which the last event is yielded again when nothing new has come."""
@@ -63,8 +63,8 @@ class Edge:
                 try:
                     event = await asyncio.wait_for(mailbox.take(), HEARTBEAT)
                 except TimeoutError:
-                    if last is not None:
-                        yield last
+                    # A word even before the first event: Gradio notices a lost connection only between two yields.
+                    yield last or Running()
                     continue
                 if event is None:
                     return

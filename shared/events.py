@@ -28,6 +28,7 @@ class RunInfo(BaseModel):
     adapter: str = ""
     engine: str
     limits: str = Field(default="", description="What this checkpoint cannot do, in one sentence.")
+    warning: str = Field(default="", description="Something about this input that makes the answer doubtful.")
     seconds_queued: float = Field(default=0.0, description="Waiting for other visitors' computations.")
     seconds_loading: float = Field(default=0.0, description="Waiting for the weights.")
     seconds_running: float = Field(default=0.0, description="Computing.")

@@ -73,7 +73,7 @@ class CallGuard:
             return 404, f"there is no endpoint /{name}; there are {', '.join('/' + known for known in self._known())}"
         try:
             given = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return 400, "the body is not JSON"
         if not isinstance(given, dict):
             return 400, "the body must be a JSON object of inputs by name"

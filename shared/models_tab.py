@@ -17,8 +17,8 @@ from shared.edge import Edge
 from shared.endpoint import Endpoint, Traffic
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, RunInfo
+from shared.inputs import PRIVATE
 from shared.requests import Request
-from shared.ui import PRIVATE
 
 SIGN_IN = (
     '<div class="admin-form">Loading, pinning and unloading need the admin token, which the server printed at start.'

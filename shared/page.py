@@ -18,10 +18,11 @@ from shared.edge import Edge, api_function
 from shared.endpoint import Endpoint, Traffic
 from shared.errors import SuiteError
 from shared.guard import StrictBlocks
+from shared.inputs import PRIVATE, Inputs
 from shared.models_tab import build_models_tab, models_endpoint
 from shared.settings import Settings
 from shared.space import BrokenSpace, Space
-from shared.ui import PRIVATE, Form, Page
+from shared.ui import Page
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ ADDRESS_JS = "() => [window.suite.address]"
 
 def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> Any:
     """The Blocks: header, a tab for each Space, the Models tab, and the API."""
-    threads = ThreadPoolExecutor(runtime.settings.queue_size + runtime.settings.max_running, "request")
+    threads = ThreadPoolExecutor(runtime.settings.threads_for_requests, "request")
     edge = Edge(runtime, traffic, threads)
     endpoints: list[Endpoint] = []
     pages: list[Page] = []
@@ -58,11 +59,11 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
         forms = [form for page in pages for form in page.forms]
         for form in forms:
             # What is answered in advance is what the page shows first.
-            first = form.request_of_first_example()
-            if first is not None:
+            for first in form.requests_of_first_example():
                 traffic.examples.expect(form.endpoint.name, first)
             form.wire_stop(blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE))
-        restore_from_link(blocks, address, tabs, forms, {space.name for space in spaces} | {"models"})
+        inputs = [one for page in pages for one in page.inputs]
+        restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models"})
     return blocks
 
 
@@ -91,7 +92,7 @@ def build_space(space: Space | BrokenSpace, edge: Any) -> Any:
 
 
 def restore_from_link(
-    blocks: gr.Blocks, address: gr.JSON, tabs: gr.Tabs, forms: Sequence[Form], known_tabs: set[str]
+    blocks: gr.Blocks, address: gr.JSON, tabs: gr.Tabs, inputs: Sequence[Inputs], known_tabs: set[str]
 ) -> None:
     """On opening the page: the tab and the inputs that the address names (`?tab=…&form=…&text=…`)."""
     groups = inner_tabs(blocks)
@@ -102,11 +103,11 @@ def restore_from_link(
         wanted = query.get("form")
         updates: list[Any] = [gr.Tabs(selected=query["tab"]) if query.get("tab") in known_tabs else gr.skip()]
         updates += [gr.Tabs(selected=wanted) if wanted in ids else gr.skip() for _, ids in groups]
-        for form in forms:
-            updates += form.restored(query) if wanted == form.endpoint.name else [gr.skip()] * len(form.fields)
+        for one in inputs:
+            updates += one.restored(query) if wanted == one.endpoint.name else [gr.skip()] * len(one.fields)
         return updates
 
-    targets = [tabs, *(group for group, _ in groups), *(component for form in forms for component in form.fields)]
+    targets = [tabs, *(group for group, _ in groups), *(component for one in inputs for component in one.fields)]
     blocks.load(restore, address, targets, js=ADDRESS_JS, queue=False, **PRIVATE)
 
 

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
         return self.threads or usable_cores()
 
     @property
+    def threads_for_requests(self) -> int:
+        """Enough that all who wait do so in our queue, where their place is known, and some for what never waits."""
+        return self.queue_size + self.max_running + 64
+
+    @property
     def rate_limit(self) -> int:
         """Requests a minute per visitor address; 0 for no limit."""
         if self.requests_per_minute >= 0:

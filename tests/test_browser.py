@@ -203,6 +203,16 @@ def test_chat_remembers_and_shows_html_as_text(open_page: Open) -> None:
     expect(page.locator("#chat-result .turn")).to_have_count(0)
 
 
+def test_a_link_restores_a_chat_and_its_call_is_printed(open_page: Open) -> None:
+    page = open_page("?tab=generation&form=chat&max_new_tokens=9&message=" + quote("Tell me a joke."))
+    expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.")
+    page.get_by_role("button", name="Call it from a program").locator("visible=true").click()
+    shown = page.locator(".snippet pre").locator("visible=true").first
+    expect(shown).to_contain_text("message='Tell me a joke.'")
+    expect(shown).to_contain_text("max_new_tokens=9")
+    expect(shown).to_contain_text('api_name="/chat"')
+
+
 def test_next_token_follows_the_slider_and_a_click_appends(open_page: Open) -> None:
     page = open_page("?tab=generation&form=next_token&prompt=" + quote("The capital of France is"))
     page.get_by_role("button", name="Look again").click()

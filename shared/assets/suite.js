@@ -5,6 +5,7 @@
 
   // Gradio reports changes while it builds the page; only a person's count.
   let touched = false;
+  let tooLong = false;
   for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { touched = true; }, { capture: true });
 
   const suite = {
@@ -27,11 +28,12 @@
       url.searchParams.set("form", form);
       names.forEach((name, i) => {
         const value = values[i];
-        if (value === null || value === undefined || value === "") return;
+        if (value === null || value === undefined) return;
         const plain = value && value.data ? value.data : value;
         url.searchParams.set(name, typeof plain === "string" ? plain : JSON.stringify(plain));
       });
-      if (url.search.length > LONGEST_LINK) url.search = `?tab=${encodeURIComponent(tab)}`;
+      tooLong = url.search.length > LONGEST_LINK;
+      if (tooLong) url.search = `?tab=${encodeURIComponent(tab)}`;
       history.replaceState(null, "", url);
     },
 
@@ -67,8 +69,13 @@
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     },
 
+    say(button, text) {
+      const label = button.dataset.label || (button.dataset.label = button.textContent);
+      button.textContent = text;
+      setTimeout(() => { button.textContent = label; }, 1600);
+    },
+
     async copy(button, text) {
-      const label = button.textContent;
       try {
         await navigator.clipboard.writeText(text);
       } catch { // not a secure origin: the old way
@@ -79,8 +86,7 @@
         document.execCommand("copy");
         area.remove();
       }
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = label; }, 1200);
+      suite.say(button, "Copied");
     },
   };
 
@@ -90,7 +96,10 @@
     const act = button.dataset.act;
     if (act === "copy") suite.copy(button, button.dataset.text);
     if (act === "copy-pre") suite.copy(button, button.closest("section").querySelector("pre").textContent);
-    if (act === "copy-link") suite.copy(button, location.href);
+    if (act === "copy-link") {
+      if (tooLong) suite.say(button, "Too long for a link");
+      else suite.copy(button, location.href);
+    }
     if (act === "save") suite.save(button.dataset.name, button.dataset.text);
     if (act === "append") suite.append(button.dataset.text);
     if (act === "theme") suite.theme();

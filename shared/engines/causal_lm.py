@@ -123,11 +123,14 @@ class TorchCausalLM:
 
     # -- forward passes ------------------------------------------------------------------------
 
-    def prefill(self, prompt: Sequence[int], compute: Compute) -> tuple[torch.Tensor, Any]:
-        """Reads the prompt in parts. Logits after its last token, float32 (vocabulary,), and the key-value cache."""
+    def prefill(self, prompt: Sequence[int], compute: Compute, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        """Reads the prompt in parts, after what `cache` holds already.
+
+        Returns the logits after its last token, float32 (vocabulary,), and the key-value cache.
+        """
         from transformers import DynamicCache
 
-        cache = DynamicCache(config=self.model.config)
+        cache = DynamicCache(config=self.model.config) if cache is None else cache
         logits = torch.empty(0)
         for start in range(0, len(prompt), PREFILL_TOKENS):
             part = list(prompt[start : start + PREFILL_TOKENS])

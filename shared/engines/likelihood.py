@@ -16,14 +16,16 @@ from shared.engines import Compute, Likelihood
 
 STEP_TOKENS = 2048
 """Tokens of one step, padding included: bounds its time."""
-STEP_CACHED = 65_536
-"""Rows times cached tokens of one step: bounds its memory (about 1.5 GB of keys and values for SmolLM2-135M)."""
+STEP_CACHED = 16_384
+"""Rows times cached tokens of one step: bounds its memory (keys and values of SmolLM2-135M: 380 MB in bfloat16)."""
+STEP_LOGITS = 512
+"""Positions of one step whose logits over the whole vocabulary are kept (100 MB for SmolLM2)."""
 
 
 class Decoder(Protocol):
     """What this needs of a causal LM."""
 
-    def prefill(self, prompt: Sequence[int], compute: Compute) -> tuple[torch.Tensor, Any]: ...
+    def prefill(self, prompt: Sequence[int], compute: Compute, cache: Any = None) -> tuple[torch.Tensor, Any]: ...
 
     def forward(
         self,
@@ -47,8 +49,12 @@ def label_likelihoods(
     longest_label = max(map(len, labels))
     result: list[list[Likelihood]] = [[] for _ in prompts]
     for rows in _bounded(rests, shared + longest_label):
-        some = [rests[i] for i in rows]
-        sums, row_cache, mask, positions = compute(partial(_read_rests, decoder, cache, shared, some, labels))
+        some, front, read = [rests[i] for i in rows], cache, shared
+        if len(some) == 1 and len(some[0]) > STEP_TOKENS // 4:
+            # A long prompt by itself is read in parts, so that it can be stopped and others get their turns.
+            front = decoder.prefill(some[0][:-1], compute, _copy(cache, torch.zeros(1, dtype=torch.long)))[1]
+            read, some = shared + len(some[0]) - 1, [some[0][-1:]]
+        sums, row_cache, mask, positions = compute(partial(_read_rests, decoder, front, read, some, labels))
         for chosen in _pairs(len(rows), labels, mask.shape[1] + longest_label):
             tails = compute(partial(_read_labels, decoder, row_cache, mask, positions, labels, chosen))
             for (row, label), tail in zip(chosen, tails, strict=True):
@@ -101,7 +107,7 @@ def _read_labels(
             attention_mask=torch.cat([mask[rows], label_mask], dim=1),
             position_ids=lengths[rows][:, None] + steps,
         )
-        scores = logits.log_softmax(-1).gather(2, targets[..., None])[..., 0]
+        scores = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(-1)
         return (scores * label_mask).sum(1).tolist()
 
 
@@ -136,7 +142,12 @@ def _bounded(rests: Sequence[list[int]], cached: int) -> list[list[int]]:
     batches: list[list[int]] = []
     for i in sorted(range(len(rests)), key=lambda i: len(rests[i])):
         size = len(batches[-1]) + 1 if batches else 1
-        if batches and size * len(rests[i]) <= STEP_TOKENS and size * (cached + len(rests[i])) <= STEP_CACHED:
+        if (
+            batches
+            and size <= STEP_LOGITS
+            and size * len(rests[i]) <= STEP_TOKENS
+            and size * (cached + len(rests[i])) <= STEP_CACHED
+        ):
             batches[-1].append(i)
         else:
             batches.append([i])
@@ -146,5 +157,6 @@ def _bounded(rests: Sequence[list[int]], cached: int) -> list[list[int]]:
 def _pairs(rows: int, labels: Sequence[Sequence[int]], cached: int) -> list[list[tuple[int, int]]]:
     """(row, label) for every label of more than one token, in batches bounded in cached tokens."""
     pairs = [(row, j) for row in range(rows) for j, label in enumerate(labels) if len(label) > 1]
-    size = max(1, STEP_CACHED // cached)
+    longest = max(map(len, labels))
+    size = max(1, min(STEP_CACHED // cached, STEP_LOGITS // longest))
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]

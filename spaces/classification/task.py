@@ -16,6 +16,9 @@ from shared.requests import AnyText, CandidateLabels, Model, Request, Text, labe
 SENTIMENTS = ("positive", "negative")
 DESCRIPTION = "This text is about {}."
 
+MOST_EXAMPLE_TEXT = 120_000
+"""Characters of all examples together; no context window here holds half as many."""
+
 
 def one_gap(template: str) -> str:
     if template.count("{}") != 1:
@@ -65,6 +68,9 @@ class FewShot(Request):
     @field_validator("examples")
     @classmethod
     def _known_labels(cls, value: tuple[Example, ...], info: ValidationInfo) -> tuple[Example, ...]:
+        size = sum(len(example.text) for example in value)
+        if size > MOST_EXAMPLE_TEXT:
+            raise ValueError(f"hold {size:,} characters in all; at most {MOST_EXAMPLE_TEXT:,} are read")
         names = labels(info.data.get("candidate_labels", ""))
         for number, example in enumerate(value, 1):
             if names and example.label.strip() not in names:

@@ -9,7 +9,8 @@ import gradio as gr
 
 from classification.task import Classification, FewShot, ZeroShot
 from shared import render
-from shared.ui import Look, Page, Values
+from shared.inputs import Values
+from shared.ui import Look, Page
 
 
 def build(page: Page) -> None:

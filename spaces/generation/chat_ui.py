@@ -9,15 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from generation.controls import sampling_controls
 from generation.drawing import coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
 from shared import render
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Partial, RunInfo
-from shared.ui import PRIVATE, Page, Values, busy_buttons, idle_buttons, slider
-
-NAMES = ("message", "system_prompt", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p",
-         "repetition_penalty", "seed", "model")  # fmt: skip
+from shared.inputs import PRIVATE
+from shared.ui import STOPPED, Page, busy_buttons, example_buttons, idle_buttons, slider
 
 History = list[dict[str, str]]
 
@@ -30,41 +29,45 @@ def build_chat(page: Page) -> None:
             message = gr.Textbox(
                 examples[0]["inputs"]["message"], label="Message", lines=3, max_lines=10, elem_id="chat-message"
             )
-            fields = [message, *settings(page)]
+            components = {"message": message, **settings(page)}
             with gr.Row():
                 send = gr.Button("Send", variant="primary", scale=2, min_width=90, elem_id="chat-run")
                 stop = gr.Button("Stop", interactive=False, min_width=70, elem_id="chat-stop")
                 clear = gr.Button("New chat", min_width=90, elem_id="chat-clear")
-            with gr.Row(elem_classes="examples"):
-                gr.HTML('<span class="limits">Examples</span>', min_width=10)
-                buttons = [gr.Button(example["title"], size="sm") for example in examples]
+            buttons = example_buttons([example["title"] for example in examples])
         with gr.Column(scale=6, min_width=320):
             transcript = gr.HTML(render.shown(EMPTY), elem_id="chat-result", elem_classes="result-block")
             account = gr.HTML(render.run_line(None), elem_id="chat-account")
             with gr.Accordion("What happened", open=False):
                 what = gr.HTML('<p class="empty">Send a message first.</p>', elem_classes="what")
+            with gr.Accordion("Call it from a program", open=False) as call_it:
+                snippets = gr.HTML()
+    inputs = page.take_inputs(endpoint, components)
+    call_it.expand(inputs.snippets, inputs.fields, snippets, **PRIVATE)
     # One visitor's conversation; Gradio keeps it under that visitor's session alone.
     history = gr.State([])
 
     async def answer(request: gr.Request, past: History, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        values: Values = dict(zip(NAMES, raw, strict=True))
+        values = inputs.values(raw)
         asked: History = [*past, {"role": "user", "content": values["message"] or ""}]
         keep = gr.skip()
-        reply = ""
+        emptied: Any = ""
         try:
             yield drawn(asked, None, render.waiting(Partial(None))), keep, keep, keep, keep, *busy_buttons()
-            async with aclosing(page.edge.events(endpoint, {**values, "history": past}, request)) as events:
+            call = {**values, "history": past[-LONGEST_CHAT:]}
+            async with aclosing(page.edge.events(endpoint, call, request)) as events:
                 async for event in events:
                     if not isinstance(event, (Partial, Done)):
+                        # Only before the first token; a heartbeat must not blank what was said.
                         yield drawn(asked, None, render.waiting(event)), keep, keep, keep, keep, *busy_buttons()
                         continue
-                    reply = event.result.text
                     # The state is written with every token, so that what was said before Stop stays in the history.
-                    now: History = [*asked, {"role": "assistant", "content": reply}]
+                    now: History = [*asked, {"role": "assistant", "content": event.result.text}]
                     line, told = keep, keep
                     if isinstance(event, Done):
                         line, told = account_of(event.run, event.result), explained(event.result)
-                    yield drawn(asked, event.result), now, "", line, told, *busy_buttons()
+                    yield drawn(asked, event.result), now, emptied, line, told, *busy_buttons()
+                    emptied = keep  # once, so that the next message can be typed meanwhile
             yield keep, keep, keep, keep, keep, *idle_buttons()
         except SuiteError as error:
             yield drawn(past, None, render.problem(error)), past, keep, keep, keep, *idle_buttons()
@@ -73,26 +76,25 @@ def build_chat(page: Page) -> None:
 
     outputs = [transcript, history, message, account, what, send, stop]
     runs: list[Any] = [
-        send.click(answer, [history, *fields], outputs, **PRIVATE),
-        message.submit(answer, [history, *fields], outputs, **PRIVATE),
+        send.click(answer, [history, *inputs.fields], outputs, **PRIVATE),
+        message.submit(answer, [history, *inputs.fields], outputs, **PRIVATE),
     ]
     for button, example in zip(buttons, examples, strict=True):
         fill = button.click(
             lambda e=example: (e["inputs"]["message"], e["inputs"].get("system_prompt", "")),
             None,
-            fields[:2],
+            inputs.fields[:2],
             queue=False,
             **PRIVATE,
         )
-        runs.append(fill.then(answer, [history, *fields], outputs, **PRIVATE))
+        runs.append(fill.then(answer, [history, *inputs.fields], outputs, **PRIVATE))
     stop.click(
-        lambda: ('<div class="run-line">Stopped. What was said so far is kept.</div>', *idle_buttons()),
-        None,
-        [account, send, stop],
+        lambda shown, past: (drawn(past, None) if "waiting" in (shown or "") else gr.skip(), STOPPED, *idle_buttons()),
+        [transcript, history],
+        [transcript, account, send, stop],
         cancels=runs,
         queue=False,
-        api_visibility="private",
-        show_progress="hidden",
+        **PRIVATE,
     )
     clear.click(
         lambda: (render.shown(EMPTY), [], "", render.run_line(None), "", *idle_buttons()),
@@ -100,28 +102,27 @@ def build_chat(page: Page) -> None:
         outputs,
         cancels=runs,
         queue=False,
-        api_visibility="private",
-        show_progress="hidden",
+        **PRIVATE,
     )
 
+
+LONGEST_CHAT = 400
+"""Messages of a conversation that are sent along; what of them no longer fits the context window is trimmed."""
 
 EMPTY = '<p class="empty">Say something to begin.</p>'
 
 
-def settings(page: Page) -> list[Any]:
-    """The same controls as completion, in the order of `NAMES`."""
+def settings(page: Page) -> dict[str, Any]:
+    """The same controls as completion."""
     with gr.Accordion("Settings", open=False):
-        return [
-            gr.Textbox("", label="System prompt", info=Chat.model_fields["system_prompt"].description, lines=2),
-            slider(Generate, "max_new_tokens", "New tokens"),
-            gr.Checkbox(False, label="Sampling", info=Generate.model_fields["do_sample"].description),
-            slider(Generate, "temperature", "Temperature", step=0.05),
-            slider(Generate, "top_k", "Top-k"),
-            slider(Generate, "top_p", "Top-p", minimum=0.05, step=0.05),
-            slider(Generate, "repetition_penalty", "Repetition penalty", step=0.05),
-            gr.Number(0, label="Seed", info=Generate.model_fields["seed"].description, precision=0, minimum=0),
-            page.models("text-generation"),
-        ]
+        return {
+            "system_prompt": gr.Textbox(
+                "", label="System prompt", info=Chat.model_fields["system_prompt"].description, lines=2
+            ),
+            "max_new_tokens": slider(Generate, "max_new_tokens", "New tokens"),
+            "do_sample": gr.Checkbox(False, label="Sampling", info=Generate.model_fields["do_sample"].description),
+            **sampling_controls(page),
+        }
 
 
 def drawn(history: Sequence[dict[str, str]], reply: Completion | None, after: str = "") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from shared.context import Context, Lease
 from shared.engines import GeneratedToken, Sampling
@@ -61,12 +61,26 @@ def plain_message(value: Any) -> Any:
     return value
 
 
+LONGEST_HISTORY = 500_000
+"""Characters of all earlier turns. A dozen times what any context window here holds; the oldest are trimmed."""
+
+
 class Turn(Request):
     message: Text
     history: tuple[Annotated[Message, BeforeValidator(plain_message)], ...] = Field(
         (), max_length=500, description="Earlier turns, oldest first, as OpenAI messages."
     )
     system_prompt: AnyText = Field("", max_length=8000, description="What the model is told before the first turn.")
+
+    @field_validator("history", mode="before")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        """Before each text is looked at one by one."""
+        if isinstance(value, (list, tuple)):
+            size = sum(len(str(turn.get("content", ""))) if isinstance(turn, dict) else 0 for turn in value)
+            if size > LONGEST_HISTORY:
+                raise ValueError(f"holds {size:,} characters; at most {LONGEST_HISTORY:,} are read")
+        return value
 
 
 class Chat(GenerationSettings, Turn):
@@ -169,6 +183,10 @@ def stream(prompt: Sequence[int], sampling: Sampling, result: Completion, lease:
     yield Done(result, lease.run_info(input_tokens=len(prompt), new_tokens=len(result.tokens)))
 
 
+TOKENS_OF_A_TURN = 3
+"""What a chat template adds to a turn at the least."""
+
+
 def refuse_if_too_long(prompt: Sequence[int], name: str, lease: Lease) -> None:
     window = lease.engine.context_window
     if len(prompt) >= window:
@@ -180,15 +198,20 @@ def refuse_if_too_long(prompt: Sequence[int], name: str, lease: Lease) -> None:
 
 def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
     """The conversation's token ids, and how many of the oldest turns were left out to make room for the reply."""
-    system = [{"role": "system", "content": request.system_prompt}] if request.system_prompt.strip() else []
-    turns = [message.model_dump() for message in request.history]
+    messages = [message.model_dump() for message in request.history]
+    system = [m for m in messages if m["role"] == "system"]
+    if request.system_prompt.strip():
+        system.insert(0, {"role": "system", "content": request.system_prompt})
+    turns = [m for m in messages if m["role"] != "system"]
     last = {"role": "user", "content": request.message}
     window = lease.engine.context_window
     room = window - min(request.max_new_tokens, window // 2)
-    lengths = [len(lease.engine.tokenize(turn["content"])) for turn in turns]
-    dropped = 0
-    while sum(lengths[dropped:]) > room:
-        dropped += 1
+    # Newest first, and no further than the window reaches.
+    dropped, used = len(turns), 0
+    while dropped and used <= room:
+        lease.context.check()
+        used += len(lease.engine.tokenize(turns[dropped - 1]["content"])) + TOKENS_OF_A_TURN
+        dropped -= used <= room
     # The template's own tokens come on top, so what is left is tried for real, and shortened until it fits.
     prompt = lease.engine.chat_prompt([*system, *turns[dropped:], last])
     while len(prompt) > room:

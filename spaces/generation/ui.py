@@ -8,10 +8,12 @@ from typing import Any
 import gradio as gr
 
 from generation.chat_ui import build_chat
+from generation.controls import sampling_controls
 from generation.drawing import coloured, gauge, legend
 from generation.task import Completion, Distribution, Generate, NextToken
 from shared import render
-from shared.ui import Look, Page, Values, slider
+from shared.inputs import Values
+from shared.ui import Look, Page, slider
 
 
 def build(page: Page) -> None:
@@ -21,7 +23,7 @@ def build(page: Page) -> None:
                 "generate",
                 prompt_inputs,
                 Look(completion, explain, text=lambda result: result.text),
-                settings=controls(page),
+                settings=lambda start: sampling_controls(page),
                 action="Generate",
             )
         with gr.Tab("Chat", id="chat"):
@@ -40,22 +42,6 @@ def prompt_inputs(start: Values) -> dict[str, Any]:
             start.get("do_sample", False), label="Sampling", info=Generate.model_fields["do_sample"].description
         ),
     }
-
-
-def controls(page: Page) -> Any:
-    """Every other generation control, with the line its field has for it; completion and chat share them."""
-
-    def settings(start: Values) -> dict[str, Any]:
-        return {
-            "temperature": slider(Generate, "temperature", "Temperature", step=0.05),
-            "top_k": slider(Generate, "top_k", "Top-k"),
-            "top_p": slider(Generate, "top_p", "Top-p", minimum=0.05, step=0.05),
-            "repetition_penalty": slider(Generate, "repetition_penalty", "Repetition penalty", step=0.05),
-            "seed": gr.Number(0, label="Seed", info=Generate.model_fields["seed"].description, precision=0, minimum=0),
-            "model": page.models("text-generation"),
-        }
-
-    return settings
 
 
 def next_token_inputs(page: Page) -> Any:

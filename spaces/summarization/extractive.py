@@ -20,21 +20,27 @@ def choose(pieces: Sequence[Span], max_tokens: int, lease: Lease) -> tuple[list[
     """
     texts = [piece.text for piece in pieces]
     vectors = lease.engine.encode(texts, lease.compute)
-    lengths = lease.engine.count_tokens(texts)
+    lengths = np.array(lease.engine.count_tokens(texts))
     centroid = vectors.mean(axis=0)
     centroid /= max(float(np.linalg.norm(centroid)), 1e-9)
     relevance = vectors @ centroid
     redundancy = np.zeros(len(pieces))
+    # Pieces of no token the encoder knows say nothing that could be compared.
+    left, candidates = max_tokens, lengths > 0
+    if not candidates.any():
+        return list(pieces[:1]), [0.0] * len(pieces)
     chosen: list[int] = []
-    left = max_tokens
-    open_ = set(range(len(pieces)))
-    while open_:
-        fitting = [i for i in open_ if lengths[i] <= left] if chosen or min(lengths) <= left else list(open_)
-        if not fitting:
-            break
-        best = max(fitting, key=lambda i: (RELEVANCE * relevance[i] - (1 - RELEVANCE) * redundancy[i], -i))
+    while True:
+        lease.context.check()
+        fitting = candidates & (lengths <= left)
+        if not fitting.any():
+            if chosen:
+                break
+            fitting = candidates
+        worth = np.where(fitting, RELEVANCE * relevance - (1 - RELEVANCE) * redundancy, -np.inf)
+        best = int(worth.argmax())  # the first of equals
         chosen.append(best)
-        open_.discard(best)
-        left -= lengths[best]
+        candidates[best] = False
+        left -= int(lengths[best])
         redundancy = np.maximum(redundancy, vectors @ vectors[best])
     return [pieces[i] for i in sorted(chosen)], [float(value) for value in relevance]

@@ -124,8 +124,18 @@ def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
     yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + draft.tokens))
 
 
+LONGEST_REFERENCE = 2_000
+"""Words of a reference summary; the longest common subsequence takes their number times the summary's."""
+
+
 def rouge(summary: str, reference: str) -> dict[str, float]:
-    """ROUGE-1, ROUGE-2 and ROUGE-L F1 of a summary against a reference (Lin 2004), 0 to 1."""
+    """ROUGE-1, ROUGE-2 and ROUGE-L F1 of a summary against a reference (Lin 2004), 0 to 1.
+
+    Raises `InvalidInput` for a reference of more than `LONGEST_REFERENCE` words.
+    """
+    words = len(reference.split())
+    if words > LONGEST_REFERENCE or len(reference) > 20 * LONGEST_REFERENCE:
+        raise InvalidInput(f"is {words:,} words long; at most {LONGEST_REFERENCE:,} are compared", field="reference")
     from rouge_score.rouge_scorer import RougeScorer
 
     found = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(reference, summary)

@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from shared import render
-from shared.ui import Look, Page, Values, slider
+from shared.inputs import Values
+from shared.ui import Look, Page, slider
 from summarization.task import Summarize, Summary, rouge
 
 

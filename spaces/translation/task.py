@@ -67,7 +67,7 @@ class Translation:
 
 
 def translate(request: Translate, context: Context) -> Iterator[Event]:
-    """Translates a text. Warns when it is not in the language it is said to be in."""
+    """Translates a text. RunInfo warns when it is not in the language it is said to be in."""
     with (yield from borrow(request, context)) as lease:
         warning = wrong_language(request)
         spans = sentences(request.text, request.src_lang)
@@ -86,7 +86,7 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
                 aligned.append(Aligned(span, found.text, found.log_probability))
                 read, new = read + found.input_tokens, new + found.new_tokens
         result = Translation(rebuilt(request.text, aligned), aligned, warning)
-        yield Done(result, lease.run_info(input_tokens=read, new_tokens=new))
+        yield Done(result, lease.run_info(input_tokens=read, new_tokens=new, warning=warning))
 
 
 def borrow(request: Translate, context: Context) -> Any:

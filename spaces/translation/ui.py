@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 
 from shared import render
+from shared.inputs import PRIVATE, Values
 from shared.text import language_name
-from shared.ui import PRIVATE, Look, Page, Values, slider
+from shared.ui import Look, Page, slider
 from translation.task import Translate, Translation
 
 
@@ -28,7 +29,10 @@ def build(page: Page) -> None:
                 [(language_name(code), code) for code in sources], value=pairs[0][0], label="From", filterable=False
             )
             swap = gr.Button("Swap", size="sm", min_width=60, scale=0, elem_id="translate-swap")
-            target = gr.Dropdown(targets(pairs[0][0]), value=pairs[0][1], label="To", filterable=False)
+            # Open-ended, because an example sets both languages before the menu has followed the first.
+            target = gr.Dropdown(
+                targets(pairs[0][0]), value=pairs[0][1], label="To", filterable=False, allow_custom_value=True
+            )
         swap.click(
             lambda s, t: (t, gr.Dropdown(targets(t), value=s)) if (t, s) in pairs else (s, t),
             [source, target],

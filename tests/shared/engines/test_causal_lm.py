@@ -474,3 +474,19 @@ def test_steps_may_run_in_another_thread(real: TorchCausalLM) -> None:
     ((paris, tea),) = real.label_likelihoods(["The capital of France is"], [" Paris", " green tea"], elsewhere)
     assert paris.per_token > tea.per_token
     assert real.beam_search(prompt, 3, 2, elsewhere)
+
+
+@pytest.mark.parametrize("bounds", [(8, 4, 16), (16, 2, 64), (4, 1, 8)])
+def test_label_likelihoods_do_not_depend_on_how_the_work_is_split(
+    tiny: TorchCausalLM, monkeypatch: pytest.MonkeyPatch, bounds: tuple[int, int, int]
+) -> None:
+    """Long prompts read in parts, and labels in several steps, give what one sequence by itself gives."""
+    for name, value in zip(("STEP_TOKENS", "STEP_LOGITS", "STEP_CACHED"), bounds, strict=True):
+        monkeypatch.setattr(likelihood, name, value)
+    prompts = [[5, 6, *range(20, 60)], [5, 6, 9], [5, 6, *range(100, 130)]]
+    labels = [[7], [8, 9, 10], [11, 12], [13, 14, 15, 16, 17]]
+    found = likelihood.label_likelihoods(tiny, prompts, labels, run_here)
+    for prompt, row in zip(prompts, found, strict=True):
+        for label, score in zip(labels, row, strict=True):
+            assert score.tokens == len(label)
+            assert score.total == pytest.approx(naive(tiny, prompt, label), abs=1e-4)
