@@ -39,7 +39,7 @@ class Size:
         return (self.alone if clients == 1 else self.together)[heavy]
 
 
-FULL = Size(3, (12, 4), (4, 2))
+FULL = Size(3, (6, 2), (2, 1))
 QUICK = Size(1, (2, 1), (1, 1))
 
 
