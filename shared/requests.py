@@ -7,7 +7,6 @@ signature, the sliders of the page, and the texts of errors.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le, MultipleOf
@@ -15,6 +14,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from shared.errors import InvalidInput
 from shared.settings import Settings
+
+NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters but line ends and tabs, and surrogates, which are halves of characters."""
 
 NEWLINES = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
@@ -31,14 +33,12 @@ def readable(text: str, info: ValidationInfo) -> str:
     limit = _settings(info).max_chars
     if len(text) > limit:
         raise ValueError(f"is {len(text):,} characters long; at most {limit:,} are accepted here (SUITE_MAX_CHARS)")
-    for place, character in enumerate(text):
-        category = unicodedata.category(character)
-        if category == "Cs":
-            raise ValueError(f"has half of a surrogate pair (U+{ord(character):04X}) at character {place + 1}")
-        if category == "Cc" and character not in "\n\t":
-            raise ValueError(
-                f"has the control character U+{ord(character):04X} at character {place + 1}; remove it and try again"
-            )
+    found = NO_TEXT.search(text)
+    if found:
+        code, place = ord(found.group()), found.start() + 1
+        if code >= 0xD800:
+            raise ValueError(f"has half of a surrogate pair (U+{code:04X}) at character {place}")
+        raise ValueError(f"has the control character U+{code:04X} at character {place}; remove it and try again")
     return text
 
 
