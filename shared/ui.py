@@ -168,15 +168,16 @@ class Form:
         """Runs the endpoint, or its variants side by side, and yields what the page shows."""
         values = self.inputs.values(raw)
         results: list[tuple[str, Any]] = []
-        shown, account, what = gr.skip(), render.run_line(None), gr.skip()
+        # What has not changed is not sent again: it would overwrite what Stop says if it came late.
+        shown, account, what = gr.skip(), gr.skip(), gr.skip()
         try:
-            yield render.shown(render.waiting(Partial(None))), account, what, *busy_buttons()
+            yield render.shown(render.waiting(Partial(None))), render.run_line(None), what, *busy_buttons()
             for title, call in self.calls(values):
                 async with aclosing(self.page.edge.events(self.endpoint, call, request)) as events:
                     async for event in events:
                         if not isinstance(event, (Partial, Done)):
                             if not results:
-                                yield render.shown(render.waiting(event)), account, what, *busy_buttons()
+                                yield render.shown(render.waiting(event)), account, what, *same_buttons()
                             continue
                         current = [*results, (title, event.result)]
                         shown = self._together(current, values, self.look.result)
@@ -186,7 +187,7 @@ class Form:
                             results = current
                             account = render.run_line(event.run)
                             what = self._together(results, values, self.look.explain)
-                        yield shown, account, what, *busy_buttons()
+                        yield shown, account, what, *same_buttons()
             yield shown, account, what, *idle_buttons()
         except SuiteError as error:
             yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons()
@@ -242,6 +243,11 @@ def stopped(shown: str | None) -> Any:
 
 def busy_buttons() -> tuple[Any, Any]:
     return gr.Button(interactive=False), gr.Button(interactive=True)
+
+
+def same_buttons() -> tuple[Any, Any]:
+    """As they are: a result that was on its way when Stop was pressed must not make the form busy again."""
+    return gr.skip(), gr.skip()
 
 
 def idle_buttons() -> tuple[Any, Any]:

@@ -149,7 +149,7 @@ def test_an_example_runs_in_one_click(open_page: Open) -> None:
     expect(page.locator("#summarize-result")).to_contain_text("Clara:")
     expect(page.get_by_label("Dialogue", exact=True)).to_be_checked()
     page.get_by_role("button", name="What happened").locator("visible=true").click()
-    assert page.locator(".what mark").locator("visible=true").count() >= 1
+    expect(page.locator(".what mark").locator("visible=true").first).to_be_visible()
 
 
 def test_translation_with_swap_and_alignment(open_page: Open) -> None:

@@ -16,7 +16,7 @@ from shared import render
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Partial, RunInfo
 from shared.inputs import PRIVATE
-from shared.ui import STOPPED, Page, busy_buttons, example_buttons, idle_buttons, slider
+from shared.ui import STOPPED, Page, busy_buttons, example_buttons, idle_buttons, same_buttons, slider
 
 History = list[dict[str, str]]
 
@@ -59,14 +59,14 @@ def build_chat(page: Page) -> None:
                 async for event in events:
                     if not isinstance(event, (Partial, Done)):
                         # Only before the first token; a heartbeat must not blank what was said.
-                        yield drawn(asked, None, render.waiting(event)), keep, keep, keep, keep, *busy_buttons()
+                        yield drawn(asked, None, render.waiting(event)), keep, keep, keep, keep, *same_buttons()
                         continue
                     # The state is written with every token, so that what was said before Stop stays in the history.
                     now: History = [*asked, {"role": "assistant", "content": event.result.text}]
                     line, told = keep, keep
                     if isinstance(event, Done):
                         line, told = account_of(event.run, event.result), explained(event.result)
-                    yield drawn(asked, event.result), now, emptied, line, told, *busy_buttons()
+                    yield drawn(asked, event.result), now, emptied, line, told, *same_buttons()
                     emptied = keep  # once, so that the next message can be typed meanwhile
             yield keep, keep, keep, keep, keep, *idle_buttons()
         except SuiteError as error:
