@@ -15,7 +15,7 @@ from shared.batch import Batch, BatchResult, batch_task, from_lines, read_file
 from shared.edge import Edge
 from shared.endpoint import Endpoint
 from shared.errors import Cancelled, SuiteError
-from shared.events import Done, Partial, Running
+from shared.events import Done, Partial
 
 SHOWN_ROWS = 20
 
@@ -38,7 +38,6 @@ def batch_panel(
             column = (column or "text").strip()
             text = read_file(file, edge.runtime.settings) if file else from_lines(pasted or "", column)
             values = {"csv_text": text, "task": endpoint.name, "column": column, "settings": settings}
-            yield render.waiting(Running()), gr.skip(), *busy
             async with aclosing(edge.events(batch, values, request)) as events:
                 table = ""
                 async for event in events:
@@ -49,8 +48,7 @@ def batch_panel(
                         with written(event.result, endpoint.name) as path:
                             yield render.run_line(event.run) + table, gr.File(path, visible=True), *idle
                     else:
-                        # The buttons are left alone: what was on its way when Stop was pressed must not undo it.
-                        yield progress + table, gr.skip(), gr.skip(), gr.skip()
+                        yield progress + table, gr.skip(), *busy
             yield gr.skip(), gr.skip(), *idle
         except SuiteError as error:
             yield render.problem(error), gr.skip(), *idle
