@@ -12,16 +12,33 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import UnknownCheckpoint
 
-Kind = Literal["causal-lm", "sentence-encoder", "translator"]
+Kind = Literal[
+    "causal-lm",
+    "sentence-encoder",
+    "translator",
+    "seq2seq",
+    "sequence-classifier",
+    "masked-lm",
+    "question-answerer",
+    "audio-classifier",
+]
+"""What a checkpoint is, and so which Protocol of `shared.engines` its engine follows."""
+
 Task = Literal[
     "text-generation",
+    "conversational",
     "text-classification",
     "zero-shot-classification",
     "few-shot-classification",
     "summarization",
     "translation",
+    "fill-mask",
+    "question-answering",
+    "audio-classification",
     "feature-extraction",
 ]
+Pair = tuple[str, str]
+"""Source and target language, ISO 639-1."""
 
 CATALOG_FILE = Path(__file__).with_name("catalog.yaml")
 
@@ -59,8 +76,18 @@ class Checkpoint(BaseModel):
     tasks: tuple[Task, ...]
     default_for: tuple[Task, ...] = ()
     languages: tuple[str, ...]
-    pair: tuple[str, str] | None = None
-    """Source and target language of a translator, ISO 639-1."""
+    pairs: tuple[Pair, ...] = ()
+    """What a translator translates, the default first."""
+    any_pair: bool = False
+    """Whether it translates between any two of its `languages`."""
+    prefixes: dict[str, str] = {}
+    """What is put in front of the text, by task (`summarization`) or pair (`en-fr`), as the checkpoint was trained."""
+    chat_template: str = ""
+    """Jinja template of a conversation, for checkpoints that chat and ship none."""
+    system_prompt: bool = True
+    """Whether its chat template has a place for a system prompt."""
+    num_beams: int = Field(1, ge=1, le=8)
+    """Beams where the caller leaves the choice to the checkpoint."""
     licence: str
     authors: str
     parameters: int = Field(gt=0)
@@ -70,6 +97,9 @@ class Checkpoint(BaseModel):
     limits: str
     """One plain sentence shown beside its results."""
     source: Source
+
+    def translates(self, pair: Pair) -> bool:
+        return pair in self.pairs or (self.any_pair and pair[0] != pair[1] and set(pair) <= set(self.languages))
 
     @property
     def folder(self) -> str:
@@ -108,13 +138,13 @@ class Catalog:
         able = [checkpoint for checkpoint in self.checkpoints if task in checkpoint.tasks]
         return sorted(able, key=lambda checkpoint: task not in checkpoint.default_for)
 
-    def choose(self, model: str, task: Task, pair: tuple[str, str] | None = None) -> Checkpoint:
+    def choose(self, model: str, task: Task, pair: Pair | None = None) -> Checkpoint:
         """The checkpoint that `model` names (`id` or `id@revision`), or the task's default where it is empty.
 
         `pair` narrows translation to one source and target language.
         Raises `UnknownCheckpoint` for an id, revision, task or pair that is not there, naming what is.
         """
-        able = [c for c in self.for_task(task) if pair is None or c.pair == pair]
+        able = [c for c in self.for_task(task) if pair is None or c.translates(pair)]
         if not model.strip():
             if able:
                 return able[0]
@@ -139,6 +169,6 @@ class Catalog:
             raise UnknownCheckpoint(f"{name} does not do {what}; those that do: {offered}", field="model")
         return checkpoint
 
-    def pairs(self) -> list[tuple[str, str]]:
+    def pairs(self) -> list[Pair]:
         """Language pairs that some checkpoint translates, the default first."""
-        return list(dict.fromkeys(c.pair for c in self.for_task("translation") if c.pair))
+        return list(dict.fromkeys(pair for c in self.for_task("translation") for pair in c.pairs))

@@ -144,8 +144,123 @@ class SentenceEncoder(Engine, Protocol):
 
 
 class Translator(Engine, Protocol):
-    """One language pair, sentence by sentence."""
+    """One language pair or many, sentence by sentence."""
 
-    def translate(self, sentences: Sequence[str], num_beams: int = 1, compute: Compute = run_here) -> list[Translated]:
-        """Translates in batches; the order is kept. `num_beams` 1 is greedy."""
+    def translate(
+        self,
+        sentences: Sequence[str],
+        num_beams: int = 1,
+        compute: Compute = run_here,
+        *,
+        pair: tuple[str, str] | None = None,
+    ) -> list[Translated]:
+        """Translates in batches; the order is kept. `num_beams` 1 is greedy.
+
+        `pair` is source and target language (ISO 639-1); a translator of one pair need not be told.
+        """
+        ...
+
+
+class Seq2SeqLM(Translator, Protocol):
+    """An encoder that reads a source text and a decoder that writes another (T5, Marian, M2M100)."""
+
+    context_window: int
+    """Tokens of the source, its end token included."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a source text as the encoder reads it, end token included."""
+        ...
+
+    def detokenize(self, ids: Sequence[int], *, special_tokens: bool = False) -> str: ...
+
+    def generate(
+        self, source: Sequence[int], sampling: Sampling, compute: Compute = run_here
+    ) -> Iterator[GeneratedToken]:
+        """Yields each new token as it is drawn; ends at the end token or at `max_new_tokens`."""
+        ...
+
+    def beam_search(
+        self, source: Sequence[int], max_new_tokens: int, num_beams: int, compute: Compute = run_here
+    ) -> list[int]:
+        """Token ids of the best output, end token excluded."""
+        ...
+
+
+class SequenceClassifier(Engine, Protocol):
+    """A text, or a pair of texts, in; one logit a label out (sentiment, entailment)."""
+
+    labels: tuple[str, ...]
+    """In the order of the logits, as the checkpoint's config names them."""
+    max_tokens: int
+    """Tokens read of one input, special tokens included; of more, the end of the first text is left out."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens left out."""
+        ...
+
+    def logits(self, inputs: Sequence[str | tuple[str, str]], compute: Compute = run_here) -> np.ndarray:
+        """float32, shape (inputs, labels)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FilledToken:
+    """A token in the place of a mask; `probability` is over the whole vocabulary."""
+
+    id: int
+    text: str
+    probability: float
+
+
+class MaskedLM(Engine, Protocol):
+    """A model that says which token stands behind a mask."""
+
+    mask_token: str
+    max_tokens: int
+    """Tokens of the text, special tokens included."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+    def fill(self, text: str, top_k: int, compute: Compute = run_here) -> list[list[FilledToken]]:
+        """For each mask of the text in order, its `top_k` likeliest tokens, likeliest first.
+
+        Raises `InvalidInput` (field `text`) for a text without a mask, or longer than `max_tokens`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSpan:
+    """A piece of the context that answers: `text == context[start:end]`. `score` is its probability, 0 to 1."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class QuestionAnswerer(Engine, Protocol):
+    """Finds the answer to a question in a text."""
+
+    max_tokens: int
+    """Tokens of question and one window of the context; longer contexts are read in overlapping windows."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+    def answer(self, question: str, context: str, top_k: int, compute: Compute = run_here) -> list[AnswerSpan]:
+        """The `top_k` likeliest answers, likeliest first, none overlapping a likelier one."""
+        ...
+
+
+class AudioClassifier(Engine, Protocol):
+    """Sound in; one logit a label out."""
+
+    labels: tuple[str, ...]
+    sampling_rate: int
+    """Hz of the samples it is given."""
+    multi_label: bool
+    """Whether its labels are independent (sigmoid) or exclude each other (softmax)."""
+
+    def logits(self, windows: Sequence[np.ndarray], compute: Compute = run_here) -> np.ndarray:
+        """float32 mono windows of equal length in [-1, 1] → float32, shape (windows, labels)."""
         ...

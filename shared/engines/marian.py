@@ -58,7 +58,14 @@ class MarianTranslator:
         self.unreadable = {vocabulary.unk_id(), vocabulary.piece_to_id(WORD_START)}
         """Tokens that say nothing of what was written."""
 
-    def translate(self, sentences: Sequence[str], num_beams: int = 1, compute: Compute = run_here) -> list[Translated]:
+    def translate(
+        self,
+        sentences: Sequence[str],
+        num_beams: int = 1,
+        compute: Compute = run_here,
+        *,
+        pair: tuple[str, str] | None = None,
+    ) -> list[Translated]:
         """Translates in batches; the order is kept. `num_beams` 1 is greedy.
 
         A sentence of more than `piece_tokens` is translated piece by piece, and the pieces joined by spaces.

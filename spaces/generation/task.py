@@ -156,7 +156,7 @@ def generate(request: Generate, context: Context) -> Iterator[Event]:
 
 def chat(request: Chat, context: Context) -> Iterator[Event]:
     """Answers a message in a conversation. The oldest turns are dropped when the context window is full."""
-    with (yield from context.borrow(request.model, "text-generation")) as lease:
+    with (yield from context.borrow(request.model, "conversational")) as lease:
         prompt, dropped = fitting_prompt(request, lease)
         shown = lease.engine.detokenize(prompt, special_tokens=True)
         yield from stream(prompt, request.sampling(), Completion([], shown, dropped_turns=dropped), lease)

@@ -78,11 +78,9 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
                 yield Partial(Translation(rebuilt(request.text[: spans[start - 1].end], aligned), aligned, warning))
             yield Running("translating", start, len(spans))
             batch = spans[start : start + SENTENCES_PER_STEP]
-            for span, found in zip(
-                batch,
-                lease.engine.translate([span.text for span in batch], request.num_beams, lease.compute),
-                strict=True,
-            ):
+            texts = [span.text for span in batch]
+            answers = lease.engine.translate(texts, request.num_beams, lease.compute, pair=pair_of(request))
+            for span, found in zip(batch, answers, strict=True):
                 aligned.append(Aligned(span, found.text, found.log_probability))
                 read, new = read + found.input_tokens, new + found.new_tokens
         result = Translation(rebuilt(request.text, aligned), aligned, warning)
@@ -103,11 +101,15 @@ def borrow(request: Translate, context: Context) -> Any:
     return context.borrow(request.model, "translation", (request.src_lang, request.tgt_lang))
 
 
+def pair_of(request: Translate) -> tuple[str, str]:
+    return request.src_lang, request.tgt_lang
+
+
 def rows(requests: Sequence[Translate], lease: Lease) -> Iterator[Translation]:
     """Many texts with the same languages; their sentences are translated together."""
     split = [sentences(request.text, request.src_lang) for request in requests]
     flat = [span.text for spans in split for span in spans]
-    found = iter(lease.engine.translate(flat, requests[0].num_beams, lease.compute))
+    found = iter(lease.engine.translate(flat, requests[0].num_beams, lease.compute, pair=pair_of(requests[0])))
     for request, spans in zip(requests, split, strict=True):
         aligned = []
         for span in spans:

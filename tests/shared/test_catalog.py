@@ -24,8 +24,8 @@ def test_an_entry_is_whole(checkpoint: Checkpoint) -> None:
     assert callable(engine.load)
     assert engine.memory_bytes(checkpoint) >= checkpoint.parameters
     assert set(checkpoint.default_for) <= set(checkpoint.tasks)
-    assert (checkpoint.pair is not None) == ("translation" in checkpoint.tasks)
-    assert set(checkpoint.pair or ()) <= set(checkpoint.languages)
+    assert bool(checkpoint.pairs or checkpoint.any_pair) == ("translation" in checkpoint.tasks)
+    assert {language for pair in checkpoint.pairs for language in pair} <= set(checkpoint.languages)
     assert all(len(code) == 2 for code in checkpoint.languages)
     assert "/" not in checkpoint.folder
     assert "=" not in checkpoint.folder
