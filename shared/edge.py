@@ -38,17 +38,26 @@ class Edge:
     traffic: Traffic
     threads: ThreadPoolExecutor
 
-    def context(self, request: gr.Request | None) -> Context:
+    def context(self, request: gr.Request | None, *, may_download: bool = False) -> Context:
         """Whose request this is. A session's name is its own choice, so the address comes first in the key."""
         client = getattr(getattr(request, "client", None), "host", "local") or "local"
         session = getattr(request, "session_hash", "") or ""
-        return Context(self.runtime, f"{client}/{session}", is_admin(self.runtime.settings, request))
+        admin = is_admin(self.runtime.settings, request)
+        return Context(self.runtime, f"{client}/{session}", admin, may_download=may_download)
 
     async def events(
-        self, endpoint: Endpoint, values: dict[str, Any], request: gr.Request | None
+        self,
+        endpoint: Endpoint,
+        values: dict[str, Any],
+        request: gr.Request | None,
+        *,
+        may_download: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """The endpoint's events, partial results skipped where newer ones are there. Ends with `Done` or an error."""
-        context = self.context(request)
+        """The endpoint's events, partial results skipped where newer ones are there. Ends with `Done` or an error.
+
+        `may_download` says that the visitor agreed to fetch a checkpoint that the request does not name.
+        """
+        context = self.context(request, may_download=may_download)
         async with aclosing(self.pump(endpoint.run(values, context, self.traffic), context)) as events:
             async for event in events:
                 yield event

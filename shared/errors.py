@@ -49,6 +49,20 @@ class WeightsCorrupt(SuiteError):
     status = 503
 
 
+class NeedsDownload(SuiteError):
+    """Only a checkpoint that must be fetched first can do this, and nobody has agreed to that yet."""
+
+    status = 409
+
+    def __init__(self, checkpoint_id: str, nbytes: int) -> None:
+        super().__init__(
+            f"this needs {checkpoint_id}, which is not on this machine yet: about {nbytes / 1e6:,.0f} MB from the Hub. "
+            "Name it as the model to have it fetched"
+        )
+        self.checkpoint_id = checkpoint_id
+        self.nbytes = nbytes
+
+
 class MemoryRefused(SuiteError):
     """The checkpoint does not fit the memory budget, so it was not read."""
 

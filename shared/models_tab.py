@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from html import escape
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import gradio as gr
+from pydantic import Field
 
 from shared import render
 from shared.admin import is_admin, require_admin
 from shared.cache import megabytes
+from shared.catalog import Checkpoint, HubSource
 from shared.context import Context, Runtime
 from shared.edge import Edge
 from shared.endpoint import Endpoint, Traffic
-from shared.errors import Cancelled, SuiteError
+from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done, Event, RunInfo
+from shared.hub_models import added
 from shared.inputs import PRIVATE
 from shared.requests import Request
 
@@ -38,13 +41,19 @@ class Report:
     def __init__(self, runtime: Runtime, traffic: Traffic) -> None:
         self.content = {
             "profile": runtime.settings.profile,
+            "hub": runtime.hub.report(),
             **runtime.cache.report(),
             "requests": runtime.admission.report(),
             "endpoints": traffic.report(),
             "catalog": [
                 {
                     "id": c.id,
+                    "origin": c.profile,
                     "revision": c.revision,
+                    "pinned": bool(c.revision),
+                    "fetched": is_fetched(c, runtime),
+                    "download_bytes": c.download_bytes,
+                    "why_not": runtime.catalog.why_not(c, True),
                     "tasks": list(c.tasks),
                     "languages": list(c.languages),
                     "licence": c.licence,
@@ -60,6 +69,13 @@ class Report:
         return (self.content,)
 
 
+def is_fetched(checkpoint: Checkpoint, runtime: Runtime) -> bool:
+    """Whether its files are on this machine."""
+    if isinstance(checkpoint.source, HubSource):
+        return runtime.files.on_disk(checkpoint)
+    return (runtime.settings.weights_dir / checkpoint.folder).is_dir()
+
+
 def models_endpoint(traffic: Traffic) -> Endpoint:
     """`/models`: the model cache's report."""
 
@@ -72,8 +88,8 @@ def models_endpoint(traffic: Traffic) -> Endpoint:
 
 
 class OneCheckpoint(Request):
-    action: str
-    checkpoint: str
+    action: Literal["load", "unload", "pin", "unpin", "add"]
+    checkpoint: Annotated[str, Field(max_length=200)]
 
 
 class Acted:
@@ -82,17 +98,23 @@ class Acted:
 
 
 def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
-    """Loads, unloads, pins or unpins a checkpoint; for the admin alone."""
+    """Adds, loads, unloads, pins or unpins a checkpoint; for the admin alone."""
     require_admin(context.admin)
     cache = context.runtime.cache
-    checkpoint = context.catalog.choose_by_id(request.checkpoint)
+    if request.action == "add":
+        problems = yield from added((request.checkpoint.strip(),), context.catalog, context.runtime.hub)
+        if problems:
+            raise InvalidInput(problems[0])
+    checkpoint = context.catalog.choose_by_id(request.checkpoint.strip())
+    if request.action in ("load", "pin"):
+        checkpoint = yield from context.on_disk(checkpoint, agreed=True)
     if request.action == "load":
         (yield from cache.borrow(checkpoint)).close()
     elif request.action == "pin":
         yield from cache.pin(checkpoint)
     elif request.action == "unpin":
         cache.unpin(checkpoint.id)
-    else:
+    elif request.action == "unload":
         cache.unload(checkpoint.id)
     yield Done(Acted(), RunInfo(checkpoint=checkpoint.id, revision=checkpoint.revision, engine=checkpoint.engine))
 
@@ -100,42 +122,72 @@ def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
 def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     """The tab's content. The buttons' events check the visitor on the server, whatever the page shows."""
     endpoint = Endpoint(act, OneCheckpoint, {})
-    ids = [c.id for c in edge.runtime.catalog]
     gr.HTML('<p class="space-summary">Which checkpoints are in memory, who uses them, and what they cost.</p>')
     report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
     said = gr.HTML("", elem_id="models-said")
     sign_in = gr.HTML(SIGN_IN, visible=False)
     with gr.Row(equal_height=False):
+        ids = known_ids(edge.runtime)
         chosen = gr.Dropdown(ids, value=ids[0], label="Checkpoint", filterable=False, min_width=260)
         with gr.Column(scale=2), gr.Row():
             buttons = {
                 name: gr.Button(name.capitalize(), size="sm", min_width=70, elem_id=f"models-{name}")
                 for name in ("load", "unload", "pin", "unpin")
             }
+            stop = gr.Button("Stop", size="sm", min_width=70, interactive=False, elem_id="models-stop")
             refresh = gr.Button("Refresh", size="sm", min_width=70, elem_id="models-refresh")
+    with gr.Row(equal_height=False):
+        wanted = gr.Textbox(
+            "",
+            label="Another model of the Hub",
+            info="Its id, such as user/name. What it can do is read from its configuration and card.",
+            max_lines=1,
+            elem_id="models-wanted",
+        )
+        add = gr.Button("Add", size="sm", min_width=70, scale=0, elem_id="models-add")
 
-    def shown(request: gr.Request) -> tuple[str, Any]:
-        return draw(edge.runtime), gr.HTML(visible=not is_admin(edge.runtime.settings, request))
+    def shown(request: gr.Request) -> tuple[str, Any, Any]:
+        edge.runtime.hub.ask()
+        signed_in = is_admin(edge.runtime.settings, request)
+        return draw(edge.runtime), gr.HTML(visible=not signed_in), gr.Dropdown(choices=known_ids(edge.runtime))
 
-    for name, button in buttons.items():
+    runs = []
+    for name, button in {**buttons, "add": add}.items():
 
         async def run(
             request: gr.Request, checkpoint: str, action: str = name
-        ) -> AsyncGenerator[tuple[str, str], None]:
+        ) -> AsyncGenerator[tuple[Any, ...], None]:
             try:
-                values = {"action": action, "checkpoint": checkpoint}
+                values = {"action": action, "checkpoint": checkpoint or ""}
                 async with aclosing(edge.events(endpoint, values, request)) as events:
                     async for event in events:
                         waiting = "" if isinstance(event, Done) else render.waiting(event)
-                        yield draw(edge.runtime), waiting
+                        yield draw(edge.runtime), waiting, gr.skip(), gr.Button(interactive=True)
+                menu = gr.skip()
+                if action == "add":
+                    menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
+                yield draw(edge.runtime), "", menu, gr.Button(interactive=False)
             except SuiteError as error:
-                yield draw(edge.runtime), render.problem(error)
+                yield draw(edge.runtime), render.problem(error), gr.skip(), gr.Button(interactive=False)
             except Cancelled:
-                yield draw(edge.runtime), ""
+                yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
 
-        button.click(run, [chosen], [report, said], **PRIVATE)
-    refresh.click(shown, None, [report, sign_in], queue=False, **PRIVATE)
-    tab.select(shown, None, [report, sign_in], queue=False, **PRIVATE)
+        source = wanted if name == "add" else chosen
+        runs.append(button.click(run, [source], [report, said, chosen, stop], **PRIVATE))
+    stop.click(
+        lambda: (draw(edge.runtime), "", gr.Button(interactive=False)),
+        None,
+        [report, said, stop],
+        cancels=runs,
+        queue=False,
+        **PRIVATE,
+    )
+    refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
+    tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
+
+
+def known_ids(runtime: Runtime) -> list[str]:
+    return [checkpoint.id for checkpoint in runtime.catalog]
 
 
 def draw(runtime: Runtime) -> str:
@@ -146,12 +198,11 @@ def draw(runtime: Runtime) -> str:
     for checkpoint in runtime.catalog:
         row = held.get(checkpoint.id)
         used = f"{row['seconds_since_use']:.0f} s ago" if row and row["seconds_since_use"] is not None else ""
-        state = "" if row is None else row["state"] + (", pinned" if row["pinned"] else "")
         rows.append(
             (
                 checkpoint.id,
-                checkpoint.revision,
-                state or "on disk",
+                (row or {}).get("revision") or checkpoint.revision or "not pinned",
+                state_of(checkpoint, row, runtime),
                 megabytes(row["bytes"]) if row else "",
                 row["engine"] if row else "",
                 row["borrows"] if row else "",
@@ -162,10 +213,23 @@ def draw(runtime: Runtime) -> str:
         )
     columns = ["checkpoint", "revision", "state", "memory", "engine", "in use by", "hits", "last used", "licence"]
     share = report["bytes_in_use"] / max(report["budget_bytes"], 1)
+    hub = runtime.hub.report()
+    why = {"answers": "the Hub answers", "asking": "the Hub has not answered yet", "off": "no network is used"}
     head = (
         f"<p><b>{megabytes(report['bytes_in_use'])}</b> of {megabytes(report['budget_bytes'])} "
         f'<span class="gauge"><i style="width:{100 * share:.1f}%"></i></span> '
         f"{report['hits']} hits, {report['misses']} misses, {report['evictions']} evictions · "
-        f"profile <b>{escape(runtime.settings.profile)}</b></p>"
+        f"profile <b>{escape(runtime.settings.profile)}</b>, {escape(why.get(hub['state'], hub['reason']))}</p>"
     )
     return head + render.table(columns, rows, ["memory", "in use by", "hits"])
+
+
+def state_of(checkpoint: Checkpoint, row: dict[str, Any] | None, runtime: Runtime) -> str:
+    """Where a checkpoint is: in memory, on this disk, or still on the Hub."""
+    if row is not None:
+        return row["state"] + (", pinned" if row["pinned"] else "")
+    if is_fetched(checkpoint, runtime):
+        return "on disk"
+    if isinstance(checkpoint.source, HubSource):
+        return f"on the Hub, {megabytes(checkpoint.download_bytes)}"
+    return "not here; make setup brings it"

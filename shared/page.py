@@ -20,7 +20,6 @@ from shared.errors import SuiteError
 from shared.guard import StrictBlocks
 from shared.inputs import PRIVATE, Inputs
 from shared.models_tab import build_models_tab, models_endpoint
-from shared.settings import Settings
 from shared.space import BrokenSpace, Space
 from shared.ui import Page
 
@@ -39,7 +38,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
     endpoints: list[Endpoint] = []
     pages: list[Page] = []
     with StrictBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
-        gr.HTML(header(runtime.settings), elem_id="suite-header", padding=False)
+        gr.HTML(header(), elem_id="suite-header", padding=False)
         with gr.Tabs(elem_id="suite-tabs") as tabs:
             for space in spaces:
                 with gr.Tab(space.title, id=space.name) as tab:
@@ -63,6 +62,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
                 traffic.examples.expect(form.endpoint.name, first)
             form.wire_stop(blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE))
         inputs = [one for page in pages for one in page.inputs]
+        refresh_pickers(blocks, pages, runtime)
         restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models"})
     return blocks
 
@@ -121,10 +121,24 @@ def inner_tabs(blocks: Any) -> list[tuple[Any, set[str]]]:
     ]
 
 
-def header(settings: Settings) -> str:
+def refresh_pickers(blocks: gr.Blocks, pages: Sequence[Page], runtime: Runtime) -> None:
+    """On opening the page: which checkpoints there are to choose from now."""
+    pickers = [picker for page in pages for picker in page.pickers]
+
+    def refreshed() -> Any:
+        runtime.hub.ask()  # in the background; who opens the page next sees what came of it
+        fresh = [picker.refreshed() for picker in pickers]
+        return fresh if len(fresh) > 1 else fresh[0]  # Gradio takes a list for one output as that output's value
+
+    if pickers:
+        blocks.load(refreshed, None, [picker.menu for picker in pickers], queue=False, **PRIVATE)
+
+
+def header() -> str:
+    """Name, profile and why, memory. The page's script fills in the last two from `/health`."""
     return (
         '<header class="suite-header"><h1>' + TITLE + "</h1>"
-        f'<span title="Which checkpoints are the defaults">profile: {escape(settings.profile)}</span>'
+        '<span class="profile" title="Which checkpoints are the defaults, and why"></span>'
         '<span class="memory" title="Weights in memory, of the budget for them"><span class="meter"><i></i></span>'
         '<span class="memory-text"></span></span><span class="spacer"></span>'
         '<a href="?view=api">API</a><button data-act="theme">Light / dark</button></header>'

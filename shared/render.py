@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from shared.errors import SuiteError
+from shared.errors import NeedsDownload, SuiteError
 from shared.events import Event, Loading, Queued, RunInfo, Running
 
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
@@ -83,6 +83,14 @@ def problem(error: SuiteError) -> str:
     field = f"<b>{escape(error.field.replace('_', ' '))}</b> " if error.field else ""
     message = error.message if field else error.message[:1].upper() + error.message[1:]
     return f'<div class="problem" role="alert">{field}{escape(message)}.</div>'.replace("..</div>", ".</div>")
+
+
+def question(needed: NeedsDownload) -> str:
+    """Stands where the result would, above the button that agrees."""
+    return (
+        f'<div class="note" role="alert">Of what there is, only <b>{escape(needed.checkpoint_id)}</b> can do this. '
+        f"It is on the Hub: about {needed.nbytes / 1e6:,.0f} MB to fetch, once.</div>"
+    )
 
 
 def waiting(event: Event) -> str:

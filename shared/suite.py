@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,6 +21,8 @@ from starlette.routing import Route
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic
 from shared.errors import Cancelled, SuiteError
+from shared.events import Event
+from shared.hub_models import added
 from shared.runtime import start
 from shared.settings import Settings
 from shared.space import BrokenSpace, Space, discover
@@ -68,6 +70,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
 
     settings = settings.with_admin_token()
     runtime = start(settings)
+    begin_asking_the_hub(runtime)
     traffic = Traffic(settings.rate_limit)
     spaces = discover(settings.spaces)
     blocks = build(spaces, runtime, traffic)
@@ -111,6 +114,30 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     return suite
 
 
+def begin_asking_the_hub(runtime: Runtime) -> None:
+    """In the background: whether a Hub answers, and what the models named in SUITE_MODELS are."""
+    asking = runtime.hub.ask()
+    wanted = runtime.settings.models
+    if not wanted:
+        return
+
+    def add() -> None:
+        if asking:
+            asking.join()
+        for problem in collect_problems(added(wanted, runtime.catalog, runtime.hub)):
+            log.warning("SUITE_MODELS: %s", problem)
+
+    threading.Thread(target=add, name="add-models", daemon=True).start()
+
+
+def collect_problems(adding: Generator[Event, None, list[str]]) -> list[str]:
+    while True:
+        try:
+            next(adding)
+        except StopIteration as ended:
+            return ended.value
+
+
 def health_route(runtime: Runtime, traffic: Traffic, begun: float) -> Route:
     """`GET /health`: 200 and a small JSON object while the suite serves."""
 
@@ -121,6 +148,7 @@ def health_route(runtime: Runtime, traffic: Traffic, begun: float) -> Route:
                 "status": "ok",
                 "version": product_version(),
                 "profile": runtime.settings.profile,
+                "hub": runtime.hub.report(),
                 "seconds_up": round(time.monotonic() - begun, 1),
                 "memory": {key: report[key] for key in ("bytes_in_use", "budget_bytes")},
                 "requests": runtime.admission.report(),

@@ -15,10 +15,11 @@ import gradio as gr
 
 from shared import render
 from shared.batch_ui import batch_panel
-from shared.catalog import Catalog, Task
+from shared.catalog import Catalog, Checkpoint, HubSource, Task
+from shared.context import Runtime
 from shared.edge import Edge
 from shared.endpoint import Endpoint
-from shared.errors import Cancelled, SuiteError
+from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial
 from shared.inputs import PRIVATE, Inputs, Values
 from shared.requests import Request, bounds, validate
@@ -49,15 +50,20 @@ class Page:
     inputs: list[Inputs] = field(default_factory=list)
     """Of the forms, and of what is not one: all that a link can restore."""
 
+    pickers: list[Picker] = field(default_factory=list)
+
     @property
     def catalog(self) -> Catalog:
         return self.edge.runtime.catalog
 
-    def models(self, task: Task, label: str = "Model") -> gr.Dropdown:
-        """The model picker: checkpoints that can do the task, the default first."""
-        able = self.catalog.for_task(task)
-        choices = [(f"{c.id} ({c.parameters / 1e6:,.0f} M)", c.id) for c in able]
-        return gr.Dropdown(choices, value=able[0].id, label=label, filterable=False)
+    def models(self, task: Task, label: str = "Model", unchosen: str = "") -> gr.Dropdown:
+        """The model picker: checkpoints that can do the task, the default first.
+
+        `unchosen` is what leaving the choice to the suite is called, where that is a choice.
+        """
+        picker = Picker(self.edge.runtime, task, label, unchosen)
+        self.pickers.append(picker)
+        return picker.menu
 
     def form(self, endpoint: str, inputs: Callable[[Values], dict[str, Any]], look: Look, **options: Any) -> Form:
         """Lays out and wires a form; see `Form` for the options."""
@@ -71,6 +77,38 @@ class Page:
         taken.wire_link()
         self.inputs.append(taken)
         return taken
+
+
+class Picker:
+    """A menu of the checkpoints for a task. Those of the Hub come and go, so it is filled whenever a page is opened."""
+
+    def __init__(self, runtime: Runtime, task: Task, label: str, unchosen: str) -> None:
+        self._runtime, self._unchosen = runtime, unchosen
+        self._task: Task = task
+        choices = self.choices()
+        self.menu = gr.Dropdown(choices, value=choices[0][1], label=label, filterable=False)
+
+    def choices(self) -> list[tuple[str, str]]:
+        """What is shown and the checkpoint's id; "" leaves the choice to the suite."""
+        found = [(self._named(c), c.id) for c in self._runtime.catalog.for_task(self._task)]
+        if self._unchosen or not found:
+            found.insert(0, (self._unchosen or "none on this machine", ""))
+        return found
+
+    def _named(self, checkpoint: Checkpoint) -> str:
+        fetched = not isinstance(checkpoint.source, HubSource) or self._runtime.files.on_disk(checkpoint)
+        size = f"{checkpoint.parameters / 1e6:,.0f} M"
+        return (
+            f"{checkpoint.id} ({size})"
+            if fetched
+            else (f"{checkpoint.id} ({size}, {checkpoint.download_bytes / 1e6:,.0f} MB to fetch)")
+        )
+
+    def refreshed(self) -> Any:
+        choices = self.choices()
+        if self.menu.value or self._unchosen:
+            return gr.Dropdown(choices=choices)
+        return gr.Dropdown(choices=choices, value=choices[0][1])
 
 
 def slider(model: type[Request], name: str, label: str, **changes: Any) -> gr.Slider:
@@ -114,6 +152,7 @@ class Form:
                 if settings:
                     with gr.Accordion("Settings", open=False):
                         components |= settings(start)
+                self.consent = gr.Button("", variant="primary", visible=False, elem_id=f"{endpoint.name}-consent")
                 with gr.Row():
                     self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
                     self.stop_button = gr.Button("Stop", interactive=False, scale=1, elem_id=f"{endpoint.name}-stop")
@@ -130,7 +169,14 @@ class Form:
                 with gr.Accordion("Call it from a program", open=False) as call_it:
                     self.snippets = gr.HTML()
         self.inputs = page.take_inputs(endpoint, components, extras)
-        self.outputs = [self.result, self.account, self.explanation, self.run_button, self.stop_button]
+        self.outputs = [
+            self.result,
+            self.account,
+            self.explanation,
+            self.run_button,
+            self.stop_button,
+            self.consent,
+        ]
         self.runs: list[Any] = []
         self._wire(buttons, live)
         call_it.expand(self.inputs.snippets, self.inputs.fields, self.snippets, **PRIVATE)
@@ -140,6 +186,7 @@ class Form:
     def _wire(self, example_buttons: Sequence[gr.Button], live: bool) -> None:
         fields, runs = self.inputs.fields, self.runs
         runs.append(self.run_button.click(self.run, fields, self.outputs, **PRIVATE))
+        runs.append(self.consent.click(self.run_agreed, fields, self.outputs, **PRIVATE))
         self.run_button.click(self.inputs.snippets, fields, self.snippets, **PRIVATE)
         for button, example in zip(example_buttons, self.examples, strict=True):
             fill = button.click(lambda e=example: self.inputs.filled(e["inputs"]), None, fields, queue=False, **PRIVATE)
@@ -166,18 +213,34 @@ class Form:
 
     async def run(self, request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
         """Runs the endpoint, or its variants side by side, and yields what the page shows."""
+        async with aclosing(self._run(request, raw, may_download=False)) as shown:
+            async for outputs in shown:
+                yield outputs
+
+    async def run_agreed(self, request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        """The same, after the visitor agreed to fetch what it needs."""
+        async with aclosing(self._run(request, raw, may_download=True)) as shown:
+            async for outputs in shown:
+                yield outputs
+
+    async def _run(
+        self, request: gr.Request, raw: Sequence[Any], *, may_download: bool
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
         values = self.inputs.values(raw)
+        no_question = gr.Button(visible=False)
         results: list[tuple[str, Any]] = []
         # What has not changed is not sent again: it would overwrite what Stop says if it came late.
         shown, account, what = gr.skip(), gr.skip(), gr.skip()
         try:
-            yield render.shown(render.waiting(Partial(None))), render.run_line(None), what, *busy_buttons()
+            first = render.shown(render.waiting(Partial(None)))
+            yield first, render.run_line(None), what, *busy_buttons(), no_question
             for title, call in self.calls(values):
-                async with aclosing(self.page.edge.events(self.endpoint, call, request)) as events:
+                asked = self.page.edge.events(self.endpoint, call, request, may_download=may_download)
+                async with aclosing(asked) as events:
                     async for event in events:
                         if not isinstance(event, (Partial, Done)):
                             if not results:
-                                yield render.shown(render.waiting(event)), account, what, *same_buttons()
+                                yield render.shown(render.waiting(event)), account, what, *same_buttons(), gr.skip()
                             continue
                         current = [*results, (title, event.result)]
                         shown = self._together(current, values, self.look.result)
@@ -187,12 +250,16 @@ class Form:
                             results = current
                             account = render.run_line(event.run)
                             what = self._together(results, values, self.look.explain)
-                        yield shown, account, what, *same_buttons()
-            yield shown, account, what, *idle_buttons()
+                        yield shown, account, what, *same_buttons(), gr.skip()
+            yield shown, account, what, *idle_buttons(), no_question
+        except NeedsDownload as question:
+            offer = f"Fetch {question.checkpoint_id} ({question.nbytes / 1e6:,.0f} MB) and go on"
+            asking = gr.Button(offer, visible=True)
+            yield render.shown(render.question(question)), render.run_line(None), "", *idle_buttons(), asking
         except SuiteError as error:
-            yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons()
+            yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons(), no_question
         except Cancelled:
-            yield gr.skip(), gr.skip(), gr.skip(), *idle_buttons()
+            yield gr.skip(), gr.skip(), gr.skip(), *idle_buttons(), no_question
 
     def calls(self, values: Values) -> list[tuple[str, Values]]:
         """The endpoint's inputs, once or in variants with a title each."""
@@ -214,7 +281,7 @@ class Form:
         """On opening the page: the first example's answer, unless a link brought other inputs."""
         linked = isinstance(address, dict) and address.get("form") == self.endpoint.name
         if linked or not self.examples:
-            yield render.shown('<p class="empty">Press the button, or choose an example.</p>'), *[gr.skip()] * 4
+            yield render.shown('<p class="empty">Press the button, or choose an example.</p>'), *[gr.skip()] * 5
             return
         async with aclosing(self.run(request, *self.inputs.filled(self.examples[0]["inputs"]))) as shown:
             async for outputs in shown:

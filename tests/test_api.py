@@ -266,7 +266,8 @@ def test_health(suite: Suite) -> None:
     assert response.status_code == 200
     body = response.json()
     assert body["status"] == "ok"
-    assert body["profile"] == "embedded"
+    assert body["profile"] == "auto"
+    assert body["hub"] == {"state": "offline", "reason": "HF_HUB_OFFLINE is set"}  # tests/conftest.py sets it
     assert 0 <= body["memory"]["bytes_in_use"] <= body["memory"]["budget_bytes"]
     assert set(body["requests"]) == {"running", "queued"}
     assert httpx.post(f"{suite.url}health").status_code == 405

@@ -35,7 +35,7 @@ from shared.settings import Settings
 from shared.suite import serve
 interfaces = [name for _, name in socket.if_nameindex()]
 assert interfaces == ["lo"], interfaces
-suite = serve(Settings(port=0, warm_examples=False), block=False)
+suite = serve(Settings(port=0, warm_examples=False, profile="embedded"), block=False)
 from gradio_client import Client
 client = Client(suite.url, verbose=False)
 for name, values, expected in {REQUESTS!r}:
@@ -108,7 +108,7 @@ def test_the_suite_calls_nobody(attempts: list[str]) -> None:
     with pytest.raises(OSError, match="no network"):
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     attempts.clear()
-    suite = serve(Settings(port=0, warm_examples=False), block=False)
+    suite = serve(Settings(port=0, warm_examples=False, profile="embedded"), block=False)
     try:
         client = Client(suite.url, verbose=False)
         for name, values, expected in REQUESTS:

@@ -46,6 +46,9 @@
         const megabytes = (n) => (n / 1e6).toLocaleString("en", { maximumFractionDigits: 0 });
         document.querySelector(".suite-header .memory-text").textContent =
           `${megabytes(health.memory.bytes_in_use)} of ${megabytes(health.memory.budget_bytes)} MB`;
+        const why = { answers: "the Hub answers", asking: "asking the Hub", off: "no network is used" };
+        document.querySelector(".suite-header .profile").textContent =
+          `profile: ${health.profile} (${why[health.hub.state] || health.hub.reason})`;
       } catch { /* the server is restarting; the next look will tell */ }
     },
 

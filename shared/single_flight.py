@@ -1,0 +1,79 @@
+"""One piece of work however many ask for it, with its progress to all who wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from shared.errors import Cancelled
+from shared.events import Progress
+
+T = TypeVar("T")
+
+HEARTBEAT = 0.2
+"""Seconds between two looks of a waiter at the progress."""
+
+
+@dataclass(eq=False)
+class Flight(Generic[T]):
+    """Work under way in a thread of its own."""
+
+    waiting: int = 0
+    progress: tuple[str, int, int] = ("starting", 0, 0)
+    over: threading.Event = field(default_factory=threading.Event)
+    result: T | None = None
+    error: BaseException | None = None
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """The `Progress` that the work is given; ends it when nobody waits any more."""
+        if not self.waiting:
+            raise Cancelled
+        self.progress = what, done, total
+
+
+class SingleFlight(Generic[T]):
+    """Runs `work(progress)` once for all who ask under one key at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[str, Flight[T]] = {}
+
+    def run(self, key: str, work: Callable[[Progress], T]) -> Generator[tuple[str, int, int], None, T]:
+        """Yields what is being done, bytes done and in all, until there is a result; then returns it.
+
+        Closing the generator leaves the others waiting; when the last one leaves, the work is told to end by a
+        `Cancelled` out of its next progress report. Raises what the work raised.
+        """
+        flight = self._join(key, work)
+        try:
+            while not flight.over.wait(HEARTBEAT):
+                yield flight.progress
+        finally:
+            with self._lock:
+                flight.waiting -= 1
+        if flight.error is not None:
+            raise flight.error.with_traceback(None)
+        return flight.result  # pyright: ignore[reportReturnType] - there is one, since there is no error
+
+    def _join(self, key: str, work: Callable[[Progress], T]) -> Flight[T]:
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is None or (not flight.waiting and not flight.over.is_set()):
+                # One that everybody left is about to end; its successor waits for the same lock on disk.
+                flight = self._flights[key] = Flight()
+                threading.Thread(target=self._fly, args=(key, flight, work), name=f"fetch-{key}", daemon=True).start()
+            flight.waiting += 1
+            return flight
+
+    def _fly(self, key: str, flight: Flight[T], work: Callable[[Progress], T]) -> None:
+        try:
+            flight.result = work(flight.report)
+        except BaseException as error:
+            flight.error = error
+        finally:
+            with self._lock:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+            flight.over.set()
