@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -172,12 +173,16 @@ class Catalog:
         for checkpoint in self.checkpoints:
             if checkpoint.id == checkpoint_id:
                 return checkpoint
-        ids = [checkpoint.id for checkpoint in self.checkpoints]
-        close = difflib.get_close_matches(checkpoint_id, ids, n=1, cutoff=0.7)
-        meant = f"did you mean {close[0]}? " if close else ""
-        raise UnknownCheckpoint(
-            f"no checkpoint of this name; {meant}The catalog has {', '.join(ids)}", field="checkpoint"
-        )
+        meant = f" Did you mean {close}?" if (close := self._close_to(checkpoint_id)) else ""
+        ids = ", ".join(checkpoint.id for checkpoint in self.checkpoints)
+        raise UnknownCheckpoint(f"no checkpoint of this name; there are {ids}.{meant}", field="checkpoint")
+
+    def _close_to(self, name: str) -> str:
+        """The id that was probably meant, "" if none is near. `gpt2` is near `openai-community/gpt2`."""
+        by_spelling = {c.id.lower(): c.id for c in self.checkpoints}
+        by_spelling |= {c.id.lower().rpartition("/")[2]: c.id for c in reversed(self.checkpoints)}
+        close = difflib.get_close_matches(name.lower(), list(by_spelling), n=1, cutoff=0.75)
+        return by_spelling[close[0]] if close else ""
 
     def able(self, task: Task, pair: Pair | None = None) -> list[Checkpoint]:
         """Every checkpoint that can do the task, the default first, whether or not it can be used now."""
@@ -205,8 +210,7 @@ class Catalog:
         offered = ", ".join(c.id for c in self.for_task(task, pair)) or "none"
         checkpoint = next((c for c in self.checkpoints if c.id == name), None)
         if checkpoint is None:
-            close = difflib.get_close_matches(name, [c.id for c in self.able(task, pair)], n=1, cutoff=0.7)
-            meant = f" Did you mean {close[0]}?" if close else ""
+            meant = f" Did you mean {close}?" if (close := self._close_to(name)) else ""
             raise UnknownCheckpoint(
                 f"no checkpoint of this name; those that do {task}: {offered}.{meant}", field="model"
             )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from shared.cache import HEARTBEAT, Borrowed, ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource, Task
-from shared.errors import Cancelled, NeedsDownload
+from shared.errors import Cancelled, Forbidden, NeedsDownload
 from shared.events import Loading, Queued, RunInfo
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
@@ -95,8 +95,14 @@ class Context:
         """
         if not isinstance(checkpoint.source, HubSource):
             return checkpoint
-        if not agreed and not self.runtime.files.on_disk(checkpoint):
-            raise NeedsDownload(checkpoint.id, checkpoint.download_bytes)
+        if not self.runtime.files.on_disk(checkpoint):
+            if not agreed:
+                raise NeedsDownload(checkpoint.id, checkpoint.download_bytes)
+            if checkpoint not in self.catalog and not self.admin:
+                raise Forbidden(
+                    f"only the admin may have another revision of {checkpoint.id} fetched than the catalog's; leave out "
+                    "what follows @"
+                )
         fetching = self.runtime.files.ensure(checkpoint)
         try:
             while True:

