@@ -215,10 +215,11 @@ class Catalog:
                 f"no checkpoint of this name; those that do {task}: {offered}.{meant}", field="model"
             )
         if revision and revision != checkpoint.revision:
-            pinned = (
-                f"is pinned at {checkpoint.revision}" if checkpoint.revision else "is not pinned to a revision here"
-            )
-            raise UnknownCheckpoint(f"{name} {pinned}, not the revision asked for", field="model")
+            if not isinstance(checkpoint.source, HubSource) or not re.fullmatch("[0-9a-f]{40}", revision):
+                way_out = "; of a repository, name a commit of 40 digits" if checkpoint.profile == "hub" else ""
+                pinned = f"is pinned at {checkpoint.revision}" if checkpoint.revision else "is not pinned"
+                raise UnknownCheckpoint(f"{name} {pinned}, not at the revision asked for{way_out}", field="model")
+            checkpoint = checkpoint.model_copy(update={"revision": revision})
         if task not in checkpoint.tasks or (pair and not checkpoint.translates(pair)):
             raise UnknownCheckpoint(f"{name} does not do {what}; those that do: {offered}", field="model")
         if reason := self.why_not(checkpoint, True):

@@ -100,8 +100,8 @@ class Context:
                 raise NeedsDownload(checkpoint.id, checkpoint.download_bytes)
             if checkpoint not in self.catalog and not self.admin:
                 raise Forbidden(
-                    f"only the admin may have another revision of {checkpoint.id} fetched than the catalog's; leave out "
-                    "what follows @"
+                    f"only the admin may have another revision of {checkpoint.id} fetched than the catalog's; leave "
+                    "out what follows @"
                 )
         fetching = self.runtime.files.ensure(checkpoint)
         try:
