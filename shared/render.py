@@ -132,7 +132,7 @@ def run_line(run: RunInfo | None) -> str:
         parts.append(f"{run.new_tokens:,} new")
     if run.tokens_per_second:
         parts.append(f"{run.tokens_per_second:.0f} tokens/s")
-    return f'<div class="run-line">{" · ".join(parts)}<br>{escape(run.limits)}</div>'
+    return f'{note(run.warning)}<div class="run-line">{" · ".join(parts)}<br>{escape(run.limits)}</div>'
 
 
 def shown(inside: str) -> str:

@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le, MultipleOf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from shared.errors import InvalidInput
 from shared.settings import Settings
@@ -86,6 +86,20 @@ Model = Annotated[
     Field(max_length=300, description="Checkpoint id, perhaps with @revision; empty takes the default."),
     AfterValidator(readable),
 ]
+
+
+def row_of(*names: str) -> BeforeValidator:
+    """Accepts a row of values, `["a text", "its label"]`, as well as an object with these names."""
+
+    def as_object(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            if len(value) != len(names):
+                raise ValueError(f"each row is one of {len(names)}: {' and '.join(names)}")
+            return dict(zip(names, value, strict=True))
+        return value
+
+    return BeforeValidator(as_object)
+
 
 M = TypeVar("M", bound=Request)
 

@@ -43,8 +43,6 @@ KNOWN_LANGUAGES = [
 ]
 """Widely written languages. With all 140 of the detector, short Portuguese is often taken for Galician."""
 
-LANGUAGE_NAMES = {"en": "English", "pt": "Portuguese", "es": "Spanish", "fr": "French", "de": "German"}
-
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -92,11 +90,6 @@ class Detected:
 
     language: str
     probability: float
-
-
-def language_name(code: str) -> str:
-    """`Portuguese (pt)` for `pt`; the code itself where we have no name for it."""
-    return f"{LANGUAGE_NAMES[code]} ({code})" if code in LANGUAGE_NAMES else code
 
 
 def detect_language(text: str) -> Detected:

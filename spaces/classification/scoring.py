@@ -1,6 +1,7 @@
 """From a text and labels to one number per label, by whatever the checkpoint can do.
 
-A sentence encoder compares meanings, a causal LM says how likely each label is as the next words.
+A sentence encoder compares meanings, a causal LM says how likely each label is as the next words, and an NLI model
+whether the text entails a sentence about the label.
 """
 
 from __future__ import annotations
@@ -61,6 +62,40 @@ def by_similarity(
     else:
         rows = softmax(SIMILARITY_SCALE * similarities)
     return [Score(row, row, "sentence similarity", count) for row, count in zip(rows, tokens, strict=True)]
+
+
+def by_entailment(
+    texts: Sequence[str], hypotheses: Sequence[str], lease: Lease, *, multi_label: bool = False
+) -> list[Score]:
+    """Whether each text entails each hypothesis (Yin et al. 2019, as transformers' zero-shot pipeline computes it).
+
+    One label: a softmax of the entailment logits over the labels. `multi_label`: of each label's entailment against
+    its contradiction. Which logit is which, the checkpoint's config says.
+    """
+    names = [label.lower() for label in lease.engine.labels]
+    entailment = next((i for i, name in enumerate(names) if name.startswith("entail")), None)
+    contradiction = next((i for i, name in enumerate(names) if name.startswith("contra")), None)
+    if entailment is None or (multi_label and contradiction is None):
+        raise InvalidInput(
+            f"{lease.checkpoint.id} has the labels {', '.join(lease.engine.labels)}, so it cannot judge entailment; "
+            "choose an NLI model",
+            field="model",
+        )
+    pairs = [(text, hypothesis) for text in texts for hypothesis in hypotheses]
+    logits = lease.engine.logits(pairs, lease.compute).reshape(len(texts), len(hypotheses), len(names))
+    if multi_label:
+        rows = softmax(logits[:, :, [contradiction, entailment]])[:, :, 1]
+    else:
+        rows = softmax(logits[:, :, entailment])
+    tokens = lease.engine.count_tokens(texts)
+    return [Score(row, row, "entailment", count) for row, count in zip(rows, tokens, strict=True)]
+
+
+def by_head(texts: Sequence[str], lease: Lease) -> list[Score]:
+    """The checkpoint's own labels: a softmax of its logits."""
+    rows = softmax(lease.engine.logits(texts, lease.compute))
+    tokens = lease.engine.count_tokens(texts)
+    return [Score(row, row, "classification head", count) for row, count in zip(rows, tokens, strict=True)]
 
 
 def by_likelihood(

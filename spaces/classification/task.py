@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from classification.scoring import CONTENT_FREE, Score, by_likelihood, by_similarity
+from classification.scoring import CONTENT_FREE, Score, by_entailment, by_head, by_likelihood, by_similarity
 from shared.context import Context, Lease
 from shared.errors import InvalidInput
 from shared.events import Done, Event
-from shared.requests import AnyText, CandidateLabels, Model, Request, Text, labels
+from shared.requests import AnyText, CandidateLabels, Model, Request, Text, labels, row_of
 
 SENTIMENTS = ("positive", "negative")
 DESCRIPTION = "This text is about {}."
+
+SPECIAL_TOKENS = 4
+"""Markers of beginning, end and separation around a text and its hypothesis, at most."""
 
 MOST_EXAMPLE_TEXT = 120_000
 """Characters of all examples together; no context window here holds half as many."""
@@ -47,19 +50,10 @@ class Example(BaseModel):
     label: Text
 
 
-def example_row(value: Any) -> Any:
-    """Accepts a `[text, label]` row as well as an object."""
-    if isinstance(value, (list, tuple)):
-        if len(value) != 2:
-            raise ValueError("each example is a row of two: text and label")
-        return {"text": value[0], "label": value[1]}
-    return value
-
-
 class FewShot(Request):
     text: Text
     candidate_labels: CandidateLabels = "positive, negative"
-    examples: tuple[Annotated[Example, BeforeValidator(example_row)], ...] = Field(
+    examples: tuple[Annotated[Example, row_of("text", "label")], ...] = Field(
         (), max_length=64, description="Rows of text and label. None is zero-shot, one is one-shot."
     )
     instruction: AnyText = Field("Classify this text:", max_length=1000, description="First line of every block.")
@@ -129,7 +123,8 @@ def zero_shot(request: ZeroShot, context: Context) -> Iterator[Event]:
     """Sorts a text into labels of your own, without any example."""
     with (yield from context.borrow(request.model, "zero-shot-classification")) as lease:
         (result,) = zero_shot_rows([request], lease)
-        yield Done(result, lease.run_info(input_tokens=tokens_of([request.text], lease)))
+        warning = cut_short(request.text, request.hypothesis_template, lease)
+        yield Done(result, lease.run_info(input_tokens=tokens_of([request.text], lease), warning=warning))
 
 
 def few_shot(request: FewShot, context: Context) -> Iterator[Event]:
@@ -143,7 +138,9 @@ def sentiment(request: Sentiment, context: Context) -> Iterator[Event]:
     """Says whether a text is positive or negative."""
     with (yield from context.borrow(request.model, "text-classification")) as lease:
         (result,) = sentiment_rows([request], lease)
-        yield Done(result, lease.run_info(input_tokens=tokens_of([result.prompt or request.text], lease)))
+        warning = cut_short(request.text, "", lease)
+        tokens = tokens_of([result.prompt or request.text], lease)
+        yield Done(result, lease.run_info(input_tokens=tokens, warning=warning))
 
 
 # -- many texts with the same settings, in as few forward passes as possible -------------------------
@@ -154,6 +151,10 @@ def zero_shot_rows(requests: Sequence[ZeroShot], lease: Lease) -> list[Classific
     names = labels(first.candidate_labels)
     texts = [request.text for request in requests]
     before, after = first.hypothesis_template.split("{}")
+    if lease.checkpoint.kind == "sequence-classifier":
+        hypotheses = [f"{before}{name}{after}" for name in names]
+        found = by_entailment(texts, hypotheses, lease, multi_label=first.multi_label)
+        return [Classification(names, score) for score in found]
     if lease.checkpoint.kind == "sentence-encoder":
         described = [[f"{before}{name}{after}"] for name in names]
         scores = by_similarity(texts, described, lease, multi_label=first.multi_label)
@@ -199,6 +200,10 @@ def few_shot_rows(requests: Sequence[FewShot], lease: Lease) -> list[PromptedCla
 
 def sentiment_rows(requests: Sequence[Sentiment], lease: Lease) -> list[Classification]:
     texts = [request.text for request in requests]
+    if lease.checkpoint.kind == "sequence-classifier":
+        # The checkpoint's own labels; SST-2's are POSITIVE and NEGATIVE.
+        names = [label.lower() for label in lease.engine.labels]
+        return [Classification(names, score) for score in by_head(texts, lease)]
     if lease.checkpoint.kind == "sentence-encoder":
         described = [[f"This review is {name}."] for name in SENTIMENTS]
         return [Classification(SENTIMENTS, score) for score in by_similarity(texts, described, lease)]
@@ -220,7 +225,16 @@ def spaced(name: str, before: str) -> str:
     return f" {name}" if not before or before != before.rstrip() else name
 
 
+def cut_short(text: str, beside: str, lease: Lease) -> str:
+    """A warning where a classifier with a fixed window reads only the beginning of the text."""
+    if lease.checkpoint.kind != "sequence-classifier":
+        return ""
+    tokens, others = lease.engine.count_tokens([text, beside])
+    room = lease.engine.max_tokens - others - SPECIAL_TOKENS
+    return f"Only about the first {room:,} of the text's {tokens:,} tokens were read." if tokens > room else ""
+
+
 def tokens_of(texts: Sequence[str], lease: Lease) -> int:
-    if lease.checkpoint.kind == "sentence-encoder":
+    if lease.checkpoint.kind in ("sentence-encoder", "sequence-classifier"):
         return sum(lease.engine.count_tokens(texts))
     return sum(len(lease.engine.tokenize(text)) for text in texts)

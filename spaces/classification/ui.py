@@ -137,9 +137,13 @@ def explain(result: Classification, values: Values) -> str:
         share = f" ({render.percent(result.window_share)} of the context window)" if result.window_share else ""
         parts.append(f"<h4>The exact prompt{share}</h4><pre>{escape(result.prompt)}</pre>")
     elif values.get("hypothesis_template"):
+        how = (
+            "the model says how surely the text entails it"
+            if result.method == "entailment"
+            else "by cosine similarity; a softmax makes probabilities of it"
+        )
         parts.append(
             "<h4>Compared with the text</h4>each label in the template "
-            f"<code>{escape(values['hypothesis_template'])}</code>, by cosine similarity; "
-            "a softmax makes probabilities of it."
+            f"<code>{escape(values['hypothesis_template'])}</code>: {how}."
         )
     return "".join(parts)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from shared.context import Lease
 from shared.engines import Sampling
+from shared.errors import InvalidInput
 from shared.text import lines, sentences
 
 PART_TOKENS = 1500
 """Longest part given to the model at once, even where its window is larger: a small model summarises the first
 and last lines of a longer prompt and loses the middle, and reading 1,500 tokens takes a CPU two seconds."""
 
-PROMPT_TOKENS = 160
-"""Room for the instruction and the chat template."""
+MARGIN = 8
+"""Tokens by which a prompt may be longer than its parts: they join differently than they split."""
+
+SMALLEST_PART = 64
+"""Tokens of text that must fit beside everything else, or a summary says nothing."""
 
 INSTRUCTION = (
     "Provide a concise, objective summary of the input text in up to three sentences, focusing on key actions and "
@@ -23,32 +28,91 @@ INSTRUCTION = (
 """The system prompt SmolLM2-Instruct was trained with for summaries (model card)."""
 
 
-def part_prompt(text: str, style: str, lease: Lease) -> list[int]:
-    """Token ids of the prompt that asks for a summary of one part."""
-    asked = f"{INSTRUCTION} The text is a conversation." if style == "dialogue" else INSTRUCTION
-    return lease.engine.chat_prompt([{"role": "system", "content": asked}, {"role": "user", "content": text.strip()}])
+class Shot(Protocol):
+    """An example of the task."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
 
 
-def merge_prompt(drafts: Sequence[str], style: str, max_new_tokens: int, lease: Lease) -> list[int]:
-    """Token ids of the prompt that joins the parts' summaries; the longest drafts give way until they fit."""
-    room = part_room(max_new_tokens, lease)
+@dataclass(frozen=True)
+class Asking:
+    """How a checkpoint is asked for a summary: in the way it was trained to be asked."""
+
+    lease: Lease
+    style: str
+    examples: Sequence[Shot] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidInput` for examples that the checkpoint cannot make use of."""
+        if self.examples and self.prefix is not None:
+            raise InvalidInput(
+                f"{self.lease.checkpoint.id} was trained on one prefix ({self.prefix.strip()!r}) and learns from no "
+                "examples in the prompt; leave them out or choose a model that follows instructions",
+                field="examples",
+            )
+
+    @property
+    def prefix(self) -> str | None:
+        return self.lease.checkpoint.prefixes.get("summarization")
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of the prompt that asks for a summary of the text."""
+        engine = self.lease.engine
+        if self.prefix is not None:
+            return engine.tokenize(f"{self.prefix}{text.strip()}")
+        if self.lease.checkpoint.kind == "seq2seq":
+            return engine.tokenize(blocks(text, self.style, self.examples))
+        asked = f"{INSTRUCTION} The text is a conversation." if self.style == "dialogue" else INSTRUCTION
+        messages = [{"role": "system", "content": asked}]
+        for example in self.examples:
+            messages.append({"role": "user", "content": example.text.strip()})
+            messages.append({"role": "assistant", "content": example.summary.strip()})
+        return engine.chat_prompt([*messages, {"role": "user", "content": text.strip()}])
+
+    def room(self, max_new_tokens: int) -> int:
+        """Tokens of text that fit the context window beside instruction, examples and, in a causal LM, the summary.
+
+        Raises `InvalidInput` where the examples leave none.
+        """
+        window = self.lease.engine.context_window
+        summary = 0 if self.lease.checkpoint.kind == "seq2seq" else max_new_tokens
+        room = window - len(self.prompt("")) - summary - MARGIN
+        if room < SMALLEST_PART:
+            raise InvalidInput(
+                f"leave no room for the text in the context window of {self.lease.checkpoint.id} ({window:,} tokens); "
+                "use fewer or shorter ones",
+                field="examples" if self.examples else "max_new_tokens",
+            )
+        return min(PART_TOKENS, room)
+
+
+def blocks(text: str, style: str, examples: Sequence[Shot]) -> str:
+    """The prompt the course teaches: instruction, text, answer; a blank line between; the last answer left open."""
+    instruction, cue = f"Summarize this {style}:", "Summary:"
+    shown = [f"{instruction}\n{e.text.strip()}\n{cue} {e.summary.strip()}" for e in examples]
+    return "\n\n".join([*shown, f"{instruction}\n{text.strip()}\n{cue}"])
+
+
+def shortened_to_fit(drafts: Sequence[str], max_new_tokens: int, asking: Asking) -> str:
+    """The parts' summaries as one text; the longest give way until they fit."""
+    room = asking.room(max_new_tokens)
     shortened = list(drafts)
-    while len(lease.engine.tokenize("\n".join(shortened))) > room:
+    while len(asking.lease.engine.tokenize("\n".join(shortened))) > room:
         longest = max(range(len(shortened)), key=lambda i: len(shortened[i]))
         shortened[longest] = shortened[longest][: len(shortened[longest]) * 3 // 4]
-    return part_prompt("\n".join(shortened), style, lease)
+    return "\n".join(shortened)
 
 
-def part_room(max_new_tokens: int, lease: Lease) -> int:
-    return min(PART_TOKENS, lease.engine.context_window - max_new_tokens - PROMPT_TOKENS)
-
-
-def parts(text: str, style: str, max_new_tokens: int, lease: Lease) -> list[str]:
+def parts(text: str, max_new_tokens: int, asking: Asking) -> list[str]:
     """The text in parts that the model can read, broken between sentences or turns; one part if it fits."""
-    room = part_room(max_new_tokens, lease)
+    room, lease = asking.room(max_new_tokens), asking.lease
+    dialogue = asking.style == "dialogue"
     if len(lease.engine.tokenize(text)) <= room:
         return [text]
-    pieces = lines(text) if style == "dialogue" else sentences(text)
+    pieces = lines(text) if dialogue else sentences(text)
     found: list[list[str]] = [[]]
     used = 0
     for piece in (short for long in pieces for short in _broken(long.text, room, lease)):
@@ -58,7 +122,7 @@ def parts(text: str, style: str, max_new_tokens: int, lease: Lease) -> list[str]
             used = 0
         found[-1].append(piece)
         used += tokens
-    return ["\n".join(part) if style == "dialogue" else " ".join(part) for part in found]
+    return ["\n".join(part) if dialogue else " ".join(part) for part in found]
 
 
 def _broken(piece: str, room: int, lease: Lease) -> list[str]:

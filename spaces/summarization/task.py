@@ -4,26 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.context import Context, Lease
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial, Running
-from shared.requests import Model, Request, Text
+from shared.requests import Model, Request, Text, row_of
 from shared.text import Span, lines
 from shared.text import sentences as split_sentences
-from summarization.abstractive import Draft, merge_prompt, part_prompt, parts, written
+from summarization.abstractive import Asking, Draft, parts, shortened_to_fit, written
 from summarization.extractive import choose
+
+
+class Example(BaseModel):
+    """A text with the summary it should get."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Text
+    summary: Text
 
 
 class Summarize(Request):
     text: Text
     style: Literal["article", "dialogue"] = Field("article", description="A dialogue is read turn by turn.")
     max_new_tokens: int = Field(96, ge=8, le=512, description="Length of the summary at most, in tokens.")
-    num_beams: int = Field(1, ge=1, le=8, description="1 writes greedily; more search for a likelier text, slower.")
+    num_beams: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="1 writes greedily; more search for a likelier text, slower. 0: as the model prefers.",
+    )
     model: Model = ""
+    examples: tuple[Annotated[Example, row_of("text", "summary")], ...] = Field(
+        (), max_length=16, description="Rows of a text and its summary, shown to the model first. None is zero-shot."
+    )
 
 
 EXTRACTIVE = "extractive: the sentences closest to the meaning of the whole, without repeating each other"
@@ -57,7 +74,7 @@ class Summary:
 
 
 def summarize(request: Summarize, context: Context) -> Iterator[Event]:
-    """Shortens an article or a dialogue. A sentence encoder picks sentences, a causal LM writes new ones."""
+    """Shortens an article or a dialogue. A sentence encoder picks sentences, a language model writes new ones."""
     with (yield from context.borrow(request.model, "summarization")) as lease:
         if lease.checkpoint.kind == "sentence-encoder":
             result = extract(request, lease)
@@ -80,10 +97,16 @@ def rows(requests: Sequence[Summarize], lease: Lease) -> Iterator[Summary]:
 
 def extract(request: Summarize, lease: Lease) -> Summary:
     """The most central sentences (or turns), as many as fit `max_new_tokens`, in their order."""
-    if request.num_beams != 1:
+    if request.num_beams > 1:
         raise InvalidInput(
             f"{lease.checkpoint.id} picks sentences and has no beams; leave this at 1 or choose a language model",
             field="num_beams",
+        )
+    if request.examples:
+        raise InvalidInput(
+            f"{lease.checkpoint.id} picks sentences and learns from no examples; leave them out or choose a language "
+            "model",
+            field="examples",
         )
     pieces = lines(request.text) if request.style == "dialogue" else split_sentences(request.text)
     chosen, scores = choose(pieces, request.max_new_tokens, lease)
@@ -99,26 +122,28 @@ def extract(request: Summarize, lease: Lease) -> Summary:
 
 def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
     """Written by the LM; a long text part by part, and then the parts' summaries together."""
-    pieces = parts(request.text, request.style, request.max_new_tokens, lease)
+    asking = Asking(lease, request.style, request.examples)
+    beams = request.num_beams or lease.checkpoint.num_beams
+    pieces = parts(request.text, request.max_new_tokens, asking)
     result = Summary("", ABSTRACTIVE, request.text, parts=len(pieces))
     read = new = 0
     drafts: list[str] = []
     if len(pieces) > 1:
         for number, piece in enumerate(pieces, 1):
             yield Running(f"reading part {number} of {len(pieces)}", number - 1, len(pieces))
-            prompt = part_prompt(piece, request.style, lease)
+            prompt = asking.prompt(piece)
             draft = Draft()
-            for draft in written(prompt, request.max_new_tokens, request.num_beams, lease):
+            for draft in written(prompt, request.max_new_tokens, beams, lease):
                 yield Partial(replace(result, text="\n".join([*drafts, draft.text])))
             drafts.append(draft.text)
             read, new = read + len(prompt), new + draft.tokens
         yield Running(f"joining {len(pieces)} parts", len(pieces), len(pieces))
-        prompt = merge_prompt(drafts, request.style, request.max_new_tokens, lease)
+        prompt = asking.prompt(shortened_to_fit(drafts, request.max_new_tokens, asking))
     else:
-        prompt = part_prompt(request.text, request.style, lease)
+        prompt = asking.prompt(request.text)
     result.prompt = lease.engine.detokenize(prompt, special_tokens=True)
     draft = Draft()
-    for draft in written(prompt, request.max_new_tokens, request.num_beams, lease):
+    for draft in written(prompt, request.max_new_tokens, beams, lease):
         result.text = draft.text
         yield Partial(result)
     yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + draft.tokens))

@@ -9,13 +9,19 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from shared.context import Context, Lease
-from shared.errors import UnknownCheckpoint
+from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done, Event, Partial, Running
+from shared.languages import language_name
 from shared.requests import Model, Request, Text
-from shared.text import Span, detect_language, language_name, sentences
+from shared.text import KNOWN_LANGUAGES, Span, detect_language, sentences
 
 SENTENCES_PER_STEP = 16
 """So that a long text shows progress."""
+
+DETECT = "auto"
+"""Source language that asks for detection."""
+
+MOST_PAIRS_NAMED = 12
 
 SURE = 0.6
 """Probability from which a detected language is worth a warning; short texts stay below it."""
@@ -30,9 +36,11 @@ Language = Annotated[str, AfterValidator(lower)]
 
 class Translate(Request):
     text: Text
-    src_lang: Language = Field("en", description="Language of the text, ISO 639-1.")
+    src_lang: Language = Field("en", description="Language of the text, ISO 639-1; `auto` detects it.")
     tgt_lang: Language = Field("pt", description="Language to translate into, ISO 639-1.")
-    num_beams: int = Field(1, ge=1, le=8, description="1 is greedy; more search for a likelier sentence, slower.")
+    num_beams: int = Field(
+        0, ge=0, le=8, description="1 is greedy; more search for a likelier sentence, slower. 0: as it prefers."
+    )
     model: Model = ""
 
     @field_validator("tgt_lang")
@@ -57,7 +65,7 @@ class Translation:
     text: str
     alignment: list[Aligned]
     warning: str = ""
-    """Says so when the text is not in the source language."""
+    """Says which language was detected, or that the text is not in the one it is said to be in."""
 
     def outputs(self) -> tuple[Any, ...]:
         return (self.text,)
@@ -68,8 +76,9 @@ class Translation:
 
 def translate(request: Translate, context: Context) -> Iterator[Event]:
     """Translates a text. RunInfo warns when it is not in the language it is said to be in."""
+    warning = wrong_language(request)
+    request = detected_source(request)
     with (yield from borrow(request, context)) as lease:
-        warning = wrong_language(request)
         spans = sentences(request.text, request.src_lang)
         aligned: list[Aligned] = []
         read = new = 0
@@ -79,7 +88,8 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
             yield Running("translating", start, len(spans))
             batch = spans[start : start + SENTENCES_PER_STEP]
             texts = [span.text for span in batch]
-            answers = lease.engine.translate(texts, request.num_beams, lease.compute, pair=pair_of(request))
+            beams = request.num_beams or lease.checkpoint.num_beams
+            answers = lease.engine.translate(texts, beams, lease.compute, pair=pair_of(request))
             for span, found in zip(batch, answers, strict=True):
                 aligned.append(Aligned(span, found.text, found.log_probability))
                 read, new = read + found.input_tokens, new + found.new_tokens
@@ -88,17 +98,38 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
 
 
 def borrow(request: Translate, context: Context) -> Any:
-    """The checkpoint for the pair; an unknown language or pair is named together with those there are."""
-    pairs = context.catalog.pairs()
-    if (request.src_lang, request.tgt_lang) not in pairs:
-        known = {source for source, _ in pairs}
-        offered = ", ".join(f"{source}→{target}" for source, target in pairs)
-        at_fault = "tgt_lang" if request.src_lang in known else "src_lang"
+    """The checkpoint for the pair; an unknown language or pair is named together with those there are.
+
+    Raises `InvalidInput` for a batch that asks for detection: its rows are translated together, from one language.
+    """
+    if request.src_lang == DETECT:
+        raise InvalidInput("cannot be detected in a batch; name the language of the texts", field="src_lang")
+    pair = pair_of(request)
+    if not context.catalog.able("translation", pair):
+        pairs = context.catalog.pairs()
+        at_fault = "tgt_lang" if request.src_lang in {source for source, _ in pairs} else "src_lang"
+        offered = ", ".join(f"{source}→{target}" for source, target in pairs[:MOST_PAIRS_NAMED])
+        more = f" and {len(pairs) - MOST_PAIRS_NAMED:,} more" if len(pairs) > MOST_PAIRS_NAMED else ""
         raise UnknownCheckpoint(
-            f"no checkpoint here translates {request.src_lang}→{request.tgt_lang}; the pairs are {offered}",
-            field=at_fault,
+            f"no checkpoint here translates {pair[0]}→{pair[1]}; the pairs are {offered}{more}", field=at_fault
         )
-    return context.borrow(request.model, "translation", (request.src_lang, request.tgt_lang))
+    return context.borrow(request.model, "translation", pair)
+
+
+def detected_source(request: Translate) -> Translate:
+    """The request with its source language, detected where it asks for that.
+
+    Raises `InvalidInput` where the text is already in the target language.
+    """
+    if request.src_lang != DETECT:
+        return request
+    found = detect_language(request.text).language
+    if found == request.tgt_lang:
+        raise InvalidInput(
+            f"is {found!r}, and the text was taken for {language_name(found)}; choose another, or name src_lang",
+            field="tgt_lang",
+        )
+    return request.model_copy(update={"src_lang": found})
 
 
 def pair_of(request: Translate) -> tuple[str, str]:
@@ -109,7 +140,8 @@ def rows(requests: Sequence[Translate], lease: Lease) -> Iterator[Translation]:
     """Many texts with the same languages; their sentences are translated together."""
     split = [sentences(request.text, request.src_lang) for request in requests]
     flat = [span.text for spans in split for span in spans]
-    found = iter(lease.engine.translate(flat, requests[0].num_beams, lease.compute, pair=pair_of(requests[0])))
+    beams = requests[0].num_beams or lease.checkpoint.num_beams
+    found = iter(lease.engine.translate(flat, beams, lease.compute, pair=pair_of(requests[0])))
     for request, spans in zip(requests, split, strict=True):
         aligned = []
         for span in spans:
@@ -128,7 +160,13 @@ def rebuilt(source: str, aligned: Sequence[Aligned]) -> str:
 
 
 def wrong_language(request: Translate) -> str:
+    """A remark about the text's language, "" where there is nothing to remark."""
     detected = detect_language(request.text)
+    if request.src_lang == DETECT:
+        sure = "" if detected.probability >= SURE else ", which is little more than a guess"
+        return f"The text was taken for {language_name(detected.language)}{sure}."
+    if request.src_lang not in KNOWN_LANGUAGES:
+        return ""
     if detected.language == request.src_lang or detected.probability < SURE:
         return ""
     return (

@@ -10,7 +10,7 @@ import gradio as gr
 
 from shared import render
 from shared.inputs import PRIVATE, Values
-from shared.text import language_name
+from shared.languages import language_name
 from shared.ui import Look, Page, slider
 from translation.task import Translate, Translation
 

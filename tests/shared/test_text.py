@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.text import Span, detect_language, language_name, lines, sentences
+from shared.languages import language_name
+from shared.text import Span, detect_language, lines, sentences
 from translation.task import Aligned, rebuilt
 
 PAIRS = [
