@@ -21,6 +21,8 @@ from shared.settings import Settings
 from shared.suite import Suite, serve
 from shared.weights import verified_folder
 
+pytest_plugins = ["tests.stand_in_hub.fixtures"]
+
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:

@@ -1,0 +1,106 @@
+"""Fixtures: a stand-in Hub, and this process's real clients turned to it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.stand_in_hub.hub import StandInHub
+
+LIBRARIES = ("huggingface_hub", "transformers", "datasets", "peft")
+SETTLED_AT_IMPORT = ("huggingface_hub.constants", "datasets.config")
+"""Modules that read the environment once, when they are imported."""
+NOT_OURS = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_OFFLINE", "TRANSFORMERS_CACHE")
+
+
+@dataclass(frozen=True)
+class HubEnv:
+    endpoint: str
+    home: Path
+    """HF_HOME, empty at first."""
+    cache_dir: Path
+    """Where the clients keep what they download."""
+
+
+@pytest.fixture
+def hub() -> Iterator[StandInHub]:
+    """An empty Hub with the tokens `hf_writer` and `hf_reader` (of "user") and `hf_other` (of "other")."""
+    with StandInHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub_env(
+    hub: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HubEnv]:
+    """The clients of this process, and of those it starts, are online, know no other Hub and no token, and own an
+    empty cache."""
+    import huggingface_hub
+
+    home = tmp_path_factory.mktemp("hf-home")
+    turn_clients_to(hub.endpoint, home, monkeypatch)
+    huggingface_hub.close_session()
+    yield HubEnv(hub.endpoint, home, home / "hub")
+    huggingface_hub.close_session()
+
+
+def turn_clients_to(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have everything as if these variables had been set before the libraries were imported."""
+    # What is imported only now would keep the changed values for good.
+    import huggingface_hub.hf_api
+    import transformers.dynamic_module_utils
+    import transformers.utils.hub
+    from huggingface_hub.utils import _http
+
+    for name in [name for name in os.environ if name.startswith(NOT_OURS)]:
+        monkeypatch.delenv(name)
+    ours = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1"])))
+
+    modules = transformers.utils.hub.HF_MODULES_CACHE, str(home / "modules")
+    changed: dict[str, tuple[object, object]] = {"HF_MODULES_CACHE": modules}
+    for module in [sys.modules[name] for name in SETTLED_AT_IMPORT if name in sys.modules]:
+        fresh = _imported_afresh(module)
+        for name, old in vars(module).items():
+            new = getattr(fresh, name, old)
+            if isinstance(new, str | bool | int | float | Path | frozenset | None) and new != old:
+                changed[name] = old, new
+    _set_everywhere(changed, monkeypatch)
+    monkeypatch.setattr(sys, "path", sys.path.copy())  # transformers adds its folder of modules
+
+    # Objects that hold an address, or what an earlier Hub answered.
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", endpoint)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "_whoami_cache", {})
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+    monkeypatch.setattr(_http, "_HUB_ORIGINS", _http._HUB_ORIGINS | {_http._url_origin(endpoint)})
+
+
+def _imported_afresh(module: ModuleType) -> ModuleType:
+    """The module as it would be had it been imported now; the one in use stays."""
+    spec = importlib.util.find_spec(module.__name__)
+    assert spec is not None
+    assert spec.loader is not None
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+def _set_everywhere(changed: dict[str, tuple[object, object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old values become new ones under their names, also where a module took one over by `from … import`."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").split(".")[0] in LIBRARIES:
+            held = vars(module)
+            for name in changed.keys() & held.keys():
+                old, new = changed[name]
+                if type(held[name]) is type(old) and held[name] == old:
+                    monkeypatch.setattr(module, name, new)
