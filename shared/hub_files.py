@@ -9,29 +9,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from shared.catalog import Checkpoint, HubSource
 from shared.conversion import converted
-from shared.errors import SuiteError, WeightsCorrupt, WeightsMissing
+from shared.errors import Cancelled, SuiteError, WeightsCorrupt, WeightsMissing
 from shared.events import Loading, Progress
 from shared.hub_errors import in_words
+from shared.hub_fetch import Repository, snapshot
 from shared.hub_link import HubLink
 from shared.pytorch_bin import to_safetensors
 from shared.repository import WantedFile, refuse_remote_code, wanted_files
 from shared.settings import Settings
 from shared.single_flight import SingleFlight
 from shared.weights import sha256_of
-
-MARGIN = 200 * 10**6
-"""Bytes left free on the disk."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class HubFiles:
                 self._refuse_too_large(checkpoint)
                 kept = self._download(checkpoint, progress)
             return checkpoint.model_copy(update={"revision": kept.commit})
-        except SuiteError:
+        except (SuiteError, Cancelled):
             raise
         except Exception as error:
             raise in_words(error, checkpoint.id) from error
@@ -130,39 +125,12 @@ class HubFiles:
             lock.release()
 
     def _download(self, checkpoint: Checkpoint, progress: Progress) -> Kept:
-        from huggingface_hub import hf_hub_download
-
         assert isinstance(checkpoint.source, HubSource)
-        repo, api = checkpoint.source.repo, self._link.api
         progress("asking the Hub which files there are", 0, 0)
-        info = api.model_info(repo, revision=checkpoint.revision or None, files_metadata=True)
-        wanted = wanted_files(info.siblings or [], checkpoint.id)
-        have = self._snapshot(repo, info.sha)
-        missing = sum(f.size for f in wanted if not (have / f.name).exists())
-        self._make_sure_of_room(missing, any(f.name.endswith(".bin") for f in wanted))
-        meter = Meter(progress, f"fetching {checkpoint.id}", sum(f.size for f in wanted))
-        folder = have
-        for file in wanted:  # the smallest first, so that a mistaken repository costs nothing
-            path = hf_hub_download(
-                repo, file.name, revision=info.sha, endpoint=api.endpoint, tqdm_class=meter.bar_class(file.size)
-            )
-            self._check(Path(path), file, checkpoint)
-            meter.file_done(file.size)
-            folder = Path(path).parents[file.name.count("/")]
-            if file.name.endswith("config.json"):
-                refuse_remote_code(Path(path), checkpoint.id)
-        return self._keep(checkpoint, info.sha, folder, [file.name for file in wanted], progress)
-
-    def _check(self, path: Path, file: WantedFile, checkpoint: Checkpoint) -> None:
-        """Raises `WeightsCorrupt`, and removes the file, where its content is not what the Hub stated."""
-        if path.stat().st_size == file.size and file.digest_of(path) == file.digest:
-            return
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        raise WeightsCorrupt(
-            f"{file.name} of {checkpoint.id} arrived with another content than the Hub states (its hash differs) "
-            "and was thrown away; try again, or from another network"
-        )
+        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api)
+        repository.make_sure_of_room(self._settings.cache_dir)
+        folder = repository.fetch(progress)
+        return self._keep(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
 
     def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Kept | None:
         """A snapshot that another program, or a Space's build, has put into the Hub client's cache."""
@@ -171,12 +139,12 @@ class HubFiles:
         if not commit:
             if self._link.state not in ("off", "offline", "silent"):
                 return None  # the Hub knows better which commit is the newest
-            reference = self._snapshot(repo, "x").parent.parent / "refs" / "main"
+            reference = snapshot(repo, "x").parent.parent / "refs" / "main"
             try:
                 commit = reference.read_text(encoding="utf-8").strip()
             except OSError:
                 return None
-        folder = self._snapshot(repo, commit)
+        folder = snapshot(repo, commit)
         if not folder.is_dir():
             return None
         there = [
@@ -223,74 +191,3 @@ class HubFiles:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return kept if whole else None
-
-    def _snapshot(self, repo: str, commit: str) -> Path:
-        from huggingface_hub import constants
-
-        return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
-
-    def _make_sure_of_room(self, missing: int, converts: bool) -> None:
-        """Refuses before the first byte where a disk cannot hold what comes. A pickle is kept and written anew."""
-        from huggingface_hub import constants
-
-        needed = {Path(constants.HF_HUB_CACHE): missing + MARGIN}
-        if converts:
-            cache = self._settings.cache_dir
-            needed[cache] = needed.get(cache, 0) + missing
-        for folder, nbytes in needed.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-            if free < nbytes:
-                name = "HF_HOME" if folder != self._settings.cache_dir else "SUITE_CACHE_DIR"
-                raise SuiteError(
-                    f"the disk is too full: {nbytes / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free in "
-                    f"{folder}. Make room, or name a folder on a larger disk in {name}. Nothing was fetched"
-                )
-
-
-class Meter:
-    """Bytes of all files together, and the rate, from the progress bars that the Hub's client drives."""
-
-    def __init__(self, progress: Progress, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._progress, self._what, self._total, self._clock = progress, what, total, clock
-        self._finished = self._current = self._arrived = 0
-        self._begun = clock()
-
-    def file_done(self, size: int) -> None:
-        self._finished, self._current = self._finished + size, 0
-        self._say()
-
-    def _say(self) -> None:
-        seconds = self._clock() - self._begun
-        rate = f" at {self._arrived / seconds / 1e6:.1f} MB/s" if seconds > 0.5 and self._arrived else ""
-        self._progress(self._what + rate, self._finished + self._current, self._total)
-
-    def bar_class(self, size: int) -> Any:
-        """A stand-in for tqdm, of which the client uses very little."""
-        meter = self
-
-        class Bar:
-            def __init__(self, *_: Any, initial: int = 0, **__: Any) -> None:
-                self.n = initial
-                meter._current = initial
-                meter._say()
-
-            def update(self, n: float | None = 1) -> None:
-                self.n += int(n or 0)
-                meter._current = min(self.n, size)
-                meter._arrived += max(int(n or 0), 0)
-                meter._say()
-
-            def close(self) -> None:
-                return
-
-            def __enter__(self) -> Bar:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                return
-
-            def __getattr__(self, _: str) -> Callable[..., None]:
-                return lambda *_, **__: None
-
-        return Bar

@@ -62,9 +62,10 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             if flight is None or (not flight.waiting and not flight.over.is_set()):
                 # One that everybody left is about to end; its successor waits for the same lock on disk.
-                flight = self._flights[key] = Flight()
+                flight = self._flights[key] = Flight(waiting=1)
                 threading.Thread(target=self._fly, args=(key, flight, work), name=f"fetch-{key}", daemon=True).start()
-            flight.waiting += 1
+            else:
+                flight.waiting += 1
             return flight
 
     def _fly(self, key: str, flight: Flight[T], work: Callable[[Progress], T]) -> None:

