@@ -106,10 +106,14 @@ def test_a_transfer_that_breaks_goes_on_where_it_was(hub: StandInHub, files: Hub
 
 def test_one_that_keeps_breaking_is_kept_for_the_next_attempt(hub: StandInHub, files: HubFiles) -> None:
     hub.add(REPO, FILES)
-    hub.faults.cut("/storage/", at=0.5, times=1)
-    hub.faults.cut("/storage/", at=0.0, times=transfer.ATTEMPTS)
+    hub.faults.gate("/storage/", at=0.5)
+    fetching = files.ensure(checkpoint())
+    for progress in fetching:
+        if progress.done > 100_000:
+            break
+    hub.faults.unreachable()
     with pytest.raises(SuiteError, match="it goes on from there"):
-        brought(files, checkpoint())
+        drained(fetching)
     assert not files.on_disk(checkpoint())
     sent = hub.sent("/storage/")
     hub.faults.clear()
