@@ -62,7 +62,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
                 traffic.examples.expect(form.endpoint.name, first)
             form.wire_stop(blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE))
         inputs = [one for page in pages for one in page.inputs]
-        refresh_pickers(blocks, pages, runtime)
+        refresh_choices(blocks, pages, runtime)
         restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models"})
     return blocks
 
@@ -121,17 +121,18 @@ def inner_tabs(blocks: Any) -> list[tuple[Any, set[str]]]:
     ]
 
 
-def refresh_pickers(blocks: gr.Blocks, pages: Sequence[Page], runtime: Runtime) -> None:
-    """On opening the page: which checkpoints there are to choose from now."""
-    pickers = [picker for page in pages for picker in page.pickers]
+def refresh_choices(blocks: gr.Blocks, pages: Sequence[Page], runtime: Runtime) -> None:
+    """On opening the page: which checkpoints and languages there are to choose from now."""
+    components = [component for page in pages for component, _ in page.refreshers]
+    refreshers = [refreshed for page in pages for _, refreshed in page.refreshers]
 
     def refreshed() -> Any:
         runtime.hub.ask()  # in the background; who opens the page next sees what came of it
-        fresh = [picker.refreshed() for picker in pickers]
+        fresh = [refresh() for refresh in refreshers]
         return fresh if len(fresh) > 1 else fresh[0]  # Gradio takes a list for one output as that output's value
 
-    if pickers:
-        blocks.load(refreshed, None, [picker.menu for picker in pickers], queue=False, **PRIVATE)
+    if components:
+        blocks.load(refreshed, None, components, queue=False, **PRIVATE)
 
 
 def header() -> str:

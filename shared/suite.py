@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic
-from shared.errors import Cancelled, SuiteError
+from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
 from shared.events import Event
 from shared.hub_models import added
 from shared.runtime import start
@@ -175,6 +175,8 @@ def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traff
             try:
                 for _ in space.endpoint(endpoint).run(request, context, traffic):
                     pass
+            except (UnknownCheckpoint, NeedsDownload):
+                continue  # the page says what is missing
             except (SuiteError, Cancelled) as error:
                 log.warning("the first example of %s could not be computed: %s", endpoint, error)
                 return

@@ -50,7 +50,8 @@ class Page:
     inputs: list[Inputs] = field(default_factory=list)
     """Of the forms, and of what is not one: all that a link can restore."""
 
-    pickers: list[Picker] = field(default_factory=list)
+    refreshers: list[tuple[Any, Callable[[], Any]]] = field(default_factory=list)
+    """Components whose choices depend on what can be used now, and what they become when a page is opened."""
 
     @property
     def catalog(self) -> Catalog:
@@ -62,8 +63,12 @@ class Page:
         `unchosen` is what leaving the choice to the suite is called, where that is a choice.
         """
         picker = Picker(self.edge.runtime, task, label, unchosen)
-        self.pickers.append(picker)
+        self.refresh(picker.menu, picker.refreshed)
         return picker.menu
+
+    def refresh(self, component: Any, refreshed: Callable[[], Any]) -> None:
+        """Has `refreshed` say what the component becomes whenever the page is opened."""
+        self.refreshers.append((component, refreshed))
 
     def form(self, endpoint: str, inputs: Callable[[Values], dict[str, Any]], look: Look, **options: Any) -> Form:
         """Lays out and wires a form; see `Form` for the options."""
@@ -109,6 +114,22 @@ class Picker:
         if self.menu.value or self._unchosen:
             return gr.Dropdown(choices=choices)
         return gr.Dropdown(choices=choices, value=choices[0][1])
+
+
+def zero_one_few(values: Values, *, always: bool = False) -> list[tuple[str, Values]]:
+    """The same call with no example, with the first, and with all, so that their effect is seen.
+
+    Without examples it is one call, under the title of zero-shot only where `always` says so.
+    """
+    examples = values["examples"] or []
+    if not examples and not always:
+        return [("", {**values, "examples": []})]
+    calls = [("Zero-shot", {**values, "examples": []})]
+    if examples:
+        calls.append(("One-shot", {**values, "examples": examples[:1]}))
+    if len(examples) > 1:
+        calls.append((f"Few-shot ({len(examples)})", {**values, "examples": examples}))
+    return calls
 
 
 def slider(model: type[Request], name: str, label: str, **changes: Any) -> gr.Slider:

@@ -10,7 +10,7 @@ import gradio as gr
 from classification.task import Classification, FewShot, ZeroShot
 from shared import render
 from shared.inputs import Values
-from shared.ui import Look, Page
+from shared.ui import Look, Page, zero_one_few
 
 
 def build(page: Page) -> None:
@@ -29,7 +29,7 @@ def build(page: Page) -> None:
                 few_shot_inputs,
                 Look(scores, explain, text=as_lines),
                 settings=instruction(page),
-                variants=zero_one_few,
+                variants=lambda values: zero_one_few(values, always=True),
                 action="Compare zero, one and few",
             )
         with gr.Tab("Sentiment", id="sentiment"):
@@ -104,17 +104,6 @@ def sentiment_inputs(page: Page) -> Any:
         }
 
     return inputs
-
-
-def zero_one_few(values: Values) -> list[tuple[str, Values]]:
-    """The same text with no example, with the first, and with all: so the effect is seen."""
-    examples = values["examples"] or []
-    calls = [("Zero-shot", {**values, "examples": []})]
-    if examples:
-        calls.append(("One-shot", {**values, "examples": examples[:1]}))
-    if len(examples) > 1:
-        calls.append((f"Few-shot ({len(examples)})", {**values, "examples": examples}))
-    return calls
 
 
 def scores(result: Classification, values: Values) -> str:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from shared import render
 from shared.inputs import Values
-from shared.ui import Look, Page, slider
+from shared.ui import Look, Page, slider, zero_one_few
 from summarization.task import Summarize, Summary, rouge
 
 
@@ -27,6 +27,18 @@ def build(page: Page) -> None:
     def settings(start: Values) -> dict[str, Any]:
         return {
             "num_beams": slider(Summarize, "num_beams", "Beams"),
+            "examples": gr.Dataframe(
+                start.get("examples"),
+                headers=["text", "summary"],
+                datatype="str",
+                type="array",
+                column_count=2,
+                column_widths=["65%", "35%"],
+                label="Examples for the model to follow: with some, zero, one and few are compared",
+                wrap=True,
+                max_height=200,
+                interactive=True,
+            ),
             "reference": gr.Textbox(
                 "", label="Reference summary", info="Paste one to see ROUGE, the words they share.", lines=3
             ),
@@ -38,6 +50,7 @@ def build(page: Page) -> None:
         Look(summary, explain, facts, lambda result: result.text),
         settings=settings,
         extras=("reference",),
+        variants=zero_one_few,
         action="Summarize",
     )
 

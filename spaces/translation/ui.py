@@ -12,45 +12,49 @@ from shared import render
 from shared.inputs import PRIVATE, Values
 from shared.languages import language_name
 from shared.ui import Look, Page, slider
-from translation.task import Translate, Translation
+from translation.task import DETECT, Translate, Translation
 
 
 def build(page: Page) -> None:
-    pairs = page.catalog.pairs()
-    sources = list(dict.fromkeys(source for source, _ in pairs))
+    catalog = page.catalog
+
+    def sources() -> list[tuple[str, str]]:
+        codes = dict.fromkeys(source for source, _ in catalog.pairs())
+        return [("Detect the language", DETECT), *sorted((language_name(code), code) for code in codes)]
 
     def targets(source: str) -> list[tuple[str, str]]:
-        return [(language_name(target), target) for start, target in pairs if start == source]
+        codes = dict.fromkeys(t for s, t in catalog.pairs() if source in (s, DETECT))
+        return sorted((language_name(code), code) for code in codes)
 
     def inputs(start: Values) -> dict[str, Any]:
+        first_source, first_target = catalog.pairs()[0]
         text = gr.Textbox(start.get("text"), label="Text", lines=8, max_lines=18, elem_id="translate-text")
         with gr.Row(equal_height=True):
-            source = gr.Dropdown(
-                [(language_name(code), code) for code in sources], value=pairs[0][0], label="From", filterable=False
-            )
+            # Both are open-ended: an example sets both languages before the second menu has followed the first, and
+            # the languages of the Hub's checkpoints come when the Hub has answered.
+            source = gr.Dropdown(sources(), value=first_source, label="From", allow_custom_value=True)
             swap = gr.Button("Swap", size="sm", min_width=60, scale=0, elem_id="translate-swap")
-            # Open-ended, because an example sets both languages before the menu has followed the first.
-            target = gr.Dropdown(
-                targets(pairs[0][0]), value=pairs[0][1], label="To", filterable=False, allow_custom_value=True
-            )
-        swap.click(
-            lambda s, t: (t, gr.Dropdown(targets(t), value=s)) if (t, s) in pairs else (s, t),
-            [source, target],
-            [source, target],
-            queue=False,
-            **PRIVATE,
-        )
-        source.change(
-            lambda s, t: gr.Dropdown(targets(s), value=t if (s, t) in pairs else targets(s)[0][1]),
-            [source, target],
-            target,
-            queue=False,
-            **PRIVATE,
-        )
+            target = gr.Dropdown(targets(first_source), value=first_target, label="To", allow_custom_value=True)
+
+        def swapped(s: str, t: str) -> tuple[Any, Any]:
+            return (t, gr.Dropdown(choices=targets(t), value=s)) if (t, s) in catalog.pairs() else (s, t)
+
+        def followed(s: str, t: str) -> Any:
+            choices = targets(s)
+            kept = t in [code for _, code in choices] or not choices
+            return gr.Dropdown(choices=choices, value=t if kept else choices[0][1])
+
+        swap.click(swapped, [source, target], [source, target], queue=False, **PRIVATE)
+        source.change(followed, [source, target], target, queue=False, **PRIVATE)
+        page.refresh(source, lambda: gr.Dropdown(choices=sources()))
+        page.refresh(target, lambda: gr.Dropdown(choices=targets(first_source)))
         return {"text": text, "src_lang": source, "tgt_lang": target}
 
     def settings(start: Values) -> dict[str, Any]:
-        return {"num_beams": slider(Translate, "num_beams", "Beams")}
+        return {
+            "model": page.models("translation", unchosen="the first that translates these languages"),
+            "num_beams": slider(Translate, "num_beams", "Beams"),
+        }
 
     page.form(
         "translate",
@@ -62,8 +66,7 @@ def build(page: Page) -> None:
 
 
 def translation(result: Translation, values: Values) -> str:
-    body = f'<div class="prose-text">{escape(result.text)}</div>'
-    return render.note(result.warning) + body
+    return f'<div class="prose-text">{escape(result.text)}</div>'
 
 
 def alignment(result: Translation, values: Values) -> str:

@@ -14,7 +14,7 @@ from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Partial, Running
 from shared.text import sentences
 from summarization import SPACE, abstractive
-from summarization.abstractive import merge_prompt, part_room, parts
+from summarization.abstractive import Asking, parts, shortened_to_fit
 from summarization.task import Summarize, Summary, rouge, rows
 
 LM, ENCODER = "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"
@@ -161,9 +161,10 @@ def test_a_long_text_is_read_in_parts_and_joined(context: Context, monkeypatch: 
 def test_the_long_example_is_read_in_parts_to_its_end(context: Context) -> None:
     text = EXAMPLES["A long story, in parts"]["text"]
     with returned(context.borrow(LM, "summarization")) as lease:
-        found = parts(text, "article", 96, lease)
+        asking = Asking(lease, "article")
+        found = parts(text, 96, asking)
         assert len(found) > 1
-        assert max(len(lease.engine.tokenize(part)) for part in found) <= part_room(96, lease)
+        assert max(len(lease.engine.tokenize(part)) for part in found) <= asking.room(96)
     assert "".join("".join(found).split()) == "".join(text.split())
 
 
@@ -174,7 +175,7 @@ def test_parts_hold_all_of_the_text_and_each_fits(
     monkeypatch.setattr(abstractive, "PART_TOKENS", 50)
     text = f"{LONG}\n{'endless ' * 200}\nThe end."
     with returned(context.borrow(LM, "summarization")) as lease:
-        found = parts(text, style, 96, lease)
+        found = parts(text, 96, Asking(lease, style))
         assert all(len(lease.engine.tokenize(part)) <= 50 for part in found)
     assert "".join("".join(found).split()) == "".join(text.split())
 
@@ -182,9 +183,8 @@ def test_parts_hold_all_of_the_text_and_each_fits(
 def test_drafts_that_do_not_fit_together_are_shortened(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abstractive, "PART_TOKENS", 60)
     with returned(context.borrow(LM, "summarization")) as lease:
-        prompt = merge_prompt(["short one", "a very long draft " * 50], "article", 96, lease)
-        shown = lease.engine.detokenize(prompt)
-        assert len(prompt) <= 60 + abstractive.PROMPT_TOKENS
+        shown = shortened_to_fit(["short one", "a very long draft " * 50], 96, Asking(lease, "article"))
+        assert len(lease.engine.tokenize(shown)) <= 60
     assert "short one" in shown
     assert "a very long draft" in shown
 
@@ -230,3 +230,25 @@ def test_examples_of_the_space_are_valid(context: Context) -> None:
     for example in SPACE.examples["summarize"]:
         inputs = {name: value for name, value in example["inputs"].items() if name != "reference"}
         Summarize.model_validate(inputs, context={"settings": context.settings})
+
+
+# -- examples in the prompt ------------------------------------------------------------------------
+
+
+SHOTS = [["Ann: Lunch at one?\nBo: Make it two.", "Ann and Bo meet for lunch at two."]]
+
+
+def test_examples_come_before_the_text_as_earlier_turns(context: Context) -> None:
+    done = ask(context, text=DIALOGUE["text"], style="dialogue", model=LM, examples=SHOTS, max_new_tokens=16)
+    prompt = done.result.prompt
+    assert prompt.index("Make it two.") < prompt.index("Ann and Bo meet") < prompt.index("suitcase")
+    assert done.result.text
+
+
+def test_examples_are_refused_by_name_where_they_cannot_help(context: Context) -> None:
+    with pytest.raises(InvalidInput, match="learns from no examples") as caught:
+        ask(context, text="One. Two.", examples=SHOTS)
+    assert caught.value.field == "examples"
+    with pytest.raises(InvalidInput, match="leave no room for the text") as caught:
+        ask(context, text="One. Two.", examples=[["long " * 9000, "short"]], model=LM)
+    assert caught.value.field == "examples"

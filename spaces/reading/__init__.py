@@ -1,0 +1,16 @@
+"""Reading: the answer to a question in a text, and the word behind a mask."""
+
+from reading.task import AnswerQuestion, FillMask, answer_question, fill_mask
+from shared.endpoint import Endpoint
+from shared.space import Space
+
+SPACE = Space(
+    name="reading",
+    title="Reading",
+    summary="Ask a text a question and see where the answer stands; cover a word and see what a model expects there.",
+    order=15,
+    endpoints=(
+        Endpoint(answer_question, AnswerQuestion, {"answers": list}),
+        Endpoint(fill_mask, FillMask, {"masks": list}),
+    ),
+)

@@ -1,0 +1,53 @@
+"""Questions answered by the closest sentence, on the real embedded encoder; masks need a checkpoint of the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reading import SPACE
+from shared.context import Context
+from shared.endpoint import Traffic, collect
+from shared.errors import InvalidInput, UnknownCheckpoint
+from shared.events import Done
+
+EXAMPLES = {e["title"]: e["inputs"] for e in SPACE.examples["answer_question"]}
+
+
+def ask(context: Context, endpoint: str, **values: Any) -> Done[Any]:
+    return collect(SPACE.endpoint(endpoint).run(values, context, Traffic()))
+
+
+@pytest.mark.parametrize(
+    ("title", "holds"),
+    [("A harbour bridge", "more than eight years of work"), ("When does the shop open?", "between ten and two")],
+)
+def test_the_closest_sentence_holds_the_answer(context: Context, title: str, holds: str) -> None:
+    done = ask(context, "answer_question", **EXAMPLES[title])
+    first = done.result.answers[0]
+    assert holds in first.text
+    text = EXAMPLES[title]["text"]
+    for answer in done.result.answers:
+        assert text[answer.start : answer.end] == answer.text
+    scores = [answer.score for answer in done.result.answers]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 < sum(scores) <= 1 + 1e-6
+    assert done.run.checkpoint == "all-MiniLM-L6-v2"
+    assert done.run.input_tokens > 50
+
+
+def test_a_text_of_one_sentence_and_one_of_symbols(context: Context) -> None:
+    assert ask(context, "answer_question", question="Who?", text="Ann.").result.answers[0].score == pytest.approx(1)
+    assert len(ask(context, "answer_question", question="?", text="…", top_k=10).result.answers) == 1
+
+
+def test_a_text_without_a_mask_is_refused_before_anything_is_loaded(context: Context) -> None:
+    with pytest.raises(InvalidInput, match="has no \\[MASK\\]") as caught:
+        ask(context, "fill_mask", text="Paris is the capital of France.")
+    assert caught.value.field == "text"
+
+
+def test_without_a_hub_a_masked_model_is_missing_and_the_error_says_so(context: Context) -> None:
+    with pytest.raises(UnknownCheckpoint, match="only google-bert/bert-base-uncased does fill-mask"):
+        ask(context, "fill_mask", text="Paris is the capital of [MASK].")
