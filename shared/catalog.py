@@ -233,7 +233,7 @@ class Catalog:
         known = self.able(task, pair)
         if known:
             reason = self.why_not(known[0], False)
-            raise UnknownCheckpoint(f"only {known[0].id} does {what}, and it cannot be used: {reason}")
+            raise UnknownCheckpoint(f"{what} needs {known[0].id}, which cannot be used: {reason}")
         raise UnknownCheckpoint(f"no checkpoint here does {what}")
 
     def pairs(self, usable: bool = True) -> list[Pair]:

@@ -12,7 +12,7 @@ from shared.endpoint import Traffic, collect
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial, Running
 from translation import SPACE, task
-from translation.task import Translate, Translation, borrow, rows
+from translation.task import Translate, Translation, borrow, detected_source, rows
 
 R = TypeVar("R")
 
@@ -122,8 +122,11 @@ def test_a_text_too_short_to_tell_gets_no_warning(context: Context, text: str) -
 @pytest.mark.parametrize(
     ("values", "field", "said"),
     [
-        ({"src_lang": "de"}, "src_lang", "no checkpoint here translates de→pt; the pairs are en→pt, pt→en"),
-        ({"tgt_lang": "fr"}, "tgt_lang", "en→fr"),
+        ({"src_lang": "tlh"}, "src_lang", "no checkpoint here translates tlh→pt; the pairs are en→pt, pt→en"),
+        ({"tgt_lang": "tlh"}, "tgt_lang", "en→tlh"),
+        # A pair for which there is a checkpoint, but on a Hub that is not there:
+        ({"tgt_lang": "es"}, "", "translation from en to es needs Helsinki-NLP/opus-mt-en-es, which cannot be used"),
+        ({"tgt_lang": "yi"}, "", "needs alirezamsh/small100"),
         ({"src_lang": "xx", "tgt_lang": "yy"}, "src_lang", "xx→yy"),
         ({"src_lang": "", "tgt_lang": "pt"}, "src_lang", "pairs are"),
         ({"model": "firefox-translations-pt-en"}, "model", "does not do translation from en to pt"),
@@ -166,3 +169,28 @@ def test_markup_is_text(context: Context) -> None:
 def test_examples_of_the_space_are_valid(context: Context) -> None:
     for example in SPACE.examples["translate"]:
         Translate.model_validate(example["inputs"], context={"settings": context.settings})
+
+
+def test_the_source_language_is_detected_on_request(context: Context) -> None:
+    done = ask(context, text="Onde fica a estação de comboios mais próxima?", src_lang="auto", tgt_lang="en")
+    assert "station" in done.result.text
+    assert done.run.checkpoint == "firefox-translations-pt-en"
+    assert done.run.warning == "The text was taken for Portuguese (pt)."
+
+
+def test_a_text_in_the_target_language_already_is_said_to_be(context: Context) -> None:
+    with pytest.raises(InvalidInput, match="'pt', and the text was taken for Portuguese") as caught:
+        ask(context, text="Onde fica a estação de comboios mais próxima?", src_lang="auto", tgt_lang="pt")
+    assert caught.value.field == "tgt_lang"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("जीवन एक चॉकलेट बॉक्स की तरह है।", "hi"),
+        ("生活就像一盒巧克力。", "zh"),
+        ("החיים כמו קופסה של שוקולדים", "he"),
+    ],
+)
+def test_the_languages_of_the_course_are_detected(text: str, language: str) -> None:
+    assert detected_source(Translate(text=text, src_lang="auto", tgt_lang="fr")).src_lang == language
