@@ -43,8 +43,8 @@ class Context:
     """Key that tells visitors apart for fairness; says nothing about them."""
     admin: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
-    may_download: bool = False
-    """Whether the visitor agreed to a download that the request did not name."""
+    may_download: bool | None = None
+    """True: the visitor agreed to a download. False: ask first. None: what the request names may be fetched."""
 
     @property
     def settings(self) -> Settings:
@@ -63,7 +63,8 @@ class Context:
         Raises `UnknownCheckpoint` at once, before waiting.
         """
         checkpoint = self.catalog.choose(model, task, pair)
-        agreed = bool(model.strip()) or self.may_download or self.settings.profile == "hub"
+        named = self.may_download is None and bool(model.strip())
+        agreed = self.may_download or named or self.settings.profile == "hub"
         checkpoint = yield from self.on_disk(checkpoint, agreed=agreed)
         with ExitStack() as stack:
             asked = time.perf_counter()

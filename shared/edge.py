@@ -38,7 +38,7 @@ class Edge:
     traffic: Traffic
     threads: ThreadPoolExecutor
 
-    def context(self, request: gr.Request | None, *, may_download: bool = False) -> Context:
+    def context(self, request: gr.Request | None, *, may_download: bool | None = None) -> Context:
         """Whose request this is. A session's name is its own choice, so the address comes first in the key."""
         client = getattr(getattr(request, "client", None), "host", "local") or "local"
         session = getattr(request, "session_hash", "") or ""
@@ -51,11 +51,11 @@ class Edge:
         values: dict[str, Any],
         request: gr.Request | None,
         *,
-        may_download: bool = False,
+        may_download: bool | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The endpoint's events, partial results skipped where newer ones are there. Ends with `Done` or an error.
 
-        `may_download` says that the visitor agreed to fetch a checkpoint that the request does not name.
+        `may_download` is as in `Context`.
         """
         context = self.context(request, may_download=may_download)
         async with aclosing(self.pump(endpoint.run(values, context, self.traffic), context)) as events:

@@ -31,8 +31,11 @@ class HubUnreachable(SuiteError):
 LOG_IN = "set HF_TOKEN to a token of an account that may read it, or run `hf auth login`, and start the suite again"
 
 
-def in_words(error: BaseException, repo: str = "the repository") -> SuiteError:
-    """The error as one of ours. Errors of ours are returned as they are."""
+def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
+    """The error as one of ours. Errors of ours are returned as they are.
+
+    Raises the error itself where it is none that the Hub, the network or the disk accounts for: a mistake of ours.
+    """
     from huggingface_hub import errors
 
     if isinstance(error, SuiteError):
@@ -71,6 +74,8 @@ def in_words(error: BaseException, repo: str = "the repository") -> SuiteError:
         return HubUnreachable(f"the Hub answered {status} for {repo} ({said}) Try again later")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return SuiteError("the disk is full; make room, or name a folder on a larger disk in HF_HOME, and try again")
+    if not isinstance(error, (OSError, *connection_errors())):
+        raise error
     return HubUnreachable(
         f"the Hub cannot be reached ({cause(error)}); check the network, the proxy and HF_ENDPOINT. What was "
         "fetched so far is kept, and the next attempt goes on from there"

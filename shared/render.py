@@ -88,8 +88,8 @@ def problem(error: SuiteError) -> str:
 def question(needed: NeedsDownload) -> str:
     """Stands where the result would, above the button that agrees."""
     return (
-        f'<div class="note" role="alert">Of what there is, only <b>{escape(needed.checkpoint_id)}</b> can do this. '
-        f"It is on the Hub: about {needed.nbytes / 1e6:,.0f} MB to fetch, once.</div>"
+        f'<div class="note" role="alert">This needs <b>{escape(needed.checkpoint_id)}</b>, which is on the '
+        f"Hub: about {needed.nbytes / 1e6:,.0f} MB to fetch, once.</div>"
     )
 
 

@@ -54,9 +54,7 @@ def test_what_cannot_be_used_is_not_offered_and_says_why() -> None:
     here = Catalog(CATALOG.checkpoints, why_not=lambda c, named: "" if c.profile == "embedded" or named else "no Hub")
     assert {c.profile for c in here.for_task("text-generation")} == {"embedded"}
     assert here.choose("openai-community/gpt2", "text-generation").id == "openai-community/gpt2"
-    with pytest.raises(
-        UnknownCheckpoint, match="fill-mask needs google-bert/bert-base-uncased, which cannot be used: no Hub"
-    ):
+    with pytest.raises(UnknownCheckpoint, match=r"fill-mask needs google-bert/bert-base-uncased, which.* no Hub"):
         here.choose("", "fill-mask")
     never = Catalog(CATALOG.checkpoints, why_not=lambda c, named: "" if c.profile == "embedded" else "no network")
     with pytest.raises(UnknownCheckpoint, match="cannot be used here: no network"):
