@@ -1,7 +1,7 @@
 """Beam search, for any model that can give log-probabilities of the next token.
 
-Same results as `transformers` 5 `generate(num_beams=n, do_sample=False, early_stopping=False)`
-(`GenerationMixin._beam_search`), which tests/shared/engines/test_beam.py checks. Two things differ in how
+Same results as `transformers` 5 `generate(num_beams=n, do_sample=False)` (`GenerationMixin._beam_search`) with
+`early_stopping` false or true, which tests/shared/engines/test_beam.py checks. Two things differ in how
 they get there: rows that can no longer improve leave the batch at once, and each row has its own
 `max_new_tokens`, so a row's answer does not depend on its neighbours.
 """
@@ -45,11 +45,12 @@ def beam_search(
     num_beams: int,
     max_new_tokens: Sequence[int],
     length_penalty: float = 1.0,
+    early_stopping: bool = False,
 ) -> list[Hypothesis]:
     """The best sequence for each row of `first`, log-probabilities of the first new token, shape (rows, vocabulary).
 
     A row ends once its `num_beams` finished sequences are all at least as good as its best open beam would be if
-    it stopped now (transformers' `early_stopping=False`), or at its own `max_new_tokens` (1 or more).
+    it stopped now, or with `early_stopping` as soon as it has so many, or at its own `max_new_tokens` (1 or more).
     """
     candidates = max(2, 1 + len(end_ids)) * num_beams  # so many that num_beams stay open even if the best all end
     if first.shape[-1] < candidates:
@@ -94,7 +95,7 @@ def beam_search(
         # Rows that cannot improve leave
         to_beat = torch.where(is_done, done_scores[:, -1:], IMPOSSIBLE)
         improvable = (open_scores[:, :1] / length**length_penalty > to_beat).any(1)
-        stay = improvable & (limits[rows] > length)
+        stay = improvable & (limits[rows] > length) & ~(early_stopping & is_done.all(1))
         for line in (~stay).nonzero().flatten().tolist():
             best = done_tokens[line, 0]
             results[int(rows[line])] = Hypothesis(best[best >= 0].tolist(), float(done_scores[line, 0]))

@@ -163,7 +163,7 @@ def split_long(words: list[str], limit: int, count: Callable[[list[str]], list[i
     pieces: list[str] = []
     start, size = 0, 0
     for i, length in enumerate(lengths):
-        if size + length > limit:
+        while size + length > limit:
             second_half = range(i, start + (i - start) // 2, -1)
             end = next((j for j in second_half if END_OF_CLAUSE.search(words[j - 1])), i)
             pieces.append(" ".join(words[start:end]))
@@ -177,11 +177,11 @@ def target_limit(source_tokens: int) -> int:
     return math.ceil(MAX_LENGTH_FACTOR * source_tokens) + LENGTH_MARGIN
 
 
-def batches(lengths: Sequence[int], lines: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], lines: int, tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
     """Places of sentences of similar length, the longest first, bounded in number and in padded tokens."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) == lines or (len(batch) + 1) * lengths[batch[0]] > BATCH_TOKENS):
+        if batch and (len(batch) == lines or (len(batch) + 1) * lengths[batch[0]] > tokens):
             yield batch
             batch = []
         batch.append(place)

@@ -40,6 +40,7 @@ def search(
     num_beams: int,
     limits: list[int],
     penalty: float,
+    early_stopping: bool = False,
 ) -> list[Hypothesis]:
     """Our beam search over the model with its key-value cache, as an engine would drive it."""
     cache = DynamicCache(config=model.config)
@@ -58,11 +59,18 @@ def search(
         num_beams=num_beams,
         max_new_tokens=limits,
         length_penalty=penalty,
+        early_stopping=early_stopping,
     )
 
 
 def generate(
-    model: LlamaForCausalLM, prompt: list[int], end_ids: list[int], num_beams: int, limit: int, penalty: float
+    model: LlamaForCausalLM,
+    prompt: list[int],
+    end_ids: list[int],
+    num_beams: int,
+    limit: int,
+    penalty: float,
+    early_stopping: bool = False,
 ) -> Hypothesis:
     """The same by transformers."""
     output = cast(Any, model).generate(
@@ -70,7 +78,7 @@ def generate(
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
         num_beams=num_beams,
         do_sample=False,
-        early_stopping=False,
+        early_stopping=early_stopping,
         length_penalty=penalty,
         max_new_tokens=limit,
         eos_token_id=end_ids,
@@ -91,6 +99,22 @@ def test_agrees_with_transformers(model: LlamaForCausalLM, num_beams: int, end_i
         theirs = generate(model, prompt, end_ids, num_beams, limit, penalty)
         assert ours.tokens == theirs.tokens
         assert ours.score == pytest.approx(theirs.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+def test_stops_early_as_transformers_does(model: LlamaForCausalLM, penalty: float) -> None:
+    ends = [7, 12, 25]
+    found = search(model, PROMPTS, ends, 3, [10] * len(PROMPTS), penalty, early_stopping=True)
+    for prompt, ours in zip(PROMPTS, found, strict=True):
+        assert ours.tokens == generate(model, prompt, ends, 3, 10, penalty, early_stopping=True).tokens
+
+
+def test_stopping_early_makes_a_difference(model: LlamaForCausalLM) -> None:
+    late, early = (
+        [search(model, PROMPTS, [end], 4, [12] * 4, 2.0, early_stopping) for end in range(1, 20)]
+        for early_stopping in (False, True)
+    )
+    assert late != early
 
 
 def test_the_models_do_end(model: LlamaForCausalLM) -> None:

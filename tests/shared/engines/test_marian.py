@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
 from shared.catalog import Catalog, Checkpoint
@@ -186,6 +188,15 @@ def test_a_long_word_is_cut_and_nothing_of_it_lost() -> None:
     pieces = split_long(["hi", "x" * 100, "there"], 9, lambda words: [len(word) for word in words])
     assert all(sum(map(len, piece.split())) <= 9 for piece in pieces)
     assert "".join(pieces).replace(" ", "") == "hi" + "x" * 100 + "there"
+
+
+@given(lengths=st.lists(st.integers(1, 20), max_size=40), clauses=st.sets(st.integers(0, 39)))
+@example(lengths=[1, 1, 18, 18], clauses={1})
+def test_no_piece_is_longer_than_the_limit(lengths: list[int], clauses: set[int]) -> None:
+    words = ["x" * (n - 1) + ("." if i in clauses else "x") for i, n in enumerate(lengths)]
+    pieces = split_long(words, 20, lambda words: [len(word) for word in words])
+    assert " ".join(pieces).split() == words
+    assert all(len(piece.replace(" ", "")) <= 20 for piece in pieces)
 
 
 def test_batches_are_bounded_and_complete() -> None:
