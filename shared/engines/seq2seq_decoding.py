@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shared.engines import Compute
 from shared.engines.beam import beam_search
+from shared.errors import SuiteError
 
 NOT_DONE = {
     "begin_suppress_tokens": None,
@@ -61,7 +62,11 @@ class Rules:
         asked = [name for name, nothing in NOT_DONE.items() if getattr(config, name, None) not in (None, nothing)]
         asked += ["early_stopping"] if config.early_stopping not in (None, False, True) else []
         if asked:
-            raise ValueError(f"this engine does not do what the generation config asks for: {', '.join(asked)}")
+            raise SuiteError(
+                f"the checkpoint's generation config asks for what this engine does not do ({', '.join(asked)}), and its "
+                "texts would be others than its authors mean; choose another checkpoint",
+                field="model",
+            )
         self.start: int = config.decoder_start_token_id
         self.ends = _ids(config.eos_token_id)
         self.length_penalty: float = 1.0 if config.length_penalty is None else config.length_penalty

