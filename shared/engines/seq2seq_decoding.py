@@ -63,8 +63,8 @@ class Rules:
         asked += ["early_stopping"] if config.early_stopping not in (None, False, True) else []
         if asked:
             raise SuiteError(
-                f"the checkpoint's generation config asks for what this engine does not do ({', '.join(asked)}), and its "
-                "texts would be others than its authors mean; choose another checkpoint",
+                f"the checkpoint's generation config asks for what this engine does not do ({', '.join(asked)}), and "
+                "its texts would be others than its authors mean; choose another checkpoint",
                 field="model",
             )
         self.start: int = config.decoder_start_token_id

@@ -45,7 +45,7 @@ def test_an_entry_is_whole(checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("origin", get_args(Origin))
 def test_a_task_has_one_default_of_each_origin_that_does_it(origin: Origin) -> None:
     catalog = Catalog(CATALOG.checkpoints, preferred=origin)
-    done = [task for task in TASKS if any(c.profile == origin and task in c.tasks for c in catalog)]
+    done: list[Task] = [task for task in TASKS if any(c.profile == origin and task in c.tasks for c in catalog)]
     assert done
     for task in done:
         assert [c for c in catalog if c.profile == origin and task in c.default_for] == [catalog.for_task(task)[0]]
