@@ -44,7 +44,7 @@ class WeightsMissing(SuiteError):
 
 
 class WeightsCorrupt(SuiteError):
-    """A file does not have the SHA-256 that the catalog pins. It is never loaded."""
+    """A file is not the one that the catalog pins, or does not hold the trained weights it should. It is never loaded."""
 
     status = 503
 

@@ -93,6 +93,8 @@ class CausalLM(Engine, Protocol):
 
     context_window: int
     """Tokens of prompt and completion together."""
+    chats: bool
+    """Whether it has a chat template, and so was trained on conversations."""
 
     def tokenize(self, text: str) -> list[int]: ...
 
@@ -101,7 +103,11 @@ class CausalLM(Engine, Protocol):
         ...
 
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation in the checkpoint's own chat template, ready for the reply."""
+        """Token ids of a conversation in the checkpoint's own chat template, ready for the reply.
+
+        Raises `InvalidInput`: field `model` where it does not chat, `system_prompt` where it takes none, `history`
+        where its template refuses the order of turns.
+        """
         ...
 
     def generate(

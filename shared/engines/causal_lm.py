@@ -21,6 +21,8 @@ from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, run_he
 from shared.engines.beam import beam_search
 from shared.engines.likelihood import label_likelihoods
 from shared.engines.precision import cpu_has_bfloat16
+from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of, read_config
+from shared.errors import InvalidInput, SuiteError, WeightsCorrupt
 from shared.events import Progress
 from shared.sampling import adjusted
 from shared.settings import Settings
@@ -32,11 +34,21 @@ PREFILL_TOKENS = 512
 class TorchCausalLM:
     """A decoder-only transformer of `transformers`, one sequence at a time with a key-value cache."""
 
-    def __init__(self, model: Any, tokenizer: Any, context_window: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        context_window: int,
+        *,
+        checkpoint_id: str = "this checkpoint",
+        system_prompt: bool = True,
+    ) -> None:
         self.model = model
         self._tokenizer = tokenizer
         self.context_window = context_window
-        self.nbytes = sum({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}.values())
+        self.chats = bool(tokenizer.chat_template)
+        self._id, self._system_prompt = checkpoint_id, system_prompt
+        self.nbytes = nbytes_of(model)
         self.name = "torch-bf16" if model.dtype == torch.bfloat16 else "torch-fp32"
         eos = model.generation_config.eos_token_id
         self._eos = frozenset([eos] if isinstance(eos, int) else eos or [])
@@ -50,7 +62,26 @@ class TorchCausalLM:
         return self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=not special_tokens)
 
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        from jinja2 import TemplateError, TemplateSyntaxError
+
+        if not self.chats:
+            raise InvalidInput(
+                f"{self._id} completes texts and was not trained to chat; choose a checkpoint for conversations",
+                field="model",
+            )
+        if not self._system_prompt and any(message["role"] == "system" for message in messages):
+            raise InvalidInput(
+                f"{self._id} was trained on turns alone and has no place for a system prompt; leave it empty",
+                field="system_prompt",
+            )
+        try:
+            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateSyntaxError as error:
+            raise WeightsCorrupt(f"the chat template of {self._id} is damaged; choose another checkpoint") from error
+        except TemplateError as error:  # templates refuse what they cannot write, such as two turns of one role
+            raise InvalidInput(
+                f"the chat template of {self._id} has no place for this conversation: {error}", field="history"
+            ) from error
         return self.tokenize(text)
 
     # -- generation ----------------------------------------------------------------------------
@@ -60,6 +91,7 @@ class TorchCausalLM:
     ) -> Iterator[GeneratedToken]:
         from tokenizers.decoders import DecodeStream
 
+        self._refuse_more_than_window(len(prompt))
         # Of this request alone, so that the same seed gives the same text whatever else is running.
         randomness = torch.Generator().manual_seed(sampling.seed)
         pieces = DecodeStream(skip_special_tokens=True)
@@ -93,6 +125,10 @@ class TorchCausalLM:
     def beam_search(
         self, prompt: Sequence[int], max_new_tokens: int, num_beams: int, compute: Compute = run_here
     ) -> list[int]:
+        self._refuse_more_than_window(len(prompt))
+        room = min(max_new_tokens, self.context_window - len(prompt))
+        if room < 1:
+            return []
         logits, cache = self.prefill(prompt, compute)
 
         def advance(tokens: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
@@ -103,7 +139,6 @@ class TorchCausalLM:
 
             return compute(step)
 
-        room = min(max_new_tokens, self.context_window - len(prompt))
         (best,) = beam_search(
             logits.log_softmax(-1)[None],
             advance,
@@ -114,12 +149,23 @@ class TorchCausalLM:
         return [token for token in best.tokens if token not in self._eos]
 
     def next_token_logits(self, prompt: Sequence[int], compute: Compute = run_here) -> np.ndarray:
+        self._refuse_more_than_window(len(prompt))
         return self.prefill(prompt, compute)[0].numpy()
 
     def label_likelihoods(
         self, prompts: Sequence[str], labels: Sequence[str], compute: Compute = run_here
     ) -> list[list[Likelihood]]:
-        return label_likelihoods(self, [self.tokenize(p) for p in prompts], [self.tokenize(x) for x in labels], compute)
+        prompt_ids, label_ids = [self.tokenize(p) for p in prompts], [self.tokenize(x) for x in labels]
+        self._refuse_more_than_window(max(map(len, prompt_ids)) + max(map(len, label_ids)))
+        return label_likelihoods(self, prompt_ids, label_ids, compute)
+
+    def _refuse_more_than_window(self, tokens: int) -> None:
+        """GPT-2 has no positions after its window, and other models make no sense there."""
+        if tokens > self.context_window:
+            raise InvalidInput(
+                f"{tokens:,} tokens are more than the context window of {self._id}, which is {self.context_window:,}; "
+                "shorten the text"
+            )
 
     # -- forward passes ------------------------------------------------------------------------
 
@@ -170,29 +216,68 @@ class TorchCausalLM:
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most."""
-    return checkpoint.parameters * (2 if cpu_has_bfloat16() else 4)
+    """Bytes of weights in memory, at most: whether safetensors may be halved, only their config.json says."""
+    halved = cpu_has_bfloat16() and any(name.endswith(".gguf") for name in checkpoint.source.files)
+    return checkpoint.parameters * (2 if halved else 4)
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchCausalLM:
-    """Reads the converted checkpoint, in bfloat16 where the processor has it and in float32 elsewhere."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Reads a verified folder with a GGUF, or with safetensors, `config.json` and a tokenizer.
 
+    Computes in bfloat16 where the processor has it and the weights lose nothing by it, in float32 elsewhere. Raises
+    as `load_pretrained` does.
+    """
     ready = prepare(checkpoint, folder, settings, progress)
-    progress("reading weights", 0, memory_bytes(checkpoint))
-    # Always float32 here: for any other, from_pretrained changes torch's default dtype for the whole process while
-    # it reads, and models that compute meanwhile come out wrong.
-    model = AutoModelForCausalLM.from_pretrained(ready, dtype=torch.float32, local_files_only=True)
-    if cpu_has_bfloat16():
+    model = load_pretrained("AutoModelForCausalLM", checkpoint, ready, progress)
+    tokenizer = load_tokenizer(checkpoint, ready, model)
+    if checkpoint.chat_template and not tokenizer.chat_template:
+        tokenizer.chat_template = checkpoint.chat_template
+    if cpu_has_bfloat16() and _loses_nothing_in_bfloat16(checkpoint, folder):
         # Parameters alone: the rotary frequencies are a buffer and need their precision.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
-    tokenizer = AutoTokenizer.from_pretrained(ready, local_files_only=True)
-    return TorchCausalLM(model.eval(), tokenizer, checkpoint.context_window)
+    engine = TorchCausalLM(
+        model,
+        tokenizer,
+        input_window(checkpoint, model),
+        checkpoint_id=checkpoint.id,
+        system_prompt=checkpoint.system_prompt,
+    )
+    _refuse_other_heads(engine, checkpoint)
+    return engine
+
+
+def _loses_nothing_in_bfloat16(checkpoint: Checkpoint, folder: Path) -> bool:
+    """Whether the weights were published in bfloat16, or in less (a GGUF of four bits).
+
+    A checkpoint published in float32, as GPT-2 and DialoGPT are, was trained in it and answers otherwise in bfloat16:
+    rounded to 8 bits, two likely tokens often tie or change places, and greedy texts part from the published ones.
+    """
+    if next(folder.glob("*.gguf"), None):
+        return True
+    return str(read_config(checkpoint, folder).dtype).endswith("bfloat16")
+
+
+def _refuse_other_heads(engine: TorchCausalLM, checkpoint: Checkpoint) -> None:
+    """`forward` takes the output embedding of the last layer for the logits.
+
+    Some architectures scale or cap them after that (Granite, Gemma 2), and BERT, which is no decoder at all though
+    transformers loads it as one, has a layer before.
+    """
+    probe = [0, 1]
+    with torch.inference_mode():
+        expected = engine.model(torch.tensor([probe])).logits[0, -1].float()
+    if not np.allclose(engine.next_token_logits(probe), expected.numpy(), atol=0.05, rtol=0.01):
+        raise SuiteError(
+            f"{checkpoint.id} is of the architecture {engine.model.config.model_type!r}, whose logits come about in "
+            "another way than this engine computes them; choose another checkpoint"
+        )
 
 
 def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
-    """Folder of safetensors: the GGUF is dequantised once, since reading it takes ten times as long."""
+    """Folder of safetensors: a GGUF is dequantised once, since reading it takes ten times as long."""
+    if not next(folder.glob("*.gguf"), None):
+        return folder
     return converted(checkpoint, folder, settings, _gguf_to_safetensors, progress)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,9 @@ import numpy as np
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, run_here
+from shared.engines.length_batches import batches_by_length
 from shared.events import Progress
 from shared.settings import Settings
-
-BATCH_TOKENS = 4096
-"""Tokens of one step, padding included: about 100 ms on two cores."""
 
 
 class TorchSentenceEncoder:
@@ -75,18 +73,6 @@ class TorchSentenceEncoder:
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
             return torch.nn.functional.normalize(pooled, dim=1).numpy()
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Indices in batches of similar length, so that little is spent on padding, and bounded in size."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:

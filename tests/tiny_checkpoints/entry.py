@@ -1,0 +1,27 @@
+"""A catalog entry for a checkpoint that is in no catalog."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.catalog import Checkpoint, Source
+
+
+def entry(**changes: Any) -> Checkpoint:
+    """An entry whose fields matter to no one but for `changes`."""
+    fields: dict[str, Any] = {
+        "id": "tiny",
+        "kind": "causal-lm",
+        "engine": "causal_lm",
+        "profile": "hub",
+        "tasks": ("text-generation",),
+        "languages": ("en",),
+        "licence": "Apache-2.0",
+        "authors": "chance",
+        "parameters": 200_000,
+        "context_window": 512,
+        "revision": "1",
+        "limits": "Its weights are random.",
+        "source": Source(package="tiny==1", sha256="0" * 64, size=1, files={}),
+    }
+    return Checkpoint.model_validate({**fields, **changes})
