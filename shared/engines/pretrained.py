@@ -23,6 +23,7 @@ TOKENIZER = "tokenizer.json"
 
 HEADS = {
     "AutoModelForCausalLM": "text generation",
+    "AutoModelForSeq2SeqLM": "rewriting one text as another",
     "AutoModelForMaskedLM": "filling masks",
     "AutoModelForSequenceClassification": "text classification",
     "AutoModelForQuestionAnswering": "question answering",

@@ -19,6 +19,7 @@ import torch
 from shared.catalog import Checkpoint, Pair
 from shared.engines import Compute, GeneratedToken, Sampling, Translated, run_here
 from shared.engines.marian import batches, split_long
+from shared.engines.pretrained import load_pretrained
 from shared.engines.seq2seq_decoding import Decoder, Rules, Written, decode
 from shared.engines.seq2seq_texts import Texts, read_texts
 from shared.errors import InvalidInput, UnknownCheckpoint
@@ -202,17 +203,8 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchSeq2Seq:
     """Reads a verified folder of `config.json`, `model.safetensors` and tokenizer files; nothing in it is run.
 
-    Raises `WeightsCorrupt` when tokenizer files are missing, and `ValueError` for a generation config that asks for
-    what `Rules` does not do.
+    Raises as `load_pretrained` does, `WeightsCorrupt` when tokenizer files are missing, and `SuiteError` for a
+    generation config that asks for what `Rules` does not do.
     """
-    from transformers import AutoModelForSeq2SeqLM
-
-    progress("reading weights", 0, memory_bytes(checkpoint))
     texts = read_texts(checkpoint, folder)
-    # Always float32 here: for any other, from_pretrained changes torch's default dtype for the whole process while
-    # it reads, and models that compute meanwhile come out wrong.
-    model = AutoModelForSeq2SeqLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
-    progress("reading weights", memory_bytes(checkpoint), memory_bytes(checkpoint))
-    return TorchSeq2Seq(model.eval(), texts, checkpoint)
+    return TorchSeq2Seq(load_pretrained("AutoModelForSeq2SeqLM", checkpoint, folder, progress), texts, checkpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.catalog import Checkpoint, Source
+from shared.catalog import Checkpoint, HubSource
 
 
 def entry(**changes: Any) -> Checkpoint:
@@ -22,6 +22,6 @@ def entry(**changes: Any) -> Checkpoint:
         "context_window": 512,
         "revision": "1",
         "limits": "Its weights are random.",
-        "source": Source(package="tiny==1", sha256="0" * 64, size=1, files={}),
+        "source": HubSource(repo="user/tiny"),
     }
     return Checkpoint.model_validate({**fields, **changes})

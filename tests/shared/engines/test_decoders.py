@@ -287,7 +287,11 @@ def test_weights_published_in_float32_stay_so(folders: dict[str, Path], monkeypa
             assert {p.dtype for p in engine.model.parameters()} == {torch.bfloat16 if halved else torch.float32}
             assert engine.name == ("torch-bf16" if halved else "torch-fp32")
             parameters = engine.model.num_parameters()
-            assert engine.nbytes == parameters * (2 if halved else 4) <= memory_bytes(entry(parameters=parameters))
+            assert (
+                engine.nbytes
+                == parameters * (2 if halved else 4)
+                <= memory_bytes(entry(**ENTRIES[name], parameters=parameters))
+            )
 
 
 def test_bfloat16_keeps_the_weights_that_were_published(folders: dict[str, Path]) -> None:

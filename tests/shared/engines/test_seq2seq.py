@@ -618,10 +618,3 @@ def test_loading_warns_of_nothing(folders: dict[str, Path]) -> None:
         warnings.simplefilter("always")
         read("marian", folders["marian"])
     assert not [str(one.message) for one in raised if "sacremoses" in str(one.message)]
-
-
-def test_progress_ends_at_what_was_announced(folders: dict[str, Path]) -> None:
-    heard: list[tuple[str, int, int]] = []
-    load(about("t5"), folders["t5"], Settings.model_validate({}), lambda *news: heard.append(news))
-    assert heard[0][1:] == (0, 400_000)
-    assert heard[-1][1:] == (400_000, 400_000)
