@@ -166,7 +166,8 @@ class Catalog:
 
     def add(self, checkpoint: Checkpoint) -> None:
         """Adds a checkpoint, in the place of one of the same id where there is one."""
-        self.checkpoints = (*(c for c in self.checkpoints if c.id != checkpoint.id), checkpoint)
+        kept = tuple(checkpoint if c.id == checkpoint.id else c for c in self.checkpoints)
+        self.checkpoints = kept if checkpoint in kept else (*kept, checkpoint)
 
     def choose_by_id(self, checkpoint_id: str) -> Checkpoint:
         """Raises `UnknownCheckpoint`."""
