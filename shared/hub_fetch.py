@@ -56,7 +56,7 @@ class Repository:
         from huggingface_hub import hf_hub_download
 
         quiet: Any = Silent
-        meter = Meter(progress, f"fetching {self.repo}", sum(file.size for file in self.wanted))
+        meter = Meter(progress, "fetching", sum(file.size for file in self.wanted))
         for file in self.wanted:
             if len(file.digest) == 64 and file.size > LARGE and not (self.folder / file.name).exists():
                 self._fetch_blob(file, meter)

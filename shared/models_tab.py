@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from html import escape
 from typing import Annotated, Any, Literal
@@ -17,9 +17,9 @@ from shared.catalog import Checkpoint, HubSource
 from shared.context import Context, Runtime
 from shared.edge import Edge
 from shared.endpoint import Endpoint, Traffic
-from shared.errors import Cancelled, InvalidInput, SuiteError
-from shared.events import Done, Event, RunInfo
-from shared.hub_models import added
+from shared.errors import Cancelled, SuiteError
+from shared.events import Done, Event, Loading, RunInfo
+from shared.hub_models import described
 from shared.inputs import PRIVATE
 from shared.requests import Request
 
@@ -102,9 +102,8 @@ def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
     require_admin(context.admin)
     cache = context.runtime.cache
     if request.action == "add":
-        problems = yield from added((request.checkpoint.strip(),), context.catalog, context.runtime.hub)
-        if problems:
-            raise InvalidInput(problems[0])
+        yield Loading(request.checkpoint.strip(), "asking the Hub what it is", 0, 0)
+        context.catalog.add(described(request.checkpoint.strip(), context.runtime.hub))
     checkpoint = context.catalog.choose_by_id(request.checkpoint.strip())
     if request.action in ("load", "pin"):
         checkpoint = yield from context.on_disk(checkpoint, agreed=True)
@@ -123,8 +122,6 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     """The tab's content. The buttons' events check the visitor on the server, whatever the page shows."""
     endpoint = Endpoint(act, OneCheckpoint, {})
     gr.HTML('<p class="space-summary">Which checkpoints are in memory, who uses them, and what they cost.</p>')
-    report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
-    said = gr.HTML("", elem_id="models-said")
     sign_in = gr.HTML(SIGN_IN, visible=False)
     with gr.Row(equal_height=False):
         ids = known_ids(edge.runtime)
@@ -145,6 +142,9 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
             elem_id="models-wanted",
         )
         add = gr.Button("Add", size="sm", min_width=70, scale=0, elem_id="models-add")
+
+    said = gr.HTML("", elem_id="models-said")
+    report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
 
     def shown(request: gr.Request) -> tuple[str, Any, Any]:
         edge.runtime.hub.ask()
@@ -191,18 +191,21 @@ def known_ids(runtime: Runtime) -> list[str]:
 
 
 def draw(runtime: Runtime) -> str:
-    """Budget, hits and misses, and a row for every checkpoint of the catalog."""
+    """Budget, hits and misses, a row for every checkpoint on this machine, and below them the others."""
     report = runtime.cache.report()
     held = {row["checkpoint"]: row for row in report["checkpoints"]}
-    rows = []
+    rows, elsewhere = [], []
     for checkpoint in runtime.catalog:
         row = held.get(checkpoint.id)
+        if row is None and not is_fetched(checkpoint, runtime):
+            elsewhere.append(checkpoint)
+            continue
         used = f"{row['seconds_since_use']:.0f} s ago" if row and row["seconds_since_use"] is not None else ""
         rows.append(
             (
                 checkpoint.id,
-                (row or {}).get("revision") or checkpoint.revision or "not pinned",
-                state_of(checkpoint, row, runtime),
+                render.short_revision((row or {}).get("revision") or checkpoint.revision) or "not pinned",
+                state_of(row),
                 megabytes(row["bytes"]) if row else "",
                 row["engine"] if row else "",
                 row["borrows"] if row else "",
@@ -221,15 +224,33 @@ def draw(runtime: Runtime) -> str:
         f"{report['hits']} hits, {report['misses']} misses, {report['evictions']} evictions · "
         f"profile <b>{escape(runtime.settings.profile)}</b>, {escape(why.get(hub['state'], hub['reason']))}</p>"
     )
-    return head + render.table(columns, rows, ["memory", "in use by", "hits"])
+    return head + render.table(columns, rows, ["memory", "in use by", "hits"]) + not_here(elsewhere)
 
 
-def state_of(checkpoint: Checkpoint, row: dict[str, Any] | None, runtime: Runtime) -> str:
-    """Where a checkpoint is: in memory, on this disk, or still on the Hub."""
+def not_here(checkpoints: Sequence[Checkpoint]) -> str:
+    """Those whose files would have to be brought first."""
+    if not checkpoints:
+        return ""
+    rows = [
+        (
+            checkpoint.id,
+            render.short_revision(checkpoint.revision) or "not pinned",
+            ", ".join(checkpoint.tasks) or "a base to fine-tune",
+            megabytes(checkpoint.download_bytes),
+            "the Hub" if checkpoint.profile == "hub" else "a package; make setup brings it",
+            checkpoint.licence,
+        )
+        for checkpoint in checkpoints
+    ]
+    columns = ["checkpoint", "revision", "does", "to fetch", "from", "licence"]
+    return (
+        f'<details class="elsewhere"><summary>{len(rows)} more that are not on this machine</summary>'
+        f"{render.table(columns, rows, ['to fetch'])}</details>"
+    )
+
+
+def state_of(row: dict[str, Any] | None) -> str:
+    """Whether a checkpoint that is here is in memory too."""
     if row is not None:
         return row["state"] + (", pinned" if row["pinned"] else "")
-    if is_fetched(checkpoint, runtime):
-        return "on disk"
-    if isinstance(checkpoint.source, HubSource):
-        return f"on the Hub, {megabytes(checkpoint.download_bytes)}"
-    return "not here; make setup brings it"
+    return "on disk"

@@ -118,7 +118,8 @@ def run_line(run: RunInfo | None) -> str:
     """RunInfo as one muted line, and what the checkpoint cannot do."""
     if run is None:
         return '<div class="run-line"></div>'
-    parts = [f"<b>{escape(run.checkpoint)}</b> @ {escape(run.revision)}", escape(run.engine)]
+    revision = f'<span title="{escape(run.revision)}">{escape(short_revision(run.revision))}</span>'
+    parts = [f"<b>{escape(run.checkpoint)}</b> @ {revision}", escape(run.engine)]
     if run.cached:
         parts.append("stored answer to this example")
     parts.append(f"{run.seconds_running:.2f} s computing")
@@ -133,6 +134,12 @@ def run_line(run: RunInfo | None) -> str:
     if run.tokens_per_second:
         parts.append(f"{run.tokens_per_second:.0f} tokens/s")
     return f'{note(run.warning)}<div class="run-line">{" · ".join(parts)}<br>{escape(run.limits)}</div>'
+
+
+def short_revision(revision: str) -> str:
+    """A commit as people write it: its first digits."""
+    is_commit = len(revision) == 40 and all(digit in "0123456789abcdef" for digit in revision)
+    return revision[:8] if is_commit else revision
 
 
 def shown(inside: str) -> str:

@@ -167,7 +167,7 @@ def product_version() -> str:
 
 def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> None:
     """Computes each tab's first example, so that the first visitor sees a real answer at once."""
-    context = Context(runtime, visitor="warm-up")
+    context = Context(runtime, visitor="warm-up", may_download=False)
     for endpoint, request in list(traffic.examples.pending()):
         for space in spaces:
             if not isinstance(space, Space) or endpoint not in {e.name for e in space.endpoints}:

@@ -173,7 +173,6 @@ class Form:
                 if settings:
                     with gr.Accordion("Settings", open=False):
                         components |= settings(start)
-                self.consent = gr.Button("", variant="primary", visible=False, elem_id=f"{endpoint.name}-consent")
                 with gr.Row():
                     self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
                     self.stop_button = gr.Button("Stop", interactive=False, scale=1, elem_id=f"{endpoint.name}-stop")
@@ -184,6 +183,7 @@ class Form:
                     elem_id=f"{endpoint.name}-result",
                     elem_classes="result-block",
                 )
+                self.consent = gr.Button("", variant="primary", visible=False, elem_id=f"{endpoint.name}-consent")
                 self.account = gr.HTML(render.run_line(None), elem_id=f"{endpoint.name}-account")
                 with gr.Accordion("What happened", open=False):
                     self.explanation = gr.HTML('<p class="empty">Run it first.</p>', elem_classes="what")
@@ -274,7 +274,7 @@ class Form:
                         yield shown, account, what, *same_buttons(), gr.skip()
             yield shown, account, what, *idle_buttons(), no_question
         except NeedsDownload as question:
-            offer = f"Fetch {question.checkpoint_id} ({question.nbytes / 1e6:,.0f} MB) and go on"
+            offer = f"Fetch it ({question.nbytes / 1e6:,.0f} MB) and go on"
             asking = gr.Button(offer, visible=True)
             yield render.shown(render.question(question)), render.run_line(None), "", *idle_buttons(), asking
         except SuiteError as error:

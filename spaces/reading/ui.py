@@ -90,7 +90,7 @@ def words(result: Filled, values: Values) -> str:
     filled = escape(pieces[0])
     for word, piece in zip(likeliest, pieces[1:], strict=False):
         filled += f"<mark>{escape(word)}</mark>{escape(piece)}"
-    parts = [f'<div class="prose-text">{filled}</div>']
+    parts = [f'<div class="source prose-text">{filled}</div>']
     for number, row in enumerate(result.masks, 1):
         if len(result.masks) > 1:
             parts.append(f"<h4>Mask {number}</h4>")
