@@ -44,7 +44,7 @@ class WeightsMissing(SuiteError):
 
 
 class WeightsCorrupt(SuiteError):
-    """A file is not the one that the catalog pins, or does not hold the trained weights it should. It is never loaded."""
+    """A file is not the one that the catalog pins, or lacks the trained weights it should hold. It is never loaded."""
 
     status = 503
 
