@@ -98,8 +98,9 @@ class ModelCache:
         self._entries: dict[str, Entry] = {}
         self._hits = self._misses = self._evictions = 0
         self._closed = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep_now_and_then, name="idle-unload", daemon=True)
         if idle_seconds:
-            threading.Thread(target=self._sweep_now_and_then, name="idle-unload", daemon=True).start()
+            self._sweeper.start()
 
     # -- borrowing -----------------------------------------------------------------------------
 
@@ -274,6 +275,10 @@ class ModelCache:
 
     def close(self) -> None:
         self._closed.set()
+        if self._sweeper.is_alive():
+            # Left to itself, it could be the last to hold this cache and free the weights while the interpreter ends,
+            # and a thread that the interpreter ends inside PyTorch's code takes the whole process down with it.
+            self._sweeper.join(timeout=10)
 
     # -- reporting -----------------------------------------------------------------------------
 
