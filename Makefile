@@ -29,7 +29,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench eval screenshots clean-cache clean venv packages packages-dev
+.PHONY: help setup run test test-hub pin check bench eval screenshots clean-cache clean venv packages packages-dev
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ setup: packages ## make .venv, install the pinned packages, fetch the weights (o
 
 test: setup packages-dev ## run all tests
 	@$(python) -m pytest $(ARGS)
+
+test-hub: packages packages-dev ## what the course publishes, on its real checkpoints: needs a Hub, fetches 6.5 GB
+	@HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-0} $(python) -m pytest tests/hub -rs --override-ini testpaths= $(ARGS)
+
+pin: packages ## write the commits of the catalog's repositories that are not pinned yet: needs a Hub
+	@$(python) -m shared.pin
 
 check: packages-dev ## lint, format and types
 	@$(python) -m ruff check .
