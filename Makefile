@@ -29,7 +29,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-hub pin check bench eval screenshots clean-cache clean venv packages packages-dev
+.PHONY: help setup run test test-hub pin check bench bench-hub eval screenshots clean-cache clean venv packages packages-dev
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ check: packages-dev ## lint, format and types
 
 bench: setup packages-dev ## measure the suite against its peers
 	@$(python) -m benchmarks $(ARGS)
+
+bench-hub: setup packages-dev ## measure fetching and loading from a Hub, and starting without one
+	@$(python) -m benchmarks.hub $(ARGS)
 
 eval: setup packages-dev ## quality of each checkpoint on tests/data
 	@$(python) -m benchmarks.evaluation $(ARGS)
