@@ -87,13 +87,7 @@ CASES = (
     Case(
         "alirezamsh/small100",
         seq2seq.small100,
-        {
-            **SMALL100,
-            "d_model": 1024,
-            "encoder_attention_heads": 16,
-            "decoder_attention_heads": 16,
-            "vocab_size": 128112,
-        },
+        {**SMALL100, "d_model": 1024, "vocab_size": 128112},
         pickle=True,
     ),
 )
@@ -193,9 +187,9 @@ def loads(quick: bool) -> str:
     columns = ["checkpoint", "parameters", "needed", "fetched / needed", "fetching", "cold load", "warm", "in memory"]
     return (
         "### Fetching and loading\n\nFrom a stand-in Hub on loopback, random weights of the real sizes. *Fetching*: "
-        "until every hash is checked, pickles turned into safetensors. *Cold load*: hash checked once more, read, ready to "
-        "compute; the files are in the system's page cache. *Warm*: borrowing what is in memory, median of 20.\n\n"
-        + table(columns, rows)
+        "until every hash is checked, pickles turned into safetensors. *Cold load*: hash checked once more, read, "
+        "ready to compute; the files are in the system's page cache. *Warm*: borrowing what is in memory, the median "
+        "of 20.\n\n" + table(columns, rows)
     )
 
 
