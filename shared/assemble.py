@@ -46,6 +46,9 @@ import os
 os.environ.setdefault("SUITE_PROFILE", "hub")
 os.environ.setdefault("SUITE_HOST", os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"))
 os.environ.setdefault("SUITE_PORT", os.environ.get("GRADIO_SERVER_PORT", "7860"))
+if "SPACE_ID" in os.environ:
+    # Only the Hub's proxy reaches a Space, so visitors are told apart by the addresses that it reports.
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
 
 from shared.cli import main  # noqa: E402 - after the variables that it reads
 
@@ -96,7 +99,7 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
     spaces = chosen(name, root)
     folders = [root / "spaces" / space.name for space in spaces]
     tasks = tasks_of(folders)
-    checkpoints = [c for c in Catalog.read(root / "shared" / "catalog.yaml") if tasks & set(c.tasks)]
+    checkpoints = [c for c in catalog_of(root) if tasks & set(c.tasks)]
     reached = closure(
         ["shared.cli", "shared.fetch", *_modules(folders), *_engines(checkpoints, root)], [root, root / "spaces"]
     )
@@ -132,10 +135,14 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
     return Assembled(name, files, checkpoints)
 
 
-def preloaded(checkpoints: Sequence[Checkpoint], name: str, root: Path = ROOT) -> list[Checkpoint]:
-    """Those that a Space in the hub profile uses unless told otherwise: its build may as well bring them."""
+def catalog_of(root: Path) -> Catalog:
+    return Catalog.read(root / "shared" / "catalog.yaml")
+
+
+def preloaded(name: str, root: Path = ROOT) -> list[Checkpoint]:
+    """Checkpoints that a Space in the hub profile uses unless told otherwise: its build may as well bring them."""
     tasks = tasks_of([root / "spaces" / space.name for space in chosen(name, root)])
-    return [c for c in checkpoints if isinstance(c.source, HubSource) and tasks & set(c.default_for)]
+    return [c for c in catalog_of(root) if isinstance(c.source, HubSource) and tasks & set(c.default_for)]
 
 
 def chosen(name: str, root: Path = ROOT) -> list[Space]:

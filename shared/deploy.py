@@ -97,8 +97,7 @@ def deploy(name: str, target: Target, say: Say = print, *, root: Path = ROOT) ->
 
 def with_preload(name: str, api: Any, say: Say, *, thumbnail: str = "", root: Path = ROOT) -> Assembled:
     """The Space with `preload_from_hub` filled in, as far as the Hub can be asked."""
-    plain = assemble(name, root=root)
-    lines, remarks = preload_lines(preloaded(plain.checkpoints, name, root), api)
+    lines, remarks = preload_lines(preloaded(name, root), api)
     for remark in remarks:
         say(remark)
     return assemble(name, root=root, preload=lines, thumbnail=thumbnail)
