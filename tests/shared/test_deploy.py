@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -236,6 +237,15 @@ def test_a_dry_run_shows_everything_and_asks_nobody(
     assert f"would go to the Space {REPO} (private) on cpu-basic" in shown
     assert "SUITE_PROFILE=auto" in shown
     assert hub.requests == []
+
+
+def test_the_readme_shows_what_a_dry_run_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    command, *shown = block.splitlines()
+    assert command.startswith("$ python -m shared.hub ")
+    assert command_line.main(command.split()[4:]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if line != "..." and line not in printed] == []
 
 
 def test_the_command_deploys(hub: StandInHub, writer: HfApi, capsys: pytest.CaptureFixture[str]) -> None:
