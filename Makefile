@@ -2,6 +2,7 @@
 #
 # PYTHON        the Python (3.11 to 3.13) that .venv is made with; by default the first that fits.
 # ARGS          passed on: make run ARGS="--port 8000", make test ARGS="-k fetch".
+# NAME, OUT     for `make space`: a folder of spaces/ or `suite`, and the folder to assemble it in.
 # TORCH_INDEX   a package index that PyTorch alone is installed from, before everything else. On Linux the default
 #               build brings several GB of CUDA; for a CPU-only one set this to the address that the "Start Locally"
 #               selector on PyTorch's own install page shows for "CPU" after --index-url.
@@ -12,6 +13,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(fits)' 2>/dev/null && echo $$p && exit; done; echo python3)
 ARGS ?=
 TORCH_INDEX ?=
+NAME = suite
+OUT = build/$(NAME)
 
 venv := .venv
 python := $(venv)/bin/python
@@ -29,7 +32,8 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-hub pin check bench bench-hub eval screenshots clean-cache clean venv packages packages-dev
+.PHONY: help setup run test test-hub pin check bench bench-hub eval screenshots space clean-cache clean venv packages \
+	packages-dev
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -65,6 +69,9 @@ eval: setup packages-dev ## quality of each checkpoint on tests/data
 
 screenshots: setup packages-dev ## make the README's pictures from the running app
 	@$(python) -m benchmarks.screenshots $(ARGS)
+
+space: packages ## assemble a Space for the Hub: make space NAME=translation OUT=folder
+	@$(python) -m shared.hub space $(NAME) --out $(OUT) $(ARGS)
 
 clean-cache: ## remove the weights and what was made of them
 	@test -x $(python) || { echo "error: without $(venv) this cannot look where the cache is. Run 'make setup' first, or" \

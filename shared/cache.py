@@ -240,6 +240,16 @@ class ModelCache:
         release_freed_memory()
         self._changed.notify_all()
 
+    def adopt(self, checkpoint: Checkpoint, engine: Any) -> None:
+        """Takes in, and keeps, an engine that is in memory already: in a forked process, one of its parent's."""
+        with self._changed:
+            self._entries[checkpoint.folder] = Entry(checkpoint, engine.nbytes, engine, pinned=True)
+
+    def engines(self) -> list[tuple[Checkpoint, Any]]:
+        """What is loaded now."""
+        with self._changed:
+            return [(e.checkpoint, e.engine) for e in self._entries.values() if e.engine is not None]
+
     # -- what the admin and the clock do -------------------------------------------------------
 
     def unload(self, checkpoint_id: str) -> None:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from shared.cache import HEARTBEAT, Borrowed, ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource, Task
 from shared.errors import Cancelled, Forbidden, NeedsDownload
-from shared.events import Loading, Queued, RunInfo
+from shared.events import Event, Loading, Queued, RunInfo
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
 from shared.lane import Admission, Lane, Timing
 from shared.settings import Settings
 
 T = TypeVar("T")
+
+
+class Elsewhere(Protocol):
+    """Runs a task function in another place than the thread that asks, with the same events and errors."""
+
+    def __call__(self, name: str, task: TaskFunction, request: Any, context: Context) -> Iterator[Event]: ...
+
+
+TaskFunction = Callable[[Any, "Context"], Iterator[Event]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Runtime:
     admission: Admission
     hub: HubLink
     files: HubFiles
+    elsewhere: Elsewhere | None = None
+    """What computes in processes of its own instead of here (`shared.zero_gpu`)."""
 
 
 @dataclass(frozen=True)

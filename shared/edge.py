@@ -14,6 +14,7 @@ import types
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -65,7 +66,8 @@ class Edge:
     async def pump(self, events: Iterator[Event], context: Context) -> AsyncGenerator[Event, None]:
         """Iterates in a thread; see the module's docstring."""
         mailbox = Mailbox(asyncio.get_running_loop())
-        self.threads.submit(mailbox.fill, events)
+        # With Gradio's own context: on ZeroGPU it says on whose account a GPU is taken.
+        self.threads.submit(copy_context().run, mailbox.fill, events)
         last: Event | None = None
         try:
             while True:

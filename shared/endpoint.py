@@ -84,7 +84,7 @@ class Endpoint(Generic[Q]):
                 yield stored
             else:
                 traffic.admit(context)
-                for event in self.task(request, context):
+                for event in self._events(request, context):
                     if isinstance(event, Done):
                         traffic.examples.keep(self.name, request, event)
                         # Before it is handed over, since who has the result need not ask for more.
@@ -105,6 +105,10 @@ class Endpoint(Generic[Q]):
             ) from error
         finally:
             traffic.count(self.name, outcome, time.perf_counter() - begun)
+
+    def _events(self, request: Q, context: Context) -> Iterator[Event]:
+        elsewhere = context.runtime.elsewhere
+        return elsewhere(self.name, self.task, request, context) if elsewhere else self.task(request, context)
 
 
 class Traffic:

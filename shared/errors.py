@@ -6,6 +6,8 @@ a plain "something failed here", because a stray exception's text can hold anoth
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SuiteError(Exception):
     """An error whose text is written for the visitor.
@@ -20,6 +22,10 @@ class SuiteError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the message alone when it reads one that came from another process.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +19,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from shared import zero_gpu
+from shared.batch import batch_task
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic
 from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
@@ -57,6 +60,8 @@ def import_gradio() -> None:
     found = importlib.util.find_spec("spaces") if "spaces" not in sys.modules else None
     if found is not None and not found.origin:
         sys.modules["spaces"] = None  # type: ignore[assignment]
+    if zero_gpu.present():
+        importlib.import_module("spaces")  # it wants to come before PyTorch
     import gradio  # noqa: F401 - so that it is this import that finds the names as they should be
 
 
@@ -69,7 +74,8 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     from shared.page import build
 
     settings = settings.with_admin_token()
-    runtime = start(settings)
+    workers = zero_gpu.Workers() if zero_gpu.present() else None
+    runtime = replace(start(settings), elsewhere=workers)
     begin_asking_the_hub(runtime)
     traffic = Traffic(settings.rate_limit)
     spaces = discover(settings.spaces)
@@ -78,6 +84,11 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     user, _, password = settings.auth.get_secret_value().partition(":")
     if not settings.everyone_is_admin:
         print(f"Admin token: {settings.admin_token.get_secret_value()}", flush=True)
+    if workers:
+        warm(spaces, runtime, traffic)  # while workers are closed: here, which loads what they will need
+        endpoints = [endpoint for space in spaces if isinstance(space, Space) for endpoint in space.endpoints]
+        tasks = {endpoint.name: endpoint.task for endpoint in endpoints}
+        workers.open({**tasks, "batch": batch_task(endpoints)}, runtime)
     _, url, _ = blocks.launch(
         server_name=settings.host,
         server_port=settings.port or None,
@@ -103,7 +114,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
         },
     )
     print(f"Serving at {url}", flush=True)
-    if settings.warm_examples:
+    if settings.warm_examples and not workers:
         threading.Thread(target=warm, args=(spaces, runtime, traffic), name="warm-examples", daemon=True).start()
     suite = Suite(settings, runtime, traffic, url, blocks)
     if block:

@@ -17,7 +17,7 @@ from shared.events import Done, Event, Queued, RunInfo, Running
 from shared.requests import Request, Text
 from shared.settings import Settings
 
-RUNTIME = cast(Runtime, SimpleNamespace(settings=Settings()))
+RUNTIME = cast(Runtime, SimpleNamespace(settings=Settings(), elsewhere=None))
 RUN = RunInfo(checkpoint="tiny", revision="1", engine="fake", seconds_running=1.5)
 
 

@@ -1,0 +1,253 @@
+"""Every Space's folder as it is on the Hub: alone in a clean process, called from outside; and on ZeroGPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from shared.assemble import SUITE, assemble
+from shared.space import ROOT
+from shared.space_requirements import IMPORT_NAMES, package_name, requirement_lines
+from tests.served import Served, free_port, served
+
+pytestmark = pytest.mark.slow
+
+NAMES = [*sorted(file.parent.name for file in (ROOT / "spaces").glob("*/examples.yaml")), SUITE]
+
+
+def first_examples(folder: Path) -> dict[str, dict[str, Any]]:
+    """Endpoint → inputs of its first example, short of breath."""
+    found = {}
+    for file in sorted(folder.glob("*/examples.yaml")):
+        for endpoint, examples in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            inputs = dict(examples[0]["inputs"])
+            if "max_new_tokens" in inputs:
+                inputs["max_new_tokens"] = min(inputs["max_new_tokens"], 8)
+            found[endpoint] = inputs
+    return found
+
+
+def said_otherwise(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same inputs but for the end of the text, so that the answer is not a stored one."""
+    text = max((name for name, value in inputs.items() if isinstance(value, str)), key=lambda name: len(inputs[name]))
+    return {**inputs, text: f"{inputs[text]} Today."}
+
+
+# -- alone -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trial:
+    named: set[str]
+    """Endpoints that have an example."""
+    served: set[str]
+    answer: tuple[Any, ...] = ()
+    same_visitor_again: str = ""
+    another_visitor: tuple[Any, ...] = ()
+    log: str = ""
+
+
+def not_required(requirements: str) -> list[str]:
+    """Packages of ours that this requirements.txt leaves out, by the names they are imported by."""
+    listed = {package_name(line) for line in requirement_lines(requirements)}
+    ours = {package_name(line) for line in requirement_lines((ROOT / "requirements.txt").read_text(encoding="utf-8"))}
+    return [IMPORT_NAMES.get(name, name.replace("-", "_")) for name in sorted(ours - listed)]
+
+
+def try_out(name: str, folder: Path) -> Trial:
+    """Starts the folder as a Space is started, but for the profile: no Hub is here, so the weights are the embedded."""
+    assembled = assemble(name)
+    assembled.write(folder / name)
+    elsewhere = folder / f"{name}-elsewhere"
+    elsewhere.mkdir()
+    environment = {
+        "SYSTEM": "spaces",
+        "SPACE_ID": f"somebody/{name}",
+        "GRADIO_SERVER_PORT": str(free_port()),
+        "SUITE_PROFILE": "embedded",
+        "SUITE_WARM_EXAMPLES": "false",
+        "SUITE_REQUESTS_PER_MINUTE": "1",
+    }
+    blocked = not_required(assembled.files["requirements.txt"].decode())
+    with served(folder / name, blocked=blocked, cwd=elsewhere, environment=environment) as space:
+
+        def ask(visitor: int, endpoint: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
+            address = f"203.0.113.{visitor}"  # as the Hub's proxy reports it
+            client = Client(space.url, verbose=False, headers={"X-Forwarded-For": address})
+            return client.predict(api_name=f"/{endpoint}", **inputs)
+
+        examples = first_examples(folder / name)
+        paths = httpx.get(f"{space.url}gradio_api/info").json()["named_endpoints"]
+        trial = Trial(set(examples), {path.strip("/") for path in paths})
+        for visitor, (endpoint, inputs) in enumerate(examples.items(), 1):
+            try:
+                trial.answer = ask(visitor, endpoint, inputs)
+            except AppError as error:
+                if "Hub" not in str(error):
+                    raise
+                continue  # it has no embedded checkpoint
+            with pytest.raises(AppError) as refused:
+                ask(visitor, endpoint, said_otherwise(inputs))
+            trial.same_visitor_again = str(refused.value)
+            trial.another_visitor = ask(200, endpoint, said_otherwise(inputs))
+            break
+        trial.log = space.log
+    return trial
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
+    folder = tmp_path_factory.mktemp("deployed")
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(NAMES, pool.map(lambda name: try_out(name, folder), NAMES), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deployed_space_answers(trials: dict[str, Trial], name: str) -> None:
+    trial = trials[name]
+    assert trial.named <= trial.served
+    assert trial.served - trial.named <= {"models", "batch"}
+    for answer in (trial.answer, trial.another_visitor):
+        assert answer[0]
+        assert answer[-1]["checkpoint"]
+        assert answer[-1]["seconds_running"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_visitors_are_told_apart_by_what_the_proxy_says(trials: dict[str, Trial], name: str) -> None:
+    assert "minute" in trials[name].same_visitor_again
+    assert trials[name].another_visitor
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_space_the_admin_is_who_has_the_token(trials: dict[str, Trial], name: str) -> None:
+    assert "Admin token: " in trials[name].log
+
+
+# -- on ZeroGPU ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ZeroGPU:
+    space: Served
+    folder: Path
+    log: Path
+
+    @property
+    def client(self) -> Client:
+        return Client(self.space.url, verbose=False)
+
+    def noted(self, event: str) -> list[dict[str, Any]]:
+        notes = map(json.loads, self.log.read_text(encoding="utf-8").splitlines())
+        return [note for note in notes if note["event"] == event]
+
+
+@pytest.fixture(scope="module")
+def zero_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZeroGPU]:
+    """The suite's folder beside a stand-in for the `spaces` package."""
+    tmp_path = tmp_path_factory.mktemp("zero_gpu")
+    (tmp_path / "site" / "spaces").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "stand_in_zero_gpu" / "spaces.py", tmp_path / "site" / "spaces" / "__init__.py")
+    assemble(SUITE).write(tmp_path / "suite")
+    log = tmp_path / "log.jsonl"
+    environment = {
+        "SYSTEM": "spaces",
+        "SPACE_ID": "somebody/suite",
+        "SPACES_ZERO_GPU": "true",
+        "STAND_IN_LOG": str(log),
+        "GRADIO_SERVER_PORT": str(free_port()),
+        "SUITE_PROFILE": "embedded",
+        "SUITE_REQUESTS_PER_MINUTE": "0",
+    }
+    with served(tmp_path / "suite", path=[tmp_path / "site"], cwd=tmp_path, environment=environment) as space:
+        yield ZeroGPU(space, tmp_path / "suite", log)
+
+
+def test_hugging_faces_package_is_found_and_used_before_the_page_is_served(zero_gpu: ZeroGPU) -> None:
+    assert zero_gpu.noted("gradio_auto_wrap")
+    assert [note["duration"] for note in zero_gpu.noted("decorated")] == [60]
+
+
+def test_models_are_loaded_before_anybody_asks(zero_gpu: ZeroGPU) -> None:
+    report, _ = zero_gpu.client.predict(api_name="/models")
+    loaded = {row["checkpoint"] for row in report["checkpoints"] if row["state"] == "loaded" and row["pinned"]}
+    assert {"SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "firefox-translations-en-pt"} <= loaded
+
+
+def test_every_endpoint_computes_in_a_worker(zero_gpu: ZeroGPU) -> None:
+    client = zero_gpu.client
+    called = len(zero_gpu.noted("called"))
+    answered = []
+    for endpoint, inputs in first_examples(zero_gpu.folder).items():
+        try:
+            answer = client.predict(api_name=f"/{endpoint}", **said_otherwise(inputs))
+        except AppError as error:
+            if "Hub" not in str(error):
+                raise
+            continue  # it has no embedded checkpoint
+        answered.append(endpoint)
+        assert answer[0], endpoint
+        assert answer[-1]["loaded"], endpoint
+    notes = zero_gpu.noted("called")[called:]
+    assert [note["name"] for note in notes if note["name"] in answered] == answered
+    assert all(note["visitor"] for note in notes)
+    assert len({note["worker"] for note in notes}) == len(notes)
+
+
+def test_a_table_is_answered_in_a_worker(zero_gpu: ZeroGPU, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text("text\nI loved it.\nNever again.\n")
+    table, _ = zero_gpu.client.predict(
+        "sentiment", handle_file(str(tmp_path / "reviews.csv")), {"column": "text"}, api_name="/batch"
+    )
+    lines = Path(table).read_text(encoding="utf-8-sig").splitlines()
+    assert [line.split(",")[1] for line in lines] == ["label", "positive", "negative"]
+    assert zero_gpu.noted("called")[-1]["name"] == "batch"
+
+
+def test_errors_come_back_from_a_worker_in_their_own_words(zero_gpu: ZeroGPU) -> None:
+    called = len(zero_gpu.noted("called"))
+    with pytest.raises(AppError, match=r"only google-t5/t5-\w+ does translation from en to fr"):
+        zero_gpu.client.predict("Good morning.", "en", "fr", api_name="/translate")
+    assert len(zero_gpu.noted("called")) == called + 1
+    with pytest.raises(AppError, match="SUITE_MAX_CHARS"):  # refused at the door: costs nobody a GPU
+        zero_gpu.client.predict("x" * 70_000, api_name="/translate")
+    assert len(zero_gpu.noted("called")) == called + 1
+
+
+def test_stop_ends_the_worker(zero_gpu: ZeroGPU) -> None:
+    ended = len(zero_gpu.noted("ended"))
+    job = zero_gpu.client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
+    texts = [next(iter(job)) for _ in range(3)]
+    assert texts[-1][0] or texts[-1][1]
+    job.cancel()
+    deadline = time.monotonic() + 30
+    while len(zero_gpu.noted("ended")) == ended and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert zero_gpu.noted("ended")[-1] == {
+        "event": "ended",
+        "name": "generate",
+        "worker": zero_gpu.noted("called")[-1]["worker"],
+    }
+
+
+def test_a_visitor_without_quota_is_told(zero_gpu: ZeroGPU) -> None:
+    refuses = zero_gpu.log.with_name("no-quota")
+    refuses.touch()
+    try:
+        with pytest.raises(AppError, match="no GPU for this request: You have exceeded your GPU quota"):
+            zero_gpu.client.predict("Where is the station?", api_name="/translate")
+    finally:
+        refuses.unlink()
+    assert zero_gpu.client.predict("Good morning.", api_name="/translate")[0] == "Bom dia."
