@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 
+from shared.catalog import Catalog, HubSource
 from shared.settings import table
 from shared.suite import Suite
 
@@ -39,3 +40,17 @@ def test_every_file_the_readme_links_to_is_there() -> None:
 
 def test_the_table_of_settings_is_up_to_date() -> None:
     assert table() in (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_checkpoints_has_every_one_and_claims_no_more_than_there_is() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in readme.splitlines() if line.startswith("| ")]
+    proved = {row[0]: row for row in rows if len(row) == 5}
+    for checkpoint in Catalog.read():
+        _, _, revision, _, real = proved[checkpoint.id]
+        if isinstance(checkpoint.source, HubSource):
+            assert revision == (checkpoint.revision[:8] or "not pinned")
+            same_files = checkpoint.id == "sentence-transformers/all-MiniLM-L6-v2"
+            assert real.startswith("yes") == same_files
+        else:
+            assert (revision, real) == (checkpoint.revision, "yes")
