@@ -15,8 +15,12 @@ import torch
 import transformers
 from gradio_client.exceptions import AppError
 
+from classification import SPACE as CLASSIFICATION
 from shared.context import Context
+from shared.endpoint import Traffic, collect
 from shared.engines.small100 import LanguageCodeTokenizer
+from shared.runtime import start
+from shared.settings import Settings
 from tests.course_hub import Course, course
 from tests.course_vectors import VECTORS, Vector
 
@@ -325,6 +329,24 @@ def test_the_report_tells_what_is_fetched(taught: Course) -> None:
     assert rows["google-t5/t5-base"]["fetched"] is False
     assert rows["Helsinki-NLP/opus-mt-de-en"]["pinned"] is False
     assert rows["all-MiniLM-L6-v2"]["fetched"] is True
+
+
+def test_in_the_hub_profile_the_courses_checkpoints_are_the_defaults(taught: Course, tmp_path: Path) -> None:
+    runtime = start(Settings(profile="hub", cache_dir=tmp_path))
+    for checkpoint in taught.suite.runtime.catalog:
+        runtime.catalog.add(checkpoint)
+    context = Context(runtime, "test")
+    try:
+        for task in ("text-generation", "conversational", "summarization", "fill-mask", "question-answering"):
+            assert runtime.catalog.for_task(task)[0].profile == "hub"
+        assert "embedded" not in {c.profile for c in runtime.catalog.for_task("summarization")}, "none of it is here"
+        asked = CLASSIFICATION.endpoint("sentiment").run({"text": "A good film."}, context, Traffic())
+        done = collect(asked)
+        assert done.run.checkpoint == SST2
+        assert done.run.revision == runtime.catalog.choose_by_id(SST2).revision
+    finally:
+        runtime.lane.close()
+        runtime.cache.close()
 
 
 # -- what `make test-hub` asks of the real ones ------------------------------------------------------
