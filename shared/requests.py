@@ -94,7 +94,7 @@ def row_of(*names: str) -> BeforeValidator:
     def as_object(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             if len(value) != len(names):
-                raise ValueError(f"each row is one of {len(names)}: {' and '.join(names)}")
+                raise ValueError(f"each example is a row of {' and '.join(names)}, not of {len(value)} values")
             return dict(zip(names, value, strict=True))
         return value
 

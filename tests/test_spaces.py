@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 ENDPOINTS = {
     "classification": {"zero_shot", "few_shot", "sentiment"},
+    "reading": {"answer_question", "fill_mask"},
     "summarization": {"summarize"},
     "translation": {"translate"},
     "generation": {"generate", "chat", "next_token"},
@@ -58,7 +59,7 @@ def test_a_space_alone_serves_its_own_endpoints(name: str) -> None:
     try:
         named = httpx.get(f"{suite.url}gradio_api/info").json()["named_endpoints"]
         assert {path.strip("/") for path in named} - {"models", "batch"} == ENDPOINTS[name]
-        assert ("/batch" in named) == (name != "generation")
+        assert ("/batch" in named) == (name not in ("generation", "reading"))
         if name == "translation":
             assert Client(suite.url, verbose=False).predict("Good morning.", api_name="/translate")[0] == "Bom dia."
     finally:

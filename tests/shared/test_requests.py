@@ -211,7 +211,10 @@ def test_an_error_inside_a_list_says_where() -> None:
     error = refusal({"text": "x", "examples": [["good", "positive"], ["", "negative"]]}, FewShot)
     assert error.field == "examples"
     assert "1.text" in error.message
-    assert "two: text and label" in refusal({"text": "x", "examples": [["a", "b", "c"]]}, FewShot).message
+    assert (
+        "a row of text and label, not of 3 values"
+        in refusal({"text": "x", "examples": [["a", "b", "c"]]}, FewShot).message
+    )
     bad_turn = {"message": "x", "history": [{"role": "robot", "content": "hi"}]}
     assert refusal(bad_turn, Chat).field == "history"
 
