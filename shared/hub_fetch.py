@@ -1,7 +1,13 @@
-"""A repository's needed files into the Hub client's cache (`HF_HOME`), each checked against what the Hub states."""
+"""A repository's needed files into the Hub client's cache (`HF_HOME`), each checked against what the Hub states.
+
+The client itself (2.4) throws away what it has of a file when a download fails or is killed, may wait many minutes
+for a Hub that is silent, and does not let go when nobody wants the file any more. So the bytes are ours to bring; where
+they are put is the client's layout, under the client's own lock, and other programs find them there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -11,25 +17,24 @@ from typing import Any
 
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.events import Progress
-from shared.hub_errors import HubUnreachable, connection_errors, patiently
-from shared.repository import WantedFile, refuse_remote_code, wanted_files
+from shared.hub_errors import ANSWER_WITHIN, HubUnreachable, connection_errors, model_info, without_addresses
+from shared.repository import WantedFile, refuse_remote_code, stated_files
+from shared.single_flight import one_process_at_a_time
 from shared.transfer import Transfer
 
 MARGIN = 200 * 10**6
 """Bytes left free on the disk."""
-LARGE = 10 * 10**6
-"""Bytes from which a file is worth going on with after an interruption."""
 
 
 class Repository:
     """A model repository at one commit, on its way to this machine."""
 
-    def __init__(self, repo: str, revision: str, api: Any) -> None:
-        """Asks the Hub which files there are. Raises what its client raises, and `SuiteError` for one unfit for us."""
-        self.repo, self.api = repo, api
-        info = patiently(lambda: api.model_info(repo, revision=revision or None, files_metadata=True))
+    def __init__(self, repo: str, revision: str, api: Any, progress: Progress) -> None:
+        """Asks the Hub which files there are. Raises `SuiteError` where it does not say, or for one unfit for us."""
+        self.repo, self.api, self._progress = repo, api, progress
+        info = model_info(api, repo, revision, lambda: progress("the Hub asks us to wait", 0, 0))
         self.commit: str = info.sha
-        self.wanted = wanted_files(info.siblings or [], repo)
+        self.wanted = stated_files(info.siblings or [], repo)
         self.folder = snapshot(repo, self.commit)
 
     @property
@@ -41,84 +46,92 @@ class Repository:
         missing = sum(file.size for file in self.wanted if not (self.folder / file.name).exists())
         needed = [("HF_HOME", self.folder.parents[2], missing)]
         if self.has_pickles:
-            needed.append(("SUITE_CACHE_DIR", converted_dir, missing))
+            needed.append(("SUITE_CACHE_DIR", converted_dir, sum(file.size for file in self.wanted)))
+        on_disk: dict[int, int] = {}
         for variable, folder, nbytes in needed:
             folder.mkdir(parents=True, exist_ok=True)
+            disk = folder.stat().st_dev
+            on_disk[disk] = on_disk.get(disk, 0) + nbytes
             free = shutil.disk_usage(folder).free
-            if free < nbytes + MARGIN:
+            if free < on_disk[disk] + MARGIN:
                 raise SuiteError(
-                    f"the disk is too full: {(nbytes + MARGIN) / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are "
-                    f"free in {folder}. Make room, or name a folder on a larger disk in {variable}. Nothing was fetched"
+                    f"the disk is too full: {(on_disk[disk] + MARGIN) / 1e6:,.0f} MB are needed and "
+                    f"{free / 1e6:,.0f} MB are free in {folder}. Make room, or name a folder on a larger disk in "
+                    f"{variable}. Nothing was fetched"
                 )
 
-    def fetch(self, progress: Progress) -> Path:
+    def fetch(self) -> Path:
         """Brings every wanted file, the smallest first, so an unfit repository costs little; returns the folder."""
-        from huggingface_hub import hf_hub_download
-
-        quiet: Any = Silent
-        meter = Meter(progress, "fetching", sum(file.size for file in self.wanted))
+        meter = Meter(self._progress, "fetching", sum(file.size for file in self.wanted))
         for file in self.wanted:
-            if len(file.digest) == 64 and file.size > LARGE and not (self.folder / file.name).exists():
-                self._fetch_blob(file, meter)
-            path = Path(
-                hf_hub_download(
-                    self.repo, file.name, revision=self.commit, endpoint=self.api.endpoint, tqdm_class=quiet
-                )
-            )
-            if path.stat().st_size != file.size or file.digest_of(path) != file.digest:
-                path.resolve().unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-                raise self._altered(file)
+            self._bring(file, meter)
             meter.file_done(file.size)
             if file.name.endswith("config.json"):
-                refuse_remote_code(path, self.repo)
+                refuse_remote_code(self.folder / file.name, self.repo)
         return self.folder
 
-    def _fetch_blob(self, file: WantedFile, meter: Meter) -> None:
-        """Brings a large file to where the client finds it.
-
-        The client itself (2.4) throws away what it has of a file when a download fails or is killed. Our part of it
-        stays, bears the file's hash in its name, and becomes the blob of that hash once it is whole and right.
-        """
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-        blob = self.folder.parents[1] / "blobs" / file.digest
-        if blob.exists():
+    def _bring(self, file: WantedFile, meter: Meter) -> None:
+        pointer = self.folder / file.name
+        if _holds(pointer, file):
+            meter.begin(file.size)
             return
+        storage = self.folder.parents[1]
+        blob = storage / "blobs" / file.digest
         blob.parent.mkdir(parents=True, exist_ok=True)
+        with one_process_at_a_time(
+            storage.parent / ".locks" / storage.name / f"{file.digest}.lock",
+            lambda: self._progress("waiting for another process that fetches the same", 0, 0),
+        ):
+            if _holds(blob, file):
+                meter.begin(file.size)
+            else:
+                self._fetch(file, blob, meter)
+            _show(blob, pointer)
+
+    def _fetch(self, file: WantedFile, blob: Path, meter: Meter) -> None:
+        """Our part of a file bears its hash in its name, and becomes the blob of that hash once it is right."""
         part = blob.with_name(f"{file.digest}.part")
-        session = get_session()
-        url = hf_hub_url(self.repo, file.name, revision=self.commit, endpoint=self.api.endpoint)
-
-        def ask(headers: dict[str, str]) -> Any:
-            asked = {**build_hf_headers(), **headers, "Accept-Encoding": "identity"}
-            return session.stream("GET", url, headers=asked, follow_redirects=True)
-
-        def refuse(response: Any) -> None:
-            response.read()
-            hf_raise_for_status(response)
-            raise HubUnreachable(
-                f"the Hub answered {response.status_code} for {file.name} of {self.repo}; try again later"
-            )
-
-        meter.begin(part.stat().st_size if part.exists() else 0)
-        transfer = Transfer(ask, file.size, part, meter, refuse, connection_errors())
+        part.touch()
+        meter.begin(part.stat().st_size)
+        transfer = Transfer(
+            lambda headers: stream(self.api, self.repo, self.commit, file.name, headers),
+            file.size,
+            part,
+            meter,
+            self._refuse,
+            connection_errors(),
+        )
         if cause := transfer.run():
             raise HubUnreachable(
-                f"the connection broke while {self.repo} was fetched ({cause}); {transfer.have / 1e6:,.1f} of "
-                f"{file.size / 1e6:,.1f} MB of {file.name} are here. Try again: it goes on from there"
+                f"the connection broke while {self.repo} was fetched ({without_addresses(cause)}); "
+                f"{transfer.have / 1e6:,.1f} of {file.size / 1e6:,.1f} MB of {file.name} are here. Try again: it goes "
+                "on from there"
             )
-        if file.digest_of(part) != file.digest:
+        if not _holds(part, file):
             part.unlink()
-            raise self._altered(file)
+            raise WeightsCorrupt(
+                f"{file.name} of {self.repo} arrived with another content than the Hub states (its hash differs) and "
+                "was thrown away; try again, or from another network"
+            )
         os.replace(part, blob)
 
-    def _altered(self, file: WantedFile) -> WeightsCorrupt:
-        return WeightsCorrupt(
-            f"{file.name} of {self.repo} arrived with another content than the Hub states (its hash differs) and was "
-            "thrown away; try again, or from another network"
-        )
+    def _refuse(self, response: Any) -> None:
+        from huggingface_hub.utils import hf_raise_for_status
+
+        response.read()
+        hf_raise_for_status(response)
+        raise HubUnreachable(f"the Hub answered {response.status_code} for {self.repo}; try again later")
+
+
+def stream(api: Any, repo: str, commit: str, name: str, headers: dict[str, str]) -> Any:
+    """A request for a file's bytes. Our token goes to the Hub alone: httpx drops it when it is sent on to a storage."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    url = hf_hub_url(repo, name, revision=commit, endpoint=api.endpoint)
+    asked = {**build_hf_headers(), **headers, "Accept-Encoding": "identity"}
+    # The session of this moment: the client closes and replaces it when a connection of anybody's fails.
+    return get_session().stream("GET", url, headers=asked, follow_redirects=True, timeout=ANSWER_WITHIN)
 
 
 def snapshot(repo: str, commit: str) -> Path:
@@ -126,6 +139,28 @@ def snapshot(repo: str, commit: str) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
+
+
+def _holds(path: Path, file: WantedFile) -> bool:
+    """Whether the file is there, whole and right."""
+    try:
+        with path.open("rb") as content:
+            return os.fstat(content.fileno()).st_size == file.size and file.is_right(content)
+    except FileNotFoundError:
+        return False
+
+
+def _show(blob: Path, pointer: Path) -> None:
+    """Gives a blob its name in the snapshot: by a link, or by a copy where there are none."""
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    aside = pointer.with_name(f"{pointer.name}.part")
+    with contextlib.suppress(FileNotFoundError):
+        aside.unlink()
+    try:
+        aside.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:
+        shutil.copyfile(blob, aside)
+    os.replace(aside, pointer)
 
 
 class Meter:
@@ -151,21 +186,3 @@ class Meter:
     def file_done(self, size: int) -> None:
         self(size)
         self._finished, self._current = self._finished + size, 0
-
-
-class Silent:
-    """A stand-in for tqdm: the client's own bars would go to the server's console."""
-
-    n = 0
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        return
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        return lambda *_, **__: None

@@ -1,4 +1,4 @@
-"""A repository's files on disk: only those that are needed, brought by the Hub's own client, checked, and recorded.
+"""A repository's files on disk: only those that are needed, checked, and recorded.
 
 Files lie in the Hub client's cache (`HF_HOME`), where other programs find them too. What we checked of them, and at
 which commit, is written down last, in `<cache>/hub/<checkpoint>.json`; without that note nothing is loaded.
@@ -6,14 +6,11 @@ which commit, is written down last, in `<cache>/hub/<checkpoint>.json`; without 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from shared.catalog import Checkpoint, HubSource
 from shared.conversion import converted
@@ -23,9 +20,9 @@ from shared.hub_errors import in_words
 from shared.hub_fetch import Repository, snapshot
 from shared.hub_link import HubLink
 from shared.pytorch_bin import to_safetensors
-from shared.repository import WantedFile, refuse_remote_code, wanted_files
+from shared.repository import WantedFile, has_tokenizer, refuse_remote_code, wanted_files
 from shared.settings import Settings
-from shared.single_flight import SingleFlight
+from shared.single_flight import SingleFlight, one_process_at_a_time
 from shared.weights import sha256_of
 
 
@@ -87,10 +84,16 @@ class HubFiles:
         done = 0
         for name, (size, expected) in kept.files.items():
             progress(f"checking {checkpoint.id}", done, kept.nbytes)
-            if sha256_of(kept.folder / name) != expected:
-                self._note(checkpoint).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    (kept.folder / name).resolve().unlink()
+            try:
+                found = sha256_of(kept.folder / name)
+            except OSError:
+                found = ""
+            if found != expected:
+                try:
+                    (kept.folder / name).resolve().unlink()  # without it the note counts for nothing
+                except OSError:
+                    for asked in (checkpoint, unpinned(checkpoint)):
+                        self._note(asked).unlink(missing_ok=True)
                 raise WeightsCorrupt(
                     f"{name} of {checkpoint.id} was altered or cut short since it was fetched, so it was not loaded; "
                     "ask again, and it is fetched anew"
@@ -101,35 +104,28 @@ class HubFiles:
     # -- bringing ------------------------------------------------------------------------------
 
     def _bring(self, checkpoint: Checkpoint, progress: Progress) -> Checkpoint:
-        note = self._note(checkpoint)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(note.with_suffix(".lock"))
-        while True:
-            try:
-                lock.acquire(timeout=0.5)
-                break
-            except Timeout:
-                progress("waiting for another process that fetches the same", 0, 0)
         try:
-            kept = self._kept(checkpoint) or self._from_cache(checkpoint, progress)
-            if kept is None:
-                self._link.require()
-                self._refuse_too_large(checkpoint)
-                kept = self._download(checkpoint, progress)
-            return checkpoint.model_copy(update={"revision": kept.commit})
+            with one_process_at_a_time(
+                self._note(checkpoint).with_suffix(".lock"),
+                lambda: progress("waiting for another process that fetches the same", 0, 0),
+            ):
+                kept = self._kept(checkpoint) or self._from_cache(checkpoint, progress)
+                if kept is None:
+                    self._link.require()
+                    self._refuse_too_large(checkpoint)
+                    kept = self._download(checkpoint, progress)
+                return checkpoint.model_copy(update={"revision": kept.commit})
         except (SuiteError, Cancelled):
             raise
         except Exception as error:
             raise in_words(error, checkpoint.id) from error
-        finally:
-            lock.release()
 
     def _download(self, checkpoint: Checkpoint, progress: Progress) -> Kept:
         assert isinstance(checkpoint.source, HubSource)
         progress("asking the Hub which files there are", 0, 0)
-        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api)
+        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress)
         repository.make_sure_of_room(self._settings.cache_dir)
-        folder = repository.fetch(progress)
+        folder = repository.fetch()
         return self._keep(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
 
     def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Kept | None:
@@ -154,6 +150,10 @@ class HubFiles:
             names = [file.name for file in wanted_files(there, checkpoint.id)]
         except SuiteError:
             return None  # only a part of it is there
+        # What another program needed of it need not be all; what we had before, and threw away since, must come again.
+        needed = "preprocessor_config.json" in names if checkpoint.kind == "audio-classifier" else has_tokenizer(names)
+        if not needed or not set(names).issuperset(self._recorded(checkpoint, commit, folder)):
+            return None
         for name in names:
             if name.endswith("config.json"):
                 refuse_remote_code(folder / name, checkpoint.id)
@@ -163,14 +163,17 @@ class HubFiles:
         """Turns pickles into safetensors, and writes the note that makes the files count."""
         resolved = checkpoint.model_copy(update={"revision": commit})
         if any(name.endswith(".bin") for name in names):
-            folder = converted(resolved, folder, self._settings, to_safetensors, progress)
+            try:
+                folder = converted(resolved, folder, self._settings, to_safetensors, progress)
+            except WeightsCorrupt as error:
+                raise WeightsCorrupt(f"{checkpoint.id} cannot be used: {error.message}", field="model") from error
             names = sorted(f.name for f in folder.iterdir() if f.is_file() and f.name != "converted.json")
         files = {}
         for name in names:
             progress(f"recording {checkpoint.id}", 0, 0)
             files[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
-        note = self._note(checkpoint)
         content = {"checkpoint": checkpoint.id, "commit": commit, "folder": str(folder), "files": files}
+        note = self._note(checkpoint)
         part = note.with_suffix(".part")
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(part, note)
@@ -183,11 +186,31 @@ class HubFiles:
 
     def _kept(self, checkpoint: Checkpoint) -> Kept | None:
         """What the note says, if every file is there in its size."""
+        kept = self._noted(checkpoint)
         try:
-            content = json.loads(self._note(checkpoint).read_text(encoding="utf-8"))
-            files = {name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()}
-            kept = Kept(content["commit"], Path(content["folder"]), files)
-            whole = all((kept.folder / name).stat().st_size == size for name, (size, _) in files.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole = kept and all((kept.folder / name).stat().st_size == size for name, (size, _) in kept.files.items())
+        except OSError:
             return None
         return kept if whole else None
+
+    def _noted(self, checkpoint: Checkpoint) -> Kept | None:
+        """The note under its commit, or that of the same commit from when nobody had pinned one."""
+        for asked in (checkpoint, unpinned(checkpoint)):
+            try:
+                content = json.loads(self._note(asked).read_text(encoding="utf-8"))
+                files = {name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()}
+                kept = Kept(content["commit"], Path(content["folder"]), files)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if checkpoint.revision in ("", kept.commit):
+                return kept
+        return None
+
+    def _recorded(self, checkpoint: Checkpoint, commit: str, folder: Path) -> list[str]:
+        """Names of the files that were in a snapshot when it was noted; none if it never was."""
+        noted = self._noted(checkpoint.model_copy(update={"revision": commit}))
+        return list(noted.files) if noted and noted.folder == folder else []
+
+
+def unpinned(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint.model_copy(update={"revision": ""})

@@ -27,17 +27,17 @@ class HubLink:
     def __init__(self, profile: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._asked_at = 0.0
+        self._asked_at: float | None = None
         self.state: State = "off" if profile == "embedded" else "asking"
         self.reason = "the profile is embedded" if profile == "embedded" else "the Hub has not answered yet"
 
     def ask(self) -> threading.Thread | None:
         """Asks in the background whether a Hub answers; does nothing where that is not wanted or just happened."""
         with self._lock:
-            recently = self._asked_at and self._clock() - self._asked_at < ASK_AGAIN
+            recently = self._asked_at is not None and self._clock() - self._asked_at < ASK_AGAIN
             if self.state in ("off", "offline", "answers") or recently:
                 return None
-            self._asked_at = self._clock() or 1.0
+            self._asked_at = self._clock()
         thread = threading.Thread(target=self._ask, name="ask-hub", daemon=True)
         thread.start()
         return thread

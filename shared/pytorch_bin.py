@@ -6,58 +6,116 @@ so a hostile file ends in an error; no other way to read a pickle is used here.
 
 from __future__ import annotations
 
+import errno
 import json
-import pickle
+import re
 import shutil
+import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import WeightsCorrupt
+from shared.repository import BIN as SINGLE
+from shared.repository import BIN_INDEX as INDEX
+from shared.repository import SMALL
 
-INDEX = "pytorch_model.bin.index.json"
-SINGLE = "pytorch_model.bin"
+if TYPE_CHECKING:
+    import torch
+
+MOST_COPIES = 8
+"""Times its own size that a file's tensors may take: tied weights are stored once and become copies."""
 
 
 def to_safetensors(source: Path, target: Path) -> None:
-    """Writes `model.safetensors` to `target`, with all of `source` beside it but the pickles.
+    """Writes `model.safetensors` to `target`, with the configuration and tokenizer of `source` beside it.
 
-    Raises `WeightsCorrupt` for a file that is not plain weights.
+    Raises `WeightsCorrupt` for a file that is not plain weights, `OSError` where `target` cannot hold them.
     """
-    import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors: dict[str, torch.Tensor] = {}
+    kept: dict[str, torch.Tensor] = {}
     for name in shards(source):
-        try:
-            loaded = torch.load(source / name, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-            raise WeightsCorrupt(
-                f"{name} was refused: it is damaged, or holds more than weights (a pickle can hold code, so nothing "
-                f"but tensors is read from it, and nothing in it was run). {_first_line(error)}"
-            ) from None
-        if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-            raise WeightsCorrupt(f"{name} was refused: it is not a table of weights by name")
-        tensors |= loaded
-    # Tied weights share memory, which safetensors does not store: each gets its own copy, and transformers ties again.
-    kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        # Tied weights share memory, which safetensors does not store: each gets a copy, and transformers ties again.
+        kept |= {key: tensor.detach().clone().contiguous() for key, tensor in tensors_of(source / name).items()}
     for file in source.iterdir():
-        if file.is_file() and file.suffix != ".bin" and file.name != INDEX:
+        if file.is_file() and SMALL.fullmatch(file.name):
             shutil.copyfile(file, target / file.name)
-    save_file(kept, target / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(kept, target / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # so it says that the disk is full
+        raise OSError(errno.ENOSPC, _first_line(error)) from error
+
+
+def tensors_of(pickled: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file by their names, and nothing else. Raises `WeightsCorrupt` where there is anything else."""
+    import torch
+
+    name = pickled.name
+    _refuse_compressed(pickled)
+    try:
+        found: Any = torch.load(pickled, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged or hostile file makes the unpickler stumble over
+        # Of torch's message the name alone: the rest is advice to load the file all the same.
+        wanted = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+        asks = f" and asks for {wanted[1]}" if wanted else ""
+        raise WeightsCorrupt(
+            f"{name} was refused: it is damaged, or holds more than weights{asks} (a pickle can hold code, so nothing "
+            "but tensors is read from it, and nothing in it was run). Choose another checkpoint, or a revision with "
+            "safetensors"
+        ) from None
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and key != "__metadata__" and _is_plain(value) for key, value in found.items()
+    ):
+        raise WeightsCorrupt(
+            f"{name} was refused: it is not a table of weights by name. Choose another checkpoint, or a revision with "
+            "safetensors"
+        )
+    if sum(value.nbytes for value in found.values()) > MOST_COPIES * pickled.stat().st_size:
+        raise WeightsCorrupt(
+            f"{name} was refused: its tensors would take many times the memory that the file has bytes. Choose another "
+            "checkpoint"
+        )
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    import torch
+
+    dense = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return dense and not value.is_quantized and not value.dtype.is_complex
+
+
+def _refuse_compressed(pickled: Path) -> None:
+    """torch stores what it saves; a compressed file may be small and still fill the memory."""
+    try:
+        with zipfile.ZipFile(pickled) as archive:
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # the older format, or damaged
+    if not stored:
+        raise WeightsCorrupt(
+            f"{pickled.name} was refused: it is compressed, as torch never writes weights. Choose another checkpoint"
+        )
 
 
 def shards(source: Path) -> list[str]:
     """Names of the pickles in a folder. Raises `WeightsCorrupt` where the index names one that is not there."""
-    if not (source / INDEX).is_file():
+    if (source / SINGLE).is_file() or not (source / INDEX).is_file():
         return [SINGLE]
     try:
         names = sorted(set(json.loads((source / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise WeightsCorrupt(f"{INDEX} is not readable: {_first_line(error)}") from None
+        strange = [name for name in names if Path(name).name != name or not name.endswith(".bin")]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsCorrupt(f"{INDEX} is not readable: {_first_line(error)} Tell its owner") from None
     for name in names:
-        if Path(name).name != name or not (source / name).is_file():
-            raise WeightsCorrupt(f"{INDEX} names {name}, which is not there")
+        if name in strange or not (source / name).is_file():
+            raise WeightsCorrupt(f"{INDEX} names {name!r}, which is not there. Tell its owner, or choose another")
     return names
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return line if line.endswith((".", "!", "?")) else f"{line}."

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,13 +15,16 @@ from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
 
 SMALL = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map|"
-    r"added_tokens|vocab|chat_template|adapter_config)\.json|merges\.txt|vocab\.txt|.*\.(model|spm)|chat_template\.jinja"
+    r"added_tokens|vocab|chat_template|adapter_config)\.json|merges\.txt|vocab\.txt|[A-Za-z0-9_][A-Za-z0-9_.-]*\."
+    r"(model|spm)|chat_template\.jinja"
 )
-"""Configuration and tokenizer, by the names that transformers gives them."""
+"""Configuration and tokenizer, by the names that transformers gives them. No `/`: nothing in a sub-folder."""
+TOKENIZER = re.compile(r"tokenizer\.json|vocab\.(json|txt)|[A-Za-z0-9_][A-Za-z0-9_.-]*\.(model|spm)")
+"""One of these at least holds the vocabulary of a model of text."""
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-SHARD = re.compile(r"(model|pytorch_model)-\d+-of-(\d+)\.(safetensors|bin)")
+SHARD = re.compile(r"(model|pytorch_model)-([0-9]{1,6})-of-([0-9]{1,6})\.(safetensors|bin)")
 LARGEST_SMALL = 50 * 2**20
 
 
@@ -33,15 +37,13 @@ class WantedFile:
     digest: str = ""
     """SHA-256 of a large file (LFS), git's SHA-1 of a small one."""
 
-    def digest_of(self, path: Path) -> str:
-        """The same kind of hash of a file on disk."""
+    def is_right(self, file: BufferedReader | BytesIO) -> bool:
+        """Whether this is its content."""
         if len(self.digest) == 64:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        if len(self.digest) == 40:
-            content = path.read_bytes()
-            return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        return self.digest
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.digest
+        content = file.read(self.size + 1)
+        header = b"blob %d\0" % len(content)
+        return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() == self.digest
 
 
 def as_wanted(sibling: Any) -> WantedFile:
@@ -50,6 +52,18 @@ def as_wanted(sibling: Any) -> WantedFile:
         return sibling
     lfs = sibling.lfs
     return WantedFile(sibling.rfilename, int(sibling.size or 0), (lfs.sha256 if lfs else sibling.blob_id) or "")
+
+
+def stated_files(siblings: Iterable[Any], repo: str) -> list[WantedFile]:
+    """`wanted_files`, each with a hash. Raises `WeightsCorrupt` besides where the Hub states none."""
+    wanted = wanted_files(siblings, repo)
+    for file in wanted:
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", file.digest):
+            raise WeightsCorrupt(
+                f"the Hub states no hash for {file.name} of {repo}, so what it sends could not be checked; nothing was "
+                "fetched. See that HF_ENDPOINT names a Hub"
+            )
+    return wanted
 
 
 def wanted_files(siblings: Iterable[Any], repo: str) -> list[WantedFile]:
@@ -63,7 +77,11 @@ def wanted_files(siblings: Iterable[Any], repo: str) -> list[WantedFile]:
         refuse_path_tricks(name, repo)
     weights = _weights(files, repo)
     if "config.json" not in files:
-        raise UnknownCheckpoint(f"{repo} has no config.json, so it is not a transformers checkpoint", field="model")
+        raise UnknownCheckpoint(
+            f"{repo} has no config.json, so it is not a transformers checkpoint; choose another", field="model"
+        )
+    if files["config.json"].size > LARGEST_SMALL:
+        raise WeightsCorrupt(f"the config.json of {repo} is far too large for one; tell its owner, or choose another")
     small = [file for file in files.values() if SMALL.fullmatch(file.name) and file.size <= LARGEST_SMALL]
     return sorted([*small, *weights], key=lambda file: (file.name in {w.name for w in weights}, file.size))
 
@@ -73,14 +91,18 @@ def _weights(files: dict[str, WantedFile], repo: str) -> list[WantedFile]:
         if single in files:
             return [files[single]]
         if index in files:
-            shards = [file for name, file in files.items() if (m := SHARD.fullmatch(name)) and m[3] == suffix]
-            total = int(SHARD.fullmatch(shards[0].name)[2]) if shards else 0  # pyright: ignore[reportOptionalSubscript]
-            if not shards or len(shards) != total:
+            series: dict[int, list[WantedFile]] = {}
+            for name, file in files.items():
+                if (part := SHARD.fullmatch(name)) and part[4] == suffix:
+                    series.setdefault(int(part[3]), []).append(file)
+            whole = [shards for total, shards in series.items() if len(shards) == total]
+            if not whole:
+                total = max(series, default=0)
                 raise WeightsCorrupt(
-                    f"{repo} is not whole: {index} is there, and {len(shards)} of its {total or 'unknown number of'} "
-                    "shards. Tell its owner, or name another checkpoint"
+                    f"{repo} is not whole: {index} is there, and {len(series.get(total, []))} of its "
+                    f"{total or 'unknown number of'} shards. Tell its owner, or choose another checkpoint"
                 )
-            return [files[index], *shards]
+            return [files[index], *(file for shards in whole for file in shards)]
     others = sorted(
         {PurePosixPath(name).suffix for name in files} & {".h5", ".msgpack", ".onnx", ".gguf", ".pt", ".pkl", ".ckpt"}
     )
@@ -98,23 +120,60 @@ def refuse_path_tricks(name: str, repo: str) -> None:
         raise SuiteError(f"{repo} was refused: it names a file outside its folder ({name!r})", field="model")
 
 
+def has_tokenizer(names: Iterable[str]) -> bool:
+    """Whether some file holds a vocabulary."""
+    return any(TOKENIZER.fullmatch(name) for name in names)
+
+
 def refuse_remote_code(config: Path, repo: str) -> None:
-    """Raises `SuiteError` for a configuration that names Python code in its repository; such code is never run."""
-    content = read_config(config, repo)
-    if content.get("auto_map"):
+    """Raises `SuiteError` for a configuration that names code to be fetched and run; such code is never run."""
+    refuse_named_code(read_config(config, repo), config.name, repo)
+
+
+def refuse_named_code(content: dict[str, Any], name: str, repo: str) -> None:
+    """The same of a configuration that was read: Python files (`auto_map`) and compute kernels of a repository."""
+    found = _named_code(content)
+    if found:
         raise SuiteError(
-            f"{repo} was refused: its {config.name} asks to run Python code from the repository (trust_remote_code), "
-            "which this suite never does. Choose a checkpoint of an architecture that transformers has",
+            f"{repo} was refused: its {name} asks to run code from a repository ({found}), which this suite never "
+            "does. Choose a checkpoint of an architecture that transformers has",
             field="model",
         )
+
+
+def _named_code(content: dict[str, Any]) -> str:
+    """How code is named anywhere in a configuration, "" where it is not."""
+    inside: list[Any] = [content]
+    while inside:
+        part = inside.pop()
+        if isinstance(part, list):
+            inside += part
+        elif isinstance(part, dict):
+            if part.get("auto_map"):
+                return "auto_map, as with trust_remote_code"
+            for key, value in part.items():
+                # transformers takes `user/name` here for a repository of kernels, to be fetched and run.
+                if key.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+                    return f"{key}, a kernel"
+            inside += part.values()
+    return ""
 
 
 def read_config(config: Path, repo: str) -> dict[str, Any]:
     """Raises `WeightsCorrupt` where it is no JSON object."""
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsCorrupt(f"{config.name} of {repo} is not readable: {error}") from None
-    if not isinstance(content, dict):
-        raise WeightsCorrupt(f"{config.name} of {repo} is not a JSON object")
-    return content
+        return parsed_config(config.read_bytes(), config.name, repo)
+    except OSError as error:
+        raise WeightsCorrupt(f"{config.name} of {repo} is not readable: {error.strerror}; fetch it again") from None
+
+
+def parsed_config(content: bytes, name: str, repo: str) -> dict[str, Any]:
+    """Raises as `read_config` does."""
+    way_out = "tell its owner, or choose another checkpoint"
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise WeightsCorrupt(f"{name} of {repo} is damaged: it is no JSON; {way_out}") from None
+    if not isinstance(found, dict):
+        raise WeightsCorrupt(f"{name} of {repo} is damaged: it is not a JSON object; {way_out}")
+    return found

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
+
+from filelock import FileLock, Timeout
 
 from shared.errors import Cancelled
 from shared.events import Progress
@@ -62,8 +66,9 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             if flight is None or (not flight.waiting and not flight.over.is_set()):
                 # One that everybody left is about to end; its successor waits for the same lock on disk.
-                flight = self._flights[key] = Flight(waiting=1)
+                flight = Flight(waiting=1)
                 threading.Thread(target=self._fly, args=(key, flight, work), name=f"fetch-{key}", daemon=True).start()
+                self._flights[key] = flight  # only now: a thread that did not start would leave all waiting for ever
             else:
                 flight.waiting += 1
             return flight
@@ -78,3 +83,23 @@ class SingleFlight(Generic[T]):
                 if self._flights.get(key) is flight:
                     del self._flights[key]
             flight.over.set()
+
+
+@contextmanager
+def one_process_at_a_time(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock that other processes respect, as does another thread of this one.
+
+    `waiting` is called now and then until the lock is ours, and may raise to give up.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock, mode=0o664)  # for users who share a cache, as the Hub's client has it
+    while True:
+        try:
+            held.acquire(timeout=HEARTBEAT)
+            break
+        except Timeout:
+            waiting()
+    try:
+        yield
+    finally:
+        held.release()

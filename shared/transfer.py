@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,8 @@ BACKOFF = 0.5
 """Seconds before the second try; doubled for each further one."""
 LONGEST_WAIT = 30.0
 """Seconds that a server may have us wait (`Retry-After`)."""
+NAP = 0.2
+"""Seconds between two looks, while we wait, whether anybody still wants the file."""
 
 
 class Answer(Protocol):
@@ -38,8 +42,9 @@ class Transfer:
         refuse: Callable[[Answer], None],
         broken: tuple[type[Exception], ...],
     ) -> None:
-        """`ask(headers)` opens a request; `say` is told the bytes that are here; `refuse` raises for an answer that
-        another try cannot mend; `broken` are the client's exceptions for a connection that failed.
+        """`ask(headers)` opens a request; `say` is told the bytes that are here, and may raise to end it all; `refuse`
+        raises for an answer that another try cannot mend; `broken` are the client's exceptions for a connection that
+        failed.
         """
         self._ask, self._size, self._part = ask, size, part
         self._say, self._refuse, self._broken = say, refuse, broken
@@ -53,7 +58,7 @@ class Transfer:
             if fruitless == ATTEMPTS:
                 return cause or "nothing came"
             if fruitless:
-                time.sleep(max(BACKOFF * 2 ** (fruitless - 1), self._asked_to_wait))
+                pause(max(BACKOFF * 2 ** (fruitless - 1), self._asked_to_wait), lambda: self._say(self.have))
             try:
                 cause = self._go_on()
             except self._broken as error:
@@ -74,8 +79,7 @@ class Transfer:
             if status in (408, 416, 429) or status >= 500:
                 if status == 416:
                     self._part.unlink(missing_ok=True)  # the server's file is shorter than what is here
-                wait = response.headers.get("Retry-After", "")
-                self._asked_to_wait = min(float(wait), LONGEST_WAIT) if wait.isdigit() else 0.0
+                self._asked_to_wait = seconds_to_wait(response.headers)
                 return f"the server answered {status}"
             if status not in (200, 206):
                 self._refuse(response)
@@ -92,3 +96,25 @@ class Transfer:
                     if done == self._size:
                         break
         return "the answer ended early"
+
+
+def seconds_to_wait(headers: Mapping[str, str]) -> float:
+    """What `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); at most `LONGEST_WAIT`, 0 without it."""
+    asked = headers.get("Retry-After", "").strip()
+    if asked.isascii() and asked.isdigit():
+        return min(float(asked), LONGEST_WAIT)
+    try:
+        until = parsedate_to_datetime(asked)
+    except (ValueError, OverflowError):
+        return 0.0
+    if until.tzinfo is None:  # of "-0000", which says nothing of the zone; HTTP's dates are in UTC
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, min((until - datetime.now(UTC)).total_seconds(), LONGEST_WAIT))
+
+
+def pause(seconds: float, look: Callable[[], None]) -> None:
+    """Sleeps, but calls `look` now and then, which raises where nobody waits any more."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        look()
+        time.sleep(min(left, NAP))

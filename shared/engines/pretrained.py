@@ -31,6 +31,9 @@ HEADS = {
 }
 """What each of transformers' classes is for, in the words of an error."""
 
+WAY_OUT = "tell its owner, or choose another checkpoint"
+"""The files were compared with what their source states before, so another copy would be the same."""
+
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Never a network, never code from a checkpoint: left unsaid, transformers asks on the console whether to run it."""
 
@@ -63,7 +66,7 @@ def load_pretrained(auto_class: str, checkpoint: Checkpoint, folder: Path, progr
         log.warning("transformers cannot read the weights of %s: %s", checkpoint.id, error)
         raise WeightsCorrupt(
             f"the weights of {checkpoint.id} do not fit its config.json, or are damaged or cut short; they were not "
-            "loaded. Fetch it again, or choose another checkpoint"
+            "loaded. Tell its owner, or choose another checkpoint"
         ) from error
     _refuse_untrained_weights(checkpoint, model, found, HEADS[auto_class])
     return model.eval()
@@ -73,19 +76,29 @@ def read_config(checkpoint: Checkpoint, folder: Path) -> Any:
     """The model's configuration. Raises as `load_pretrained` does."""
     import transformers
 
-    model_type = _read_json(checkpoint, folder, "config.json").get("model_type")
-    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
-        raise SuiteError(
-            f"{checkpoint.id} is of the architecture {model_type!r}, which the installed transformers "
-            f"({transformers.__version__}) does not know; choose another checkpoint"
-        )
+    refuse_unknown_architecture(checkpoint.id, _read_json(checkpoint, folder, "config.json").get("model_type"))
     try:
-        return transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+        # A config may name a repository of compute kernels, which transformers fetches and runs where it can.
+        config._attn_implementation = None
+        return config
     except Exception as error:
         log.warning("transformers cannot read config.json of %s: %s", checkpoint.id, error)
         raise WeightsCorrupt(
-            f"config.json of {checkpoint.id} holds values that its architecture does not allow; fetch it again"
+            f"config.json of {checkpoint.id} holds values that its architecture does not allow; {WAY_OUT}"
         ) from error
+
+
+def refuse_unknown_architecture(name: str, model_type: Any) -> None:
+    """Raises `SuiteError` where the installed transformers has no architecture of this name."""
+    import transformers
+
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
+        raise SuiteError(
+            f"{name} is of the architecture {str(model_type)[:80]!r}, which the installed transformers "
+            f"({transformers.__version__}) does not know; choose another checkpoint",
+            field="model",
+        )
 
 
 def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
@@ -110,7 +123,7 @@ def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
         log.warning("transformers cannot read the tokenizer of %s: %s", checkpoint.id, error)
         raise WeightsCorrupt(
             f"the tokenizer of {checkpoint.id} is missing or damaged ({TOKENIZER}, or the vocabulary of its kind); "
-            "fetch it again"
+            + WAY_OUT
         ) from error
     # Without a vocabulary file transformers makes a tokenizer that knows its special tokens and nothing else.
     needed = [name for key, name in tokenizer.vocab_files_names.items() if key in ("vocab_file", "merges_file")]
@@ -118,7 +131,7 @@ def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
     if missing and not (folder / TOKENIZER).is_file():
         raise WeightsCorrupt(
             f"the folder of {checkpoint.id} holds no tokenizer: neither {TOKENIZER} nor {' and '.join(missing)}; "
-            "fetch it again"
+            + WAY_OUT
         )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -174,7 +187,7 @@ def _refuse_missing_weights(checkpoint: Checkpoint, folder: Path) -> None:
         if missing or not names:
             raise WeightsCorrupt(
                 f"the weights of {checkpoint.id} are incomplete: of {len(names)} files {len(missing)} are missing"
-                f"{f' ({_first(missing)})' if missing else ''}; fetch it again"
+                f"{f' ({_first(missing)})' if missing else ''}; {WAY_OUT}"
             )
         return
     if next(folder.glob("*.bin"), None):
@@ -182,7 +195,7 @@ def _refuse_missing_weights(checkpoint: Checkpoint, folder: Path) -> None:
             f"the weights of {checkpoint.id} come as a pickle (.bin), which can run code while it is read; only "
             f"{WEIGHTS} is loaded. Choose a revision that has it"
         )
-    raise WeightsCorrupt(f"the folder of {checkpoint.id} holds no {WEIGHTS}; fetch it again")
+    raise WeightsCorrupt(f"the folder of {checkpoint.id} holds no {WEIGHTS}; {WAY_OUT}")
 
 
 def _refuse_untrained_weights(checkpoint: Checkpoint, model: Any, found: dict[str, Any], head: str) -> None:
@@ -196,7 +209,7 @@ def _refuse_untrained_weights(checkpoint: Checkpoint, model: Any, found: dict[st
             f"{checkpoint.id} was not trained for {head}: its weights lack {_first(of_head)}. It must be fine-tuned "
             "first, or choose a checkpoint that was"
         )
-    raise WeightsCorrupt(f"the weights of {checkpoint.id} are incomplete: they lack {_first(missing)}; fetch it again")
+    raise WeightsCorrupt(f"the weights of {checkpoint.id} are incomplete: they lack {_first(missing)}; {WAY_OUT}")
 
 
 def _first(names: list[str], most: int = 3) -> str:
@@ -207,9 +220,9 @@ def _read_json(checkpoint: Checkpoint, folder: Path, name: str) -> dict[str, Any
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WeightsCorrupt(f"the folder of {checkpoint.id} holds no {name}; fetch it again") from None
+        raise WeightsCorrupt(f"the folder of {checkpoint.id} holds no {name}; {WAY_OUT}") from None
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):
-        raise WeightsCorrupt(f"{name} of {checkpoint.id} is damaged: it is not a JSON object; fetch it again")
+        raise WeightsCorrupt(f"{name} of {checkpoint.id} is damaged: it is not a JSON object; {WAY_OUT}")
     return content

@@ -52,7 +52,6 @@ def checkpoint(repo: str = REPO, revision: str = "") -> Checkpoint:
 
 @pytest.fixture
 def files(hub_env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubFiles:
-    monkeypatch.setattr(hub_fetch, "LARGE", 10_000)
     monkeypatch.setattr(transfer, "BACKOFF", 0.01)
     return HubFiles(Settings(cache_dir=tmp_path), HubLink("auto"), lambda checkpoint: None)
 

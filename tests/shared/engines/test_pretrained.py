@@ -172,7 +172,7 @@ def test_half_a_head(tmp_path: Path) -> None:
 
 def test_a_layer_is_missing(tmp_path: Path) -> None:
     folder = distilbert_sst2_without(tmp_path, r".*layer\.1\.ffn.*")
-    refused(folder, WeightsCorrupt, "incomplete", "layer.1.ffn", "and 1 more", "fetch it again")
+    refused(folder, WeightsCorrupt, "incomplete", "layer.1.ffn", "and 1 more", "tell its owner")
 
 
 def distilbert_sst2_without(tmp_path: Path, names: str) -> Path:
