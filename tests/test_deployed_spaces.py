@@ -17,7 +17,7 @@ import yaml
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from shared.assemble import SUITE, assemble
+from shared.assemble import SUITE, Assembled, assemble
 from shared.space import ROOT
 from shared.space_requirements import IMPORT_NAMES, package_name, requirement_lines
 from tests.served import Served, free_port, served
