@@ -15,7 +15,7 @@ from shared.batch import Batch, BatchResult, batch_task, from_lines, read_file
 from shared.edge import Edge
 from shared.endpoint import Endpoint
 from shared.errors import Cancelled, SuiteError
-from shared.events import Done, Partial
+from shared.events import Done, Partial, Running
 
 SHOWN_ROWS = 20
 
@@ -38,6 +38,7 @@ def batch_panel(
             column = (column or "text").strip()
             text = read_file(file, edge.runtime.settings) if file else from_lines(pasted or "", column)
             values = {"csv_text": text, "task": endpoint.name, "column": column, "settings": settings}
+            yield render.waiting(Running()), gr.skip(), *busy
             async with aclosing(edge.events(batch, values, request)) as events:
                 table = ""
                 async for event in events:
@@ -48,7 +49,8 @@ def batch_panel(
                         with written(event.result, endpoint.name) as path:
                             yield render.run_line(event.run) + table, gr.File(path, visible=True), *idle
                     else:
-                        yield progress + table, gr.skip(), *busy
+                        # The buttons are left alone: what was on its way when Stop was pressed must not undo it.
+                        yield progress + table, gr.skip(), gr.skip(), gr.skip()
             yield gr.skip(), gr.skip(), *idle
         except SuiteError as error:
             yield render.problem(error), gr.skip(), *idle
@@ -66,7 +68,7 @@ def batch_panel(
                     column = gr.Textbox("text", label="Column that holds the text", max_lines=1)
                 with gr.Row():
                     start = gr.Button("Run batch", elem_id=f"{endpoint.name}-batch-run")
-                    stop = gr.Button("Stop", interactive=False)
+                    stop = gr.Button("Stop", interactive=False, elem_id=f"{endpoint.name}-batch-stop")
             with gr.Column(scale=6, min_width=320):
                 shown = gr.HTML(
                     '<p class="limits">The table appears here.</p>', elem_id=f"{endpoint.name}-batch-result"

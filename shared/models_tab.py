@@ -163,12 +163,15 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
                     async for event in events:
                         waiting = "" if isinstance(event, Done) else render.waiting(event)
                         yield draw(edge.runtime), waiting, gr.skip(), gr.Button(interactive=True)
-                menu = gr.skip()
+                menu, done = gr.skip(), ""
                 if action == "add":
                     menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
-                yield draw(edge.runtime), "", menu, gr.Button(interactive=False)
+                    done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
+                yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
             except SuiteError as error:
-                yield draw(edge.runtime), render.problem(error), gr.skip(), gr.Button(interactive=False)
+                # Without its field: there is none of that name on this tab.
+                problem = render.problem(SuiteError(error.message))
+                yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
             except Cancelled:
                 yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
 
@@ -184,6 +187,13 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     )
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
     tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
+
+
+def now_there(checkpoint: Checkpoint) -> str:
+    return render.note(
+        f"{checkpoint.id} was added, for {' and '.join(checkpoint.tasks)}. It is in the menus of pages opened from now "
+        f"on, and fetched ({megabytes(checkpoint.download_bytes)}) when it is first used."
+    )
 
 
 def known_ids(runtime: Runtime) -> list[str]:

@@ -74,6 +74,11 @@ def tools(text: str, file_name: str) -> str:
     )
 
 
+def unless_empty(text: str) -> str:
+    """What is said under a finished text that holds nothing, which a model may well write."""
+    return "" if text.strip() else '<p class="empty">The model wrote nothing.</p>'
+
+
 def note(text: str) -> str:
     return f'<div class="note">{escape(text)}</div>' if text else ""
 
@@ -100,7 +105,8 @@ def waiting(event: Event) -> str:
     if isinstance(event, Loading):
         size = f", {event.total / 1e6:,.0f} MB" if event.total and not event.done else ""
         if event.total and event.done:
-            size = f", {event.done / 1e6:,.0f} of {event.total / 1e6:,.0f} MB"
+            digits = 0 if event.total >= 10e6 else 1
+            size = f", {event.done / 1e6:,.{digits}f} of {event.total / 1e6:,.{digits}f} MB"
         return _waiting(f"Loading {event.checkpoint}: {event.what}{size}", event.done, event.total)
     if isinstance(event, Running):
         of = f", {event.done} of {event.total}" if event.total > 1 else ""

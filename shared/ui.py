@@ -103,11 +103,9 @@ class Picker:
     def _named(self, checkpoint: Checkpoint) -> str:
         fetched = not isinstance(checkpoint.source, HubSource) or self._runtime.files.on_disk(checkpoint)
         size = f"{checkpoint.parameters / 1e6:,.0f} M"
-        return (
-            f"{checkpoint.id} ({size})"
-            if fetched
-            else (f"{checkpoint.id} ({size}, {checkpoint.download_bytes / 1e6:,.0f} MB to fetch)")
-        )
+        if fetched:
+            return f"{checkpoint.id} ({size})"
+        return f"{checkpoint.id} ({size}, {checkpoint.download_bytes / 1e6:,.0f} MB to fetch)"
 
     def refreshed(self) -> Any:
         choices = self.choices()
@@ -199,6 +197,8 @@ class Form:
             self.consent,
         ]
         self.runs: list[Any] = []
+        self._stops: dict[str | None, asyncio.Event] = {}
+        """By session, while something runs there."""
         self._wire(buttons, live)
         call_it.expand(self.inputs.snippets, self.inputs.fields, self.snippets, **PRIVATE)
         if endpoint.rows:
@@ -207,7 +207,11 @@ class Form:
     def _wire(self, example_buttons: Sequence[gr.Button], live: bool) -> None:
         fields, runs = self.inputs.fields, self.runs
         runs.append(self.run_button.click(self.run, fields, self.outputs, **PRIVATE))
-        runs.append(self.consent.click(self.run_agreed, fields, self.outputs, **PRIVATE))
+        agreed = self.consent.click(self.run_agreed, fields, self.outputs, **PRIVATE)
+        runs.append(agreed)
+        for picker, refreshed in self.page.refreshers:
+            if picker is self.inputs.components.get("model"):  # which said how much there was to fetch
+                agreed.then(refreshed, None, picker, queue=False, **PRIVATE)
         self.run_button.click(self.inputs.snippets, fields, self.snippets, **PRIVATE)
         for button, example in zip(example_buttons, self.examples, strict=True):
             fill = button.click(lambda e=example: self.inputs.filled(e["inputs"]), None, fields, queue=False, **PRIVATE)
@@ -221,14 +225,23 @@ class Form:
 
     def wire_stop(self, first_answer: Any) -> None:
         """Makes Stop end whatever fills this form, the answer computed on opening the page included."""
-        self.stop_button.click(
-            lambda shown: (stopped(shown), STOPPED, *idle_buttons()),
+
+        async def stop(request: gr.Request, shown: str | None) -> tuple[Any, ...]:
+            # Gradio's own cancelling comes later than this, and progress that comes between would undo Stop.
+            if running := self._stops.get(request.session_hash):
+                running.set()
+            return *stopped(shown), *idle_buttons()
+
+        stopping = self.stop_button.click(
+            stop,
             self.result,
             [self.result, self.account, self.run_button, self.stop_button],
             cancels=[*self.runs, first_answer],
             queue=False,
             **PRIVATE,
         )
+        # Once more: what was on its way when Stop was pressed may have come after it.
+        stopping.then(stopped, self.result, [self.result, self.account], queue=False, **PRIVATE)
 
     # -- what happens on the server ------------------------------------------------------------
 
@@ -249,6 +262,7 @@ class Form:
     ) -> AsyncGenerator[tuple[Any, ...], None]:
         values = self.inputs.values(raw)
         no_question = gr.Button(visible=False)
+        stop = self._stops[request.session_hash] = asyncio.Event()
         results: list[tuple[str, Any]] = []
         # What has not changed is not sent again: it would overwrite what Stop says if it came late.
         shown, account, what = gr.skip(), gr.skip(), gr.skip()
@@ -259,6 +273,8 @@ class Form:
                 asked = self.page.edge.events(self.endpoint, call, request, may_download=may_download)
                 async with aclosing(asked) as events:
                     async for event in events:
+                        if stop.is_set():
+                            raise Cancelled
                         if not isinstance(event, (Partial, Done)):
                             if not results:
                                 yield render.shown(render.waiting(event)), account, what, *same_buttons(), gr.skip()
@@ -280,7 +296,11 @@ class Form:
         except SuiteError as error:
             yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons(), no_question
         except Cancelled:
-            yield gr.skip(), gr.skip(), gr.skip(), *idle_buttons(), no_question
+            nothing = isinstance(shown, dict)  # nothing but a word that something is coming
+            yield NOTHING_YET if nothing else gr.skip(), gr.skip(), gr.skip(), *idle_buttons(), no_question
+        finally:
+            if self._stops.get(request.session_hash) is stop:
+                del self._stops[request.session_hash]
 
     def calls(self, values: Values) -> list[tuple[str, Values]]:
         """The endpoint's inputs, once or in variants with a title each."""
@@ -322,11 +342,14 @@ class Form:
 STOPPED = '<div class="run-line">Stopped. What was there so far is kept.</div>'
 
 
-def stopped(shown: str | None) -> Any:
-    """What stands in the result after Stop: what was there, unless that was a note that something is coming."""
+NOTHING_YET = render.shown('<p class="empty">Stopped before there was a result.</p>')
+
+
+def stopped(shown: str | None) -> tuple[Any, str]:
+    """Result and account after Stop: what was there, unless that was a note that something is coming."""
     if shown and 'class="waiting"' in shown:
-        return render.shown('<p class="empty">Stopped before there was a result.</p>')
-    return gr.skip()
+        return NOTHING_YET, render.run_line(None)
+    return gr.skip(), render.run_line(None) if shown == NOTHING_YET else STOPPED
 
 
 def busy_buttons() -> tuple[Any, Any]:

@@ -3,84 +3,28 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from urllib.parse import quote, urlparse
+from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from shared.suite import Suite
+from tests.browsing import PATIENCE, Open, answered, chromium, contrast, fill, opener, overflow, unfold
 
 pytestmark = pytest.mark.browser
-
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 60_000
-"""Milliseconds an answer may take; a bound for hangs, not a measure."""
-
-expect.set_options(timeout=PATIENCE)
-
-Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("Chromium is missing: install Debian's `chromium` (or set it on PATH) for the browser tests")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def open_page(browser: Browser, suite: Suite) -> Iterator[Open]:
-    """`open_page(query, width, height)`: the suite's page. At the end: no foreign host asked, no script error."""
-    foreign: list[str] = []
-    broken: list[str] = []
-    contexts = []
-
-    def open_(query: str = "", width: int = 1280, height: int = 800) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        host = urlparse(suite.url).netloc
-        page.on(
-            "request",
-            lambda r: (
-                foreign.append(r.url) if r.url.startswith(("http", "ws")) and urlparse(r.url).netloc != host else None
-            ),
-        )
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        page.goto(suite.url + query)
-        page.wait_for_selector("#suite-tabs")
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert broken == []
-
-
-def answered(page: Page, endpoint: str) -> None:
-    """Waits until the form is idle with an account of a run."""
-    expect(page.locator(f"#{endpoint}-account")).to_contain_text("computing", timeout=PATIENCE)
-    expect(page.locator(f"#{endpoint}-run")).to_be_enabled(timeout=PATIENCE)
-
-
-def fill(page: Page, element: str, text: str) -> None:
-    page.locator(f"#{element} textarea, #{element} input").first.fill(text)
+    with opener(browser, suite.url) as open_page:
+        yield open_page
 
 
 def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_page: Open) -> None:
@@ -240,6 +184,25 @@ def test_batch_of_pasted_lines_gives_a_table_and_a_file(open_page: Open) -> None
     assert download.value.suggested_filename == "sentiment.csv"
 
 
+def test_stop_ends_a_batch_and_what_was_on_its_way_does_not_undo_it(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="Sentiment").click()
+    unfold(page, "Batch")
+    run, stop = page.locator("#sentiment-batch-run"), page.locator("#sentiment-batch-stop")
+    answered(page, "sentiment")
+    fill(page, "sentiment-batch-lines", "\n".join(f"The {n}th film was long and I liked it." for n in range(600)))
+    run.click()
+    expect(page.locator("#sentiment-batch-result tbody tr")).not_to_have_count(0)
+    stop.click()
+    page.wait_for_function(
+        "async () => (await (await fetch('health')).json()).requests.running === 0", timeout=PATIENCE
+    )
+    page.wait_for_timeout(700)  # longer than a heartbeat: nothing is on its way any more
+    expect(run).to_be_enabled(timeout=1)
+    expect(stop).to_be_disabled(timeout=1)
+    expect(page.locator("#sentiment-batch-result")).not_to_contain_text("600 rows")
+
+
 def test_a_link_restores_tab_and_inputs_and_the_address_follows_them(open_page: Open) -> None:
     page = open_page("?tab=translation&form=translate&src_lang=pt&tgt_lang=en&text=" + quote("Bom dia, Ana!"))
     expect(page.locator("#translate-text textarea")).to_have_value("Bom dia, Ana!")
@@ -293,40 +256,18 @@ def test_models_tab_shows_what_is_loaded_and_unloads(open_page: Open, suite: Sui
 def test_nothing_overflows_on_a_phone(open_page: Open, tab: str) -> None:
     page = open_page(f"?tab={tab}", 390, 844)
     page.wait_for_timeout(1500)
-    width = page.evaluate("() => document.documentElement.scrollWidth")
-    assert width <= 390
+    assert overflow(page) <= 0
 
 
 def test_dark_mode_has_readable_text(open_page: Open) -> None:
     page = open_page("?__theme=dark")
     answered(page, "zero_shot")
-    contrast = page.evaluate(CONTRAST, "#zero_shot-result .shown")
-    muted = page.evaluate(CONTRAST, "#zero_shot-account .run-line")
-    assert contrast >= 4.5
-    assert muted >= 4.5
+    assert contrast(page, "#zero_shot-result .shown") >= 4.5
+    assert contrast(page, "#zero_shot-account .run-line") >= 4.5
 
 
 def test_light_mode_has_readable_text(open_page: Open) -> None:
     page = open_page("?__theme=light")
     answered(page, "zero_shot")
     for selector in ("#zero_shot-result .shown", "#zero_shot-account .run-line", ".suite-header a", "#zero_shot-run"):
-        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
-
-
-CONTRAST = """(selector) => {
-  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const luminance = ([r, g, b]) => {
-    const linear = (v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
-    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  };
-  const element = document.querySelector(selector);
-  let behind = element, paper = [255, 255, 255];
-  while (behind) {
-    const colour = channels(getComputedStyle(behind).backgroundColor);
-    if (colour.length < 4 || colour[3] > 0.9) { paper = colour; break; }
-    behind = behind.parentElement;
-  }
-  const a = luminance(channels(getComputedStyle(element).color)), b = luminance(paper);
-  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-}"""
-"""WCAG contrast of an element's text against what lies behind it."""
+        assert contrast(page, selector) >= 4.5, selector

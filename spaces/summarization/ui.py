@@ -68,7 +68,8 @@ def summary(result: Summary, values: Values) -> str:
 def facts(result: Summary, values: Values) -> str:
     """Length, and the overlap with a reference summary where one was pasted."""
     words = len(result.text.split())
-    said = f'</div><p class="limits">{words} words, {render.percent(result.compression)} of the source</p>'
+    said = f"</div>{render.unless_empty(result.text)}"
+    said += f'<p class="limits">{words} words, {render.percent(result.compression)} of the source</p>'
     reference = (values.get("reference") or "").strip()
     if not reference:
         return said

@@ -59,7 +59,7 @@ def build(page: Page) -> None:
     page.form(
         "translate",
         inputs,
-        Look(translation, alignment, text=lambda result: result.text),
+        Look(translation, alignment, lambda result, _: render.unless_empty(result.text), lambda result: result.text),
         settings=settings,
         action="Translate",
     )

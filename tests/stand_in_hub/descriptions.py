@@ -56,6 +56,7 @@ def describe(repository: Repository, commit: Commit, *, blobs: bool = False) -> 
     if repository.kind == "space":
         subdomain = re.sub(r"[^a-z0-9]+", "-", repository.id.lower())
         about |= {"sdk": repository.space.sdk, "subdomain": subdomain, "runtime": runtime(repository)}
+        about["host"] = repository.space.host or None
     return {name: value for name, value in about.items() if value is not None}
 
 

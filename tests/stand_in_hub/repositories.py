@@ -110,6 +110,8 @@ class Space:
     stage: str = "RUNNING"
     hardware: str = "cpu-basic"
     sleep_time: int | None = None
+    host: str = ""
+    """Where it is served."""
     variables: dict[str, dict[str, Any]] = field(default_factory=dict)
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
