@@ -35,7 +35,7 @@ def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_pag
         box = page.locator(f"#{element}").bounding_box()
         assert box is not None
         assert box["y"] < 800
-    expect(page.locator(".suite-header")).to_contain_text("embedded")
+    expect(page.locator(".suite-header")).to_contain_text("profile: auto")
     expect(page.locator(".memory-text")).to_contain_text("MB")
 
 
@@ -113,7 +113,7 @@ def test_a_wrong_source_language_is_said(open_page: Open) -> None:
         "?tab=translation&form=translate&text=" + quote("Das Haus ist groß und der Hund schläft im Garten.")
     )
     page.locator("#translate-run").click()
-    expect(page.locator("#translate-result .note")).to_contain_text("German")
+    expect(page.locator("#translate-account .note")).to_contain_text("German")
 
 
 def test_generation_streams_and_stop_stops(open_page: Open, suite: Suite) -> None:
