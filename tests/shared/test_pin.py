@@ -59,7 +59,9 @@ def test_the_second_time_there_is_nothing_to_do(catalog: Path, commits: dict[str
 
 
 def test_line_ends_and_comments_stay(catalog: Path, commits: dict[str, str]) -> None:
-    catalog.write_bytes(CATALOG_FILE.read_bytes().replace(b"\n", b"\r\n") + b"  # the end, without a line's end: \xc3\xa9")
+    catalog.write_bytes(
+        CATALOG_FILE.read_bytes().replace(b"\n", b"\r\n") + b"  # the end, without a line's end: \xc3\xa9"
+    )
     before = catalog.read_bytes()
     pin(catalog, HubLink("hub"))
     after = catalog.read_bytes()
@@ -69,7 +71,9 @@ def test_line_ends_and_comments_stay(catalog: Path, commits: dict[str, str]) -> 
 
 
 def test_only_its_own_entry_is_changed() -> None:
-    text = b'checkpoints:\n  - id: a\n    tasks: []\n\n    revision: "1"\n  - id: a.b\n    revision: ""\n  - id: aXb\n    revision: ""\n'
+    text = (
+        b'  - id: a\n    tasks: []\n\n    revision: "1"\n  - id: a.b\n    revision: ""\n  - id: aXb\n    revision: ""\n'
+    )
     changed, number = with_revision(text, "a.b", "f" * 40)
     assert number == 1
     assert changed == text.replace(b'a.b\n    revision: ""', b"a.b\n    revision: " + b"f" * 40)
@@ -94,7 +98,9 @@ def test_a_check_is_quiet_where_all_is_well(
     tmp_path: Path, hub: StandInHub, hub_env: HubEnv, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commit = hub.add("user/tiny", {"config.json": "{}"})
-    entry = CATALOG_FILE.read_text(encoding="utf-8").partition("  - id: openai-community/gpt2\n")[2].partition("\n\n")[0]
+    entry = (
+        CATALOG_FILE.read_text(encoding="utf-8").partition("  - id: openai-community/gpt2\n")[2].partition("\n\n")[0]
+    )
     changed = re.sub("revision: .*", f"revision: {commit}", entry.replace("openai-community/gpt2", "user/tiny"))
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(f"checkpoints:\n  - id: user/tiny\n{changed}\n", encoding="utf-8")

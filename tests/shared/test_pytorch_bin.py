@@ -98,11 +98,24 @@ def test_in_shards(source: Path, target: Path) -> None:
 def test_configuration_and_tokenizer_come_along_and_nothing_else(source: Path, target: Path) -> None:
     """In the Hub client's cache lies also what other programs fetched of the same repository."""
     torch.save(weights(), source / SINGLE)
-    for name in ("config.json", "tokenizer.json", "source.spm", "modeling_tiny.py", "tf_model.h5", "README.md", "x.pkl"):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "source.spm",
+        "modeling_tiny.py",
+        "tf_model.h5",
+        "README.md",
+        "x.pkl",
+    ):
         (source / name).write_text(name)
     (source / "onnx").mkdir()
     to_safetensors(source, target)
-    assert {file.name for file in target.iterdir()} == {"model.safetensors", "config.json", "tokenizer.json", "source.spm"}
+    assert {file.name for file in target.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "source.spm",
+    }
     assert (target / "config.json").read_text() == "config.json"
 
 
@@ -135,8 +148,13 @@ HOSTILE: dict[str, Callable[[Any, Path], object]] = {
 @pytest.mark.parametrize("place", ["value", "key", "alone", "inside"])
 def test_a_hostile_pickle_is_not_run(source: Path, target: Path, victim: Path, form: str, place: str) -> None:
     hostile: Any = Hostile(victim)
-    content = {"value": {"w": hostile}, "key": {(1, hostile): 1}, "alone": hostile, "inside": {"w": [weights(), hostile]}}
-    HOSTILE[form](content[place], source / SINGLE)
+    places = {
+        "value": {"w": hostile},
+        "key": {(1, hostile): 1},
+        "alone": hostile,
+        "inside": {"w": [weights(), hostile]},
+    }
+    HOSTILE[form](places[place], source / SINGLE)
     with pytest.raises(WeightsCorrupt, match=r"pytorch_model\.bin was refused: .* nothing in it was run") as refused:
         to_safetensors(source, target)
     assert not victim.exists()
@@ -164,7 +182,7 @@ def test_a_hostile_shard_is_not_run(source: Path, target: Path, victim: Path) ->
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_whole_module_is_not_a_table_of_weights(source: Path, zipped: bool) -> None:
     torch.save(torch.nn.Linear(2, 2), source / SINGLE, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsCorrupt, match=r"holds more than weights and asks for torch\.nn\.modules\.linear\.Linear"):
+    with pytest.raises(WeightsCorrupt, match=r"more than weights and asks for torch\.nn\.modules\.linear\.Linear"):
         tensors_of(source / SINGLE)
 
 
@@ -191,7 +209,7 @@ def test_what_is_not_a_table_of_weights(source: Path, target: Path, content: Any
 
 
 def test_a_small_file_cannot_fill_the_memory(source: Path) -> None:
-    torch.save({"weight": torch.zeros(1).expand(10**6, 10**6)}, source / SINGLE)  # four bytes, told to be four terabytes
+    torch.save({"weight": torch.zeros(1).expand(10**6, 10**6)}, source / SINGLE)  # four bytes of four terabytes
     with pytest.raises(WeightsCorrupt, match="many times the memory"):
         tensors_of(source / SINGLE)
 

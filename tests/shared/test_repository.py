@@ -48,7 +48,13 @@ def test_configuration_tokenizer_and_weights_and_nothing_else() -> None:
 
 
 def test_nothing_in_a_sub_folder() -> None:
-    inside = ["onnx/model.onnx", "original/tokenizer.model", "sub/config.json", "1_Pooling/config.json", "a/b/source.spm"]
+    inside = [
+        "onnx/model.onnx",
+        "original/tokenizer.model",
+        "sub/config.json",
+        "1_Pooling/config.json",
+        "a/b/source.spm",
+    ]
     assert wanted("config.json", "model.safetensors", "tokenizer.json", *inside) == [
         "config.json",
         "tokenizer.json",
@@ -199,7 +205,8 @@ def test_a_configuration_that_names_code(content: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"3", b'"text"', b"null", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000]
+    "content",
+    [b"", b"{", b"[]", b"3", b'"text"', b"null", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000],
 )
 def test_what_is_no_configuration(content: bytes) -> None:
     with pytest.raises(WeightsCorrupt, match=r"config\.json of user/tiny is damaged: .* choose another checkpoint"):
