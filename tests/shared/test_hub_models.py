@@ -102,7 +102,7 @@ EXPECTED: dict[str, tuple[str, str, tuple[str, ...], int]] = {
     "google-t5/t5-small": ("seq2seq", "seq2seq", ("summarization",), 512),
     "google/flan-t5-small": ("seq2seq", "seq2seq", ("summarization",), 512),
     "Helsinki-NLP/opus-mt-en-es": ("seq2seq", "seq2seq", ("translation",), 512),
-    "alirezamsh/small100": ("seq2seq", "seq2seq", ("summarization",), 1024),
+    "alirezamsh/small100": ("seq2seq", "seq2seq", ("translation",), 1024),
     "google-bert/bert-base-uncased": ("masked-lm", "masked_lm", ("fill-mask",), 512),
     "distilbert/distilbert-base-cased-distilled-squad": (
         "question-answerer",
@@ -184,6 +184,16 @@ def test_pairs_of_marian_names(shelf: Shelf, repo: str, pairs: tuple[tuple[str, 
     assert found.pairs == pairs
     assert found.tasks == (("translation",) if pairs else ("summarization",))
     assert {code for pair in pairs for code in pair} <= set(found.languages)
+
+
+def test_m2m100s_family_translates_between_any_two_of_its_hundred_languages(shelf: Shelf) -> None:
+    found = described("alirezamsh/small100", HubLink("auto"))
+    assert found.any_pair
+    assert found.languages == Catalog.read().choose_by_id("alirezamsh/small100").languages
+    files = {name: data for name, data in shelf.hub.files("alirezamsh/small100").items() if name != "vocab.json"}
+    shelf.hub.add("user/nllb", files)
+    with pytest.raises(UnknownCheckpoint, match="user/nllb keeps its vocabulary in another way"):
+        described("user/nllb", HubLink("auto"))
 
 
 def test_pairs_and_prefixes_of_t5s_task_parameters(shelf: Shelf) -> None:
