@@ -91,8 +91,6 @@ class Repository:
     def _fetch(self, file: WantedFile, blob: Path, meter: Meter) -> None:
         """Our part of a file bears its hash in its name, and becomes the blob of that hash once it is right."""
         part = blob.with_name(f"{file.digest}.part")
-        part.touch()
-        meter.begin(part.stat().st_size)
         transfer = Transfer(
             lambda headers: stream(self.api, self.repo, self.commit, file.name, headers),
             file.size,
@@ -101,7 +99,15 @@ class Repository:
             self._refuse,
             connection_errors(),
         )
-        if cause := transfer.run():
+        meter.begin(transfer.have)
+        try:
+            cause = transfer.run()
+        finally:
+            if not transfer.have:
+                part.unlink(missing_ok=True)
+        if not file.size:
+            part.touch()
+        if cause:
             raise HubUnreachable(
                 f"the connection broke while {self.repo} was fetched ({without_addresses(cause)}); "
                 f"{transfer.have / 1e6:,.1f} of {file.size / 1e6:,.1f} MB of {file.name} are here. Try again: it goes "

@@ -17,6 +17,7 @@ from shared.events import Loading
 from shared.hub_errors import in_words, model_info, patiently
 from shared.hub_fetch import stream
 from shared.hub_link import PATIENCE, HubLink
+from shared.languages import LANGUAGE_NAMES
 from shared.repository import WantedFile, has_tokenizer, parsed_config, refuse_named_code, stated_files
 
 ARCHITECTURES: dict[str, tuple[Kind, str]] = {
@@ -134,9 +135,16 @@ def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[Wante
             "its owner, or choose another checkpoint",
             field="model",
         )
-    languages = _languages(card)
+    any_pair = config.get("model_type") == "m2m_100"
+    if any_pair and not any(file.name == "vocab.json" for file in files):
+        raise UnknownCheckpoint(
+            f"{repo} keeps its vocabulary in another way than M2M100 (as NLLB does), which no engine here reads; "
+            "choose another checkpoint",
+            field="model",
+        )
+    languages = list(LANGUAGE_NAMES) if any_pair else _languages(card)
     pairs = _pairs(repo, config) if kind == "seq2seq" else ()
-    tasks = _tasks(kind, config, info.pipeline_tag, pairs)
+    tasks = _tasks(kind, config, info.pipeline_tag, bool(pairs) or any_pair)
     if not tasks:
         raise UnknownCheckpoint(f"{repo} is a {kind}, and no tab here has a use for it", field="model")
     weight_bytes = sum(file.size for file in files if _is_weights(file.name))
@@ -150,6 +158,7 @@ def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[Wante
         tasks=tasks,
         languages=tuple(dict.fromkeys([*languages, *(code for pair in pairs for code in pair)])) or ("en",),
         pairs=pairs,
+        any_pair=any_pair,
         prefixes=_prefixes(config),
         licence=str(card.get("license") or "not stated")[:LONGEST_LICENCE],
         authors=repo.partition("/")[0],
@@ -180,13 +189,13 @@ def _kind(repo: str, config: dict[str, Any], info: Any) -> tuple[Kind, str]:
     )
 
 
-def _tasks(kind: Kind, config: dict[str, Any], tag: str | None, pairs: tuple[Pair, ...]) -> tuple[Task, ...]:
+def _tasks(kind: Kind, config: dict[str, Any], tag: str | None, translates: bool) -> tuple[Task, ...]:
     if kind == "causal-lm":
         chat: tuple[Task, ...] = ("conversational", "summarization") if tag == "text-generation" else ()
         return ("text-generation", "few-shot-classification", "zero-shot-classification", *chat)
     if kind == "seq2seq":
-        summarizes = not pairs or "summarization" in (config.get("task_specific_params") or {})
-        return (*(("summarization",) if summarizes else ()), *(("translation",) if pairs else ()))
+        summarizes = not translates or "summarization" in (config.get("task_specific_params") or {})
+        return (*(("summarization",) if summarizes else ()), *(("translation",) if translates else ()))
     if kind == "sequence-classifier":
         labels = {str(label).lower() for label in (config.get("id2label") or {}).values()}
         entails = any(label.startswith("entail") for label in labels)

@@ -135,7 +135,7 @@ def test_one_that_hangs_delays_nobody(hub: StandInHub, hub_env: HubEnv, monkeypa
 class NotAHub(BaseHTTPRequestHandler):
     """As a network that wants people to sign in: everything is moved to a page that is elsewhere."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library named it
+    def do_GET(self) -> None:
         self.send_response(302)
         self.send_header("Location", "http://user:secret@127.0.0.1:1/sign-in?session=secret")
         self.end_headers()

@@ -71,7 +71,9 @@ def test_line_ends_and_comments_stay(catalog: Path, commits: dict[str, str]) -> 
 
 
 def test_only_its_own_entry_is_changed() -> None:
-    text = b'checkpoints:\n  - id: a\n    tasks: []\n\n    revision: "1"\n  - id: a.b\n    revision: ""\n  - id: aXb\n    revision: ""\n'
+    text = (
+        b'  - id: a\n    tasks: []\n\n    revision: "1"\n  - id: a.b\n    revision: ""\n  - id: aXb\n    revision: ""\n'
+    )
     changed, number = with_revision(text, "a.b", "f" * 40)
     assert number == 1
     assert changed == text.replace(b'a.b\n    revision: ""', b"a.b\n    revision: " + b"f" * 40)

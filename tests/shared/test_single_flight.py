@@ -133,7 +133,7 @@ def test_one_who_leaves_does_not_end_it_for_the_others() -> None:
     flights: SingleFlight[str] = SingleFlight()
     work = Work()
     first, second = flights.run("one", work), flights.run("one", work)
-    next(first), next(second)
+    assert [next(first), next(second)]
     first.close()
     work.go.set()
     assert drained(second) == "an answer"
@@ -144,7 +144,7 @@ def test_when_the_last_one_leaves_it_ends() -> None:
     flights: SingleFlight[str] = SingleFlight()
     work = Work()
     first, second = flights.run("one", work), flights.run("one", work)
-    next(first), next(second)
+    assert [next(first), next(second)]
     first.close()
     second.close()
     wait_until(lambda: work.ended == ["cancelled"])

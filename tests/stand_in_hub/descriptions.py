@@ -26,6 +26,9 @@ TASKS = {
 }
 """Task by the end of the architecture's name, for models whose card names none."""
 
+TEXTS = ("pipeline_tag", "library_name")
+"""Fields of a card that are one text each."""
+
 SHORT = ("_id", "id", "modelId", "likes", "downloads", "private", "tags", "pipeline_tag", "library_name", "createdAt")
 """What a listing says of each repository unless asked for more."""
 
@@ -104,9 +107,11 @@ def _of_a_model(
     if adapter:
         base, task = adapter.get("base_model_name_or_path"), adapter.get("task_type")
         shown["peft"] = {"base_model_name_or_path": base, "task_type": task}
-    card = card or {}
+    # Files may hold anything; the Hub takes what is of the right kind.
+    card = {name: value for name, value in (card or {}).items() if name not in TEXTS or isinstance(value, str)}
     library = card.get("library_name") or ("peft" if adapter else "transformers" if "model_type" in config else None)
-    architecture = next(iter(config.get("architectures") or []), "")
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     task = card.get("pipeline_tag") or next((task for end, task in TASKS.items() if architecture.endswith(end)), None)
     formats = [name for name in ("safetensors", "gguf", "onnx") if any(path.endswith(f".{name}") for path in files)]
     custom = "custom_code" if "auto_map" in config else None
@@ -115,7 +120,7 @@ def _of_a_model(
         "modelId": repository.id,
         "library_name": library,
         "pipeline_tag": task,
-        "tags": list(dict.fromkeys(tag for tag in found if tag)),
+        "tags": list(dict.fromkeys(tag for tag in found if tag and isinstance(tag, str))),
         "config": shown or None,
         "safetensors": _parameters(files),
         "baseModels": card.get("base_model"),
