@@ -77,6 +77,7 @@ class Picture:
 PICTURES = (
     Picture("classification", "?tab=classification", answered("zero_shot")),
     Picture("few-shot", "?tab=classification&form=few_shot", answered("few_shot", press=True)),
+    Picture("reading", "?tab=reading", answered("answer_question")),
     Picture("summarization", "?tab=summarization", answered("summarize")),
     Picture("translation", "?tab=translation", answered("translate")),
     Picture("generation", "?tab=generation", answered("generate")),
