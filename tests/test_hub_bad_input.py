@@ -78,7 +78,7 @@ class Bench:
         return json.dumps({**json.loads(self.files["config.json"]), **changes}).encode()
 
     def add(self, repo: str) -> str:
-        """Presses the Models tab's "Add"; what is then said there, as HTML. "" where it went well."""
+        """Presses the Models tab's "Add"; what is then said there, as HTML."""
         with httpx.Client(base_url=self.suite.url, timeout=60) as http:
             config = http.get("config").json()
             ids = {c["id"] for c in config["components"] if c["props"].get("elem_id") == "models-add"}
@@ -108,7 +108,7 @@ class Bench:
         return text_of(said)
 
     def added(self, repo: str) -> None:
-        assert self.add(repo) == ""
+        assert f"{repo} was added" in self.add(repo)
         assert repo in {c.id for c in self.suite.runtime.catalog}
 
     def ask(self, repo: str) -> Any:
@@ -349,12 +349,15 @@ def hostile_pickles(victim: Path) -> dict[str, Callable[[Path], None]]:
     def legacy(path: Path) -> None:
         torch.save({"w": Hostile(victim)}, path, _use_new_zipfile_serialization=False)
 
+    def cut_short(path: Path) -> None:
+        path.write_bytes(b"PK\x03\x04")
+
     return {
         "zip": lambda path: torch.save({"w": Hostile(victim)}, path),
         "legacy": legacy,
         "module": lambda path: torch.save(torch.nn.Linear(2, 2), path),
         "table of tables": lambda path: torch.save({"model": {"w": torch.zeros(2)}}, path),
-        "cut short": lambda path: path.write_bytes(b"PK\x03\x04") and None,
+        "cut short": cut_short,
     }
 
 
