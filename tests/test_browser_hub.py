@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from transformers import AutoTokenizer
 
 from shared import hub_fetch
 from shared.settings import Settings
@@ -199,8 +200,8 @@ def test_a_model_of_the_hub_is_added_by_its_id(open_page: Open) -> None:
     page.locator("#models-add").click()
     expect(page.locator("#models-said")).to_contain_text("was added, for zero-shot-classification")
     expect(menu(page, "Checkpoint")).to_have_value("user/bart-order-mnli")
-    page.reload()
-    page.get_by_role("tab", name="Classification").click()
+    page = open_page("?tab=classification")
+    answered(page, "zero_shot")
     assert any(option.startswith("user/bart-order-mnli") for option in options(page, "Model"))
 
 
@@ -232,7 +233,7 @@ def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
 # -- summaries and chat ------------------------------------------------------------------------------
 
 
-def test_summaries_by_zero_one_and_few_examples(open_page: Open) -> None:
+def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course) -> None:
     shots = '[["Ann: Is there a bus?\\nBo: Take the train.","They take the train."],["Cy: The sea?","It is near."]]'
     text = quote("Ann: Hello.\nBo: Goodbye.")
     page = open_page(f"?tab=summarization&form=summarize&style=dialogue&text={text}&examples={quote(shots)}")
@@ -246,12 +247,16 @@ def test_summaries_by_zero_one_and_few_examples(open_page: Open) -> None:
     unfold(page, "What happened")
     prompts = page.locator(".what pre").locator("visible=true")
     expect(prompts).to_have_count(3)
-    asked = "Summarize this dialogue:\nAnn: Hello.\nBo: Goodbye.\nSummary:"
-    assert prompts.nth(0).inner_text() == asked
-    assert prompts.nth(1).inner_text() == (
-        f"Summarize this dialogue:\nAnn: Is there a bus?\nBo: Take the train.\nSummary: They take the train.\n\n{asked}"
-    )
-    assert "Summarize this dialogue:\nCy: The sea?\nSummary: It is near." in prompts.nth(2).inner_text()
+    tokenizer = AutoTokenizer.from_pretrained(taught.folders[FLAN])
+
+    def exact(*blocks: str) -> str:
+        """As the model reads it: this tiny one knows few letters."""
+        asked = "Summarize this dialogue:\nAnn: Hello.\nBo: Goodbye.\nSummary:"
+        return tokenizer.decode(tokenizer("\n\n".join([*blocks, asked]))["input_ids"])
+
+    first = "Summarize this dialogue:\nAnn: Is there a bus?\nBo: Take the train.\nSummary: They take the train."
+    second = "Summarize this dialogue:\nCy: The sea?\nSummary: It is near."
+    assert prompts.all_text_contents() == [exact(), exact(first), exact(first, second)]
 
 
 def test_a_chat_with_a_model_that_takes_no_system_prompt(open_page: Open) -> None:
@@ -311,10 +316,9 @@ def test_without_a_hub_the_page_says_so_and_works(open_alone: Open) -> None:
 def test_without_a_hub_a_form_says_what_it_would_need(open_alone: Open) -> None:
     page = open_alone(MASKED, 390, 844)
     page.locator("#fill_mask-run").click()
-    expect(page.locator("#fill_mask-result")).to_contain_text(BERT)
-    expect(page.locator("#fill_mask-result")).to_contain_text("MB")
-    page.locator("#fill_mask-consent").click()
-    expect(page.locator("#fill_mask-result [role=alert].problem")).to_contain_text("Hub")
+    problem = page.locator("#fill_mask-result [role=alert].problem")
+    expect(problem).to_contain_text(re.compile(f"needs {BERT}, .*it is on the Hub, and no Hub answers"))
+    expect(page.locator("#fill_mask-consent")).to_be_hidden()
     expect(page.locator("#fill_mask-run")).to_be_enabled()
     expect(page.locator("#fill_mask-text textarea")).to_have_value("Paris is the capital of [MASK].")
     assert overflow(page) <= 0
