@@ -85,7 +85,8 @@ def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
     if status == 429:
         return HubUnreachable("the Hub asks for fewer requests (429); wait a minute and try again")
     if status:
-        return HubUnreachable(f"the Hub answered {status} for {repo} ({said}) Try again later")
+        way_out = "Try again later" if status >= 500 else "Check the id and HF_ENDPOINT"
+        return HubUnreachable(f"the Hub answered {status} for {repo} ({said}) {way_out}")
     if isinstance(error, OSError) and error.errno in FULL:
         return SuiteError("the disk is full; make room, or name a folder on a larger disk in HF_HOME, and try again")
     network = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, *connection_errors())
