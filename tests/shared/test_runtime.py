@@ -42,7 +42,7 @@ def test_loads_side_by_side_leave_the_default_dtype_alone_and_models_whole(setti
         while not done.wait(0.0005):
             seen.add(torch.get_default_dtype())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     with ThreadPoolExecutor(4) as threads:
         embedded = [checkpoint for checkpoint in runtime.catalog if checkpoint.profile == "embedded"]
