@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from html import escape
@@ -152,15 +153,20 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
         return draw(edge.runtime), gr.HTML(visible=not signed_in), gr.Dropdown(choices=known_ids(edge.runtime))
 
     runs = []
+    stops: dict[str | None, asyncio.Event] = {}  # by session, while something runs there
+
     for name, button in {**buttons, "add": add}.items():
 
         async def run(
             request: gr.Request, checkpoint: str, action: str = name
         ) -> AsyncGenerator[tuple[Any, ...], None]:
+            stopped = stops[request.session_hash] = asyncio.Event()
             try:
                 values = {"action": action, "checkpoint": checkpoint or ""}
                 async with aclosing(edge.events(endpoint, values, request)) as events:
                     async for event in events:
+                        if stopped.is_set():
+                            raise Cancelled
                         waiting = "" if isinstance(event, Done) else render.waiting(event)
                         yield draw(edge.runtime), waiting, gr.skip(), gr.Button(interactive=True)
                 menu, done = gr.skip(), ""
@@ -174,17 +180,28 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
                 yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
             except Cancelled:
                 yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
+            finally:
+                if stops.get(request.session_hash) is stopped:
+                    del stops[request.session_hash]
 
         source = wanted if name == "add" else chosen
         runs.append(button.click(run, [source], [report, said, chosen, stop], **PRIVATE))
-    stop.click(
-        lambda: (draw(edge.runtime), "", gr.Button(interactive=False)),
+
+    def end(request: gr.Request) -> tuple[str, str, Any]:
+        if running := stops.get(request.session_hash):
+            running.set()
+        return draw(edge.runtime), "", gr.Button(interactive=False)
+
+    ending = stop.click(
+        end,
         None,
         [report, said, stop],
         cancels=runs,
         queue=False,
         **PRIVATE,
     )
+    # Once more: what was on its way when Stop was pressed may have come after it.
+    ending.then(end, None, [report, said, stop], queue=False, **PRIVATE)
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
     tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
 

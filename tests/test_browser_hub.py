@@ -202,6 +202,7 @@ def test_a_model_of_the_hub_is_added_by_its_id(open_page: Open) -> None:
     expect(menu(page, "Checkpoint")).to_have_value("user/bart-order-mnli")
     page = open_page("?tab=classification")
     answered(page, "zero_shot")
+    unfold(page, "Settings")
     assert any(option.startswith("user/bart-order-mnli") for option in options(page, "Model"))
 
 
@@ -261,11 +262,13 @@ def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course)
 
 def test_a_chat_with_a_model_that_takes_no_system_prompt(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=8&message=" + quote("How do I cook rice?"))
+    expect(page.locator("#chat-message")).to_be_visible()
     unfold(page, "Settings")
     choose(page, "Model", DIALOGPT)
     page.locator("#chat-run").click()
     expect(page.locator("#chat-account")).to_contain_text(DIALOGPT)
     expect(page.locator("#chat-run")).to_be_enabled()
+    expect(page.locator("#chat-message textarea")).to_have_value("")  # taken
     fill(page, "chat-message", "In a plain old pot?")
     page.locator("#chat-run").click()
     expect(page.locator("#chat-result .turn.user .said")).to_have_text(["How do I cook rice?", "In a plain old pot?"])
@@ -273,6 +276,7 @@ def test_a_chat_with_a_model_that_takes_no_system_prompt(open_page: Open) -> Non
     expect(page.locator("#chat-run")).to_be_enabled()
 
     page.get_by_label("System prompt").locator("visible=true").fill("Be kind.")
+    expect(page.locator("#chat-message textarea")).to_have_value("")  # taken
     fill(page, "chat-message", "And with salt?")
     page.locator("#chat-run").click()
     problem = page.locator("#chat-result [role=alert]")

@@ -16,6 +16,7 @@ from shared import render
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Partial, RunInfo
 from shared.inputs import PRIVATE
+from shared.requests import NO_TEXT
 from shared.ui import STOPPED, Page, busy_buttons, example_buttons, idle_buttons, same_buttons, slider
 
 History = list[dict[str, str]]
@@ -54,7 +55,9 @@ def build_chat(page: Page) -> None:
         emptied: Any = ""
         try:
             yield drawn(asked, None, render.waiting(Partial(None))), keep, keep, keep, keep, *busy_buttons()
-            call = {**values, "history": past[-LONGEST_CHAT:]}
+            # A model may write what a request may not hold; its next turn is asked for all the same.
+            sent = [{**message, "content": NO_TEXT.sub("", message["content"])} for message in past[-LONGEST_CHAT:]]
+            call = {**values, "history": sent}
             async with aclosing(page.edge.events(endpoint, call, request)) as events:
                 async for event in events:
                     if not isinstance(event, (Partial, Done)):
