@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from transformers import AutoTokenizer
 
-from shared import hub_fetch
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.browsing import (
@@ -46,10 +45,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hub_fetch, "LARGE", 10_000)  # the tiny files come as large ones do
-        with course(tmp_path_factory.mktemp("course")) as taught:
-            yield taught
+    with course(tmp_path_factory.mktemp("course")) as taught:
+        yield taught
 
 
 @pytest.fixture
