@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def served(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -81,7 +83,8 @@ def served(
             port = lines[-1].strip().rstrip("/").rpartition(":")[2]
             yield Served(f"http://127.0.0.1:{port}/", lines)
         finally:
-            process.kill()
+            # Workers it forked go too: they hold its output open, and the end of this block waits for that to close.
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -36,7 +36,9 @@ def GPU(task: Any = None, *, duration: Any = None, size: str | None = None) -> A
             raise gradio.Error(QUOTA_TEXT)
         receiver, sender = FORK.Pipe(duplex=False)
         stop = FORK.Event()
-        worker = FORK.Process(target=work, args=(task, pickle.dumps((args, kwargs)), sender, stop), daemon=True)
+        worker = FORK.Process(
+            target=work, args=(task, pickle.dumps((args, kwargs)), sender, receiver, stop), daemon=True
+        )
         worker.start()
         sender.close()
         note("called", name=args[0], worker=worker.pid, visitor=visitor())
@@ -52,13 +54,16 @@ def GPU(task: Any = None, *, duration: Any = None, size: str | None = None) -> A
             raise gradio.Error("GPU task aborted") from None
         finally:
             stop.set()
-            worker.join()
+            receiver.close()  # a worker that waits for us to read finds that nobody does
+            worker.join(10)
+            worker.kill()
             note("ended", name=args[0], worker=worker.pid)
 
     return call
 
 
-def work(task: Callable[..., Iterator[Any]], arguments: bytes, sender: Any, stop: Any) -> None:
+def work(task: Callable[..., Iterator[Any]], arguments: bytes, sender: Any, receiver: Any, stop: Any) -> None:
+    receiver.close()  # the parent's end, which a fork inherits
     args, kwargs = pickle.loads(arguments)
     events = task(*args, **kwargs)
     try:
