@@ -79,18 +79,18 @@ def test_two_commits_lie_side_by_side_and_share_what_is_equal(hub: StandInHub, f
 # -- what others left ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lost", ["tokenizer.json", "config.json", "model.safetensors"])
+@pytest.mark.parametrize("lost", ["tokenizer.json", "config.json", "generation_config.json", "model.safetensors"])
 def test_a_file_that_was_altered_comes_anew(hub: StandInHub, files: HubFiles, lost: str) -> None:
     """Thrown away, it must not be missed in silence: the rest would look like a whole checkpoint."""
-    commit = hub.add(REPO, FILES)
-    wanted = checkpoint(revision=commit)
+    content = FILES | {"generation_config.json": b'{"eos_token_id": 3}'}
+    wanted = checkpoint(revision=hub.add(REPO, content))
     brought(files, wanted)
-    (folder(files, wanted) / lost).resolve().write_bytes(FILES[lost][:-1] + b"!")
+    (folder(files, wanted) / lost).resolve().write_bytes(content[lost][:-1] + b"!")
     with pytest.raises(WeightsCorrupt, match="altered or cut short"):
         folder(files, wanted)
     assert not files.on_disk(wanted)
     brought(files, wanted)
-    assert (folder(files, wanted) / lost).read_bytes() == FILES[lost]
+    assert (folder(files, wanted) / lost).read_bytes() == content[lost]
 
 
 def test_a_part_that_another_program_needed_is_not_taken_for_the_whole(
