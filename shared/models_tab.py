@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import gradio as gr
 from pydantic import Field
 
-from shared import render
+from shared import hub_models, render
 from shared.admin import is_admin, require_admin
 from shared.cache import megabytes
 from shared.catalog import Checkpoint, HubSource
@@ -20,7 +20,6 @@ from shared.edge import Edge
 from shared.endpoint import Endpoint, Traffic
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, Loading, RunInfo
-from shared.hub_models import described
 from shared.inputs import PRIVATE
 from shared.requests import Request
 
@@ -104,7 +103,7 @@ def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
     cache = context.runtime.cache
     if request.action == "add":
         yield Loading(request.checkpoint.strip(), "asking the Hub what it is", 0, 0)
-        context.catalog.add(described(request.checkpoint.strip(), context.runtime.hub))
+        hub_models.add(request.checkpoint.strip(), context.catalog, context.runtime.hub)
     checkpoint = context.catalog.choose_by_id(request.checkpoint.strip())
     if request.action in ("load", "pin"):
         checkpoint = yield from context.on_disk(checkpoint, agreed=True)
