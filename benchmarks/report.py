@@ -19,7 +19,10 @@ from shared.settings import memory_limit, usable_cores
 
 PACKAGES = ("torch", "transformers", "gradio", "gradio_client")
 
-HEADING = '# Results\n\nWritten by `make bench` and `make eval` with `ARGS="--write docs/RESULTS.md"`; do not edit.\n'
+HEADING = (
+    "# Results\n\nWritten by `make bench`, `make bench-hub` and `make eval` with "
+    '`ARGS="--write docs/RESULTS.md"`; do not edit.\n'
+)
 
 
 def say(text: str) -> None:

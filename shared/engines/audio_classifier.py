@@ -12,7 +12,7 @@ import torch
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, run_here
-from shared.engines.pretrained import LOCAL, labels_of, load_pretrained, nbytes_of
+from shared.engines.pretrained import LOCAL, WAY_OUT, labels_of, load_pretrained, nbytes_of
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
@@ -83,6 +83,6 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
         log.warning("transformers cannot read preprocessor_config.json of %s: %s", checkpoint.id, error)
         raise WeightsCorrupt(
             f"preprocessor_config.json of {checkpoint.id} is missing or damaged; it says how sound is given to the "
-            "model. Fetch it again"
+            f"model; {WAY_OUT}"
         ) from error
     return TorchAudioClassifier(model, features, labels_of(checkpoint, model.config))

@@ -54,7 +54,7 @@ class Rules:
     limit), `bad_words_ids`, `min_length`, `no_repeat_ngram_size`, `renormalize_logits`, and for beams `length_penalty`
     and `early_stopping` (true or false).
     Left to the request: `max_length`, `num_beams`, `do_sample` and what shapes sampling.
-    Anything else that changes outputs raises `ValueError`, so that no checkpoint quietly answers otherwise than its
+    Anything else that changes outputs raises `SuiteError`, so that no checkpoint quietly answers otherwise than its
     authors meant.
     """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shared.catalog import Checkpoint, Pair
+from shared.engines.pretrained import LOCAL
 from shared.engines.small100 import LanguageCodeTokenizer
 from shared.errors import WeightsCorrupt
 
@@ -101,7 +102,7 @@ def read_texts(checkpoint: Checkpoint, folder: Path) -> Texts:
         return LanguageCodeTokenizer.read(folder, code_of="target" if _is_small100(checkpoint, folder) else "source")
     # It recommends a package for a normalisation of punctuation that it does not do.
     warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     return MarianTexts(tokenizer) if model_type == "marian" else FastTexts(tokenizer)
 
 
