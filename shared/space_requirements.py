@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 
-IMPORT_NAMES = {"pyyaml": "yaml"}
+IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 """By what name a package is imported, where that is another than its own."""
 
 THROUGH_OTHERS = {"accelerate", "gguf", "safetensors", "sentencepiece", "tokenizers"}
