@@ -65,4 +65,5 @@ def test_a_table_is_read_whole_and_row_by_row(hub: StandInHub, hub_env: HubEnv, 
     hub.add("user/table", {"train.csv": "text,label\nhello,greeting\nbye,parting\n"}, repo_type="dataset")
     whole = datasets.load_dataset("user/table", split="train", cache_dir=str(tmp_path))
     streamed = datasets.load_dataset("user/table", split="train", streaming=True)
+    rows = [{"text": "hello", "label": "greeting"}, {"text": "bye", "label": "parting"}]
     assert list(whole) == list(streamed) == rows
