@@ -106,7 +106,9 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
 
     def zero(items: Sequence[Item]) -> list[str]:
         asked = [
-            ZeroShot(text=item.input, candidate_labels=names, hypothesis_template=DESCRIPTION, model=model)
+            ZeroShot(
+                text=item.input, candidate_labels=names, hypothesis_template=DESCRIPTION, multi_label=False, model=model
+            )
             for item in items
         ]
         with _lease(context, model, "zero-shot-classification") as lease:
@@ -124,7 +126,7 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
                         examples=shown,
                         instruction=FewShot.model_fields["instruction"].default
                         if base.checkpoint.kind == "sentence-encoder"
-                        else recipe.evaluation.instruction,
+                        else recipe.instruction,
                         model=model,
                     )
                     for item in items
@@ -174,12 +176,12 @@ def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
             turn
             for item in examples(parts, shots, recipe.data.split.seed, each_label=False)
             for turn in (
-                *conversation.messages(item.input, recipe.evaluation.instruction),
+                *conversation.messages(item.input, recipe.instruction),
                 {"role": "assistant", "content": item.target},
             )
         ]
         prompts = lambda items: [  # noqa: E731
-            conversation.prompt_ids([*turns, *conversation.messages(i.input, recipe.evaluation.instruction)], processor)
+            conversation.prompt_ids([*turns, *conversation.messages(i.input, recipe.instruction)], processor)
             for i in items
         ]
         return System(

@@ -144,8 +144,7 @@ def tuned_system(trained: Trained) -> System:
         from finetune.tasks import conversation
 
         prompts = [
-            conversation.prompt_ids(conversation.messages(item.input, recipe.evaluation.instruction), processor)
-            for item in items
+            conversation.prompt_ids(conversation.messages(item.input, recipe.instruction), processor) for item in items
         ]
         return conversation.reply_losses(model, processor, items, prompts)
 
