@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from scipy.signal import firwin, resample_poly
 
 from shared.errors import InvalidInput
 
@@ -60,21 +59,26 @@ class Recording:
 
     def _open(self, path: Path) -> Any:
         try:
-            size = path.stat().st_size
-            start = path.open("rb").read(64) if path.is_file() else b""
+            with path.open("rb") as file:
+                start = file.read(64)
+        except IsADirectoryError:
+            raise self._refused("is a folder, not a recording") from None
         except OSError:
             raise self._refused("is not here any more; choose it again") from None
-        if not size or not start:
+        if not start:
             raise self._refused("is empty: it has 0 bytes")
         if other := other_format(start):
             raise self._refused(f"is {other}, which cannot be read here; convert it: {READABLE}")
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # By its content alone, since soundfile would believe any ending; but an mp3 may begin with rubbish, and then
+        # only its ending tells.
+        named = path.suffix.lower() == ".mp3"
+        source = str(path) if named else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            # By its content alone: given a name, soundfile would believe its ending.
-            file = soundfile.SoundFile(handle, closefd=True)
+            file = Stream(source, closefd=True)
         except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError):
-            with suppress(OSError):
-                os.close(handle)
+            if isinstance(source, int):
+                with suppress(OSError):
+                    os.close(source)
             raise self._refused(f"is not a sound file, whatever its name says, or is damaged; {READABLE}") from None
         reason = ""
         if file.format not in FORMATS:
@@ -173,6 +177,17 @@ class Recording:
         self._file.close()
 
 
+class Stream(soundfile.SoundFile):
+    """A sound file that is read from its start to its end.
+
+    soundfile seeks to where it is after each read (0.14). In an mp3 that empties the decoder, and the next block
+    begins with silence: of blocks of 4,096 samples almost nothing was left.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def other_format(start: bytes) -> str:
     """What a file is that people take for sound and that cannot be read; "" where its first bytes do not say."""
     if start[4:8] == b"ftyp":
@@ -196,6 +211,8 @@ class Resampler:
     """`scipy.signal.resample_poly` over a stream of blocks, equal to that of the whole to the last digits."""
 
     def __init__(self, source: int, target: int) -> None:
+        from scipy.signal import firwin  # here, since it takes half a second to import
+
         ratio = Fraction(target, source).limit_denominator(RATIO_TERMS)
         self._up, self._down = ratio.numerator, ratio.denominator
         widest = max(self._up, self._down)
@@ -229,6 +246,8 @@ class Resampler:
         return self._filtered(np.pad(self._pending, (0, self._context)), ready)
 
     def _filtered(self, samples: np.ndarray, ready: int) -> np.ndarray:
+        from scipy.signal import resample_poly
+
         found = resample_poly(samples, self._up, self._down, window=self._taps)
         start = self._context * self._up // self._down
         return found[start : start + math.ceil(ready * self._up / self._down)].astype(np.float32, copy=False)

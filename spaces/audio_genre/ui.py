@@ -46,6 +46,7 @@ def inputs(page: Page) -> Any:
                 sources=["upload", "microphone"],
                 type="filepath",
                 editable=False,
+                buttons=["download"],
                 elem_id="audio_genre-audio",
             ),
             "top_k": slider(AudioGenre, "top_k", "Genres", maximum=20),
@@ -116,7 +117,8 @@ def strip(result: Genres, label: int, pieces: list[Moment]) -> str:
             score = float(piece.scores[label])
             told, kind = f"{when}: {name} {render.percent(score)}", "segment"
             look = f"background:{render.colour(score)};color:{render.ink_on(score)};"
-            number = f"{100 * score:.0f}" if len(pieces) <= MOST_NUMBERS else ""
+            roomy = len(pieces) <= MOST_NUMBERS and 2 * (piece.end - piece.start) > result.window_seconds
+            number = f"{100 * score:.0f}" if roomy else ""
         look += f"flex-grow:{max(piece.end - piece.start, 0.1):.2f}"
         cells.append(
             f'<button class="{kind}" data-act="play" data-at="{piece.start:.2f}" title="{escape(told)}" '

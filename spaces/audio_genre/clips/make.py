@@ -155,8 +155,8 @@ def main() -> None:
     in_a_row = [pieces["techno"], finished(waltz(11.6)), quiet, pieces["pad"]]
     pieces["three-in-a-row"] = np.concatenate(in_a_row)
     for name, sound in pieces.items():
-        soundfile.write(
-            Path(__file__).with_name(f"{name}.opus"),
+        soundfile.write(  # Opus in an Ogg
+            Path(__file__).with_name(f"{name}.ogg"),
             sound.astype(np.float32),
             RATE,
             format="OGG",
