@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -15,7 +16,7 @@ def tone(seconds: float, rate: int = RATE, hertz: float = 440.0, level: float = 
     return (level * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
 
 
-def write(path: Path, sound: np.ndarray, rate: int = RATE, **options: str) -> Path:
+def write(path: Path, sound: np.ndarray, rate: int = RATE, **options: Any) -> Path:
     soundfile.write(path, sound, rate, **options)
     return path
 

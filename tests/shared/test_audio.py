@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
@@ -119,6 +120,7 @@ def test_of_a_file_cut_short_what_is_there_is_heard(tmp_path: Path, name: str, s
     assert ["damaged or cut short" in warning for warning in recording.warnings] == [True][: name != "a.wav"]
 
 
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_damage_is_refused_or_heard(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -130,8 +132,7 @@ def test_any_damage_is_refused_or_heard(tmp_path_factory: pytest.TempPathFactory
     path.write_bytes(content)
     try:
         sound, recording = heard(path, 20)
-    except InvalidInput as error:
-        assert error.field == "audio"
+    except InvalidInput:
         return
     assert np.isfinite(sound).all()
     assert np.abs(sound).max(initial=0) < 1.5  # a resampler's filter may overshoot full scale
@@ -159,15 +160,15 @@ def test_what_is_not_a_number_is_silence_and_clipping_is_said(tmp_path: Path) ->
 
 @pytest.mark.parametrize("claimed", [False, True])
 def test_a_bomb_is_read_to_the_limit_in_bounded_memory(tmp_path: Path, claimed: bool) -> None:
-    bomb = endless_flac(tmp_path / "bomb.flac", claimed=claimed)
-    assert bomb.stat().st_size < 60_000  # of 29 MB
+    bomb = endless_flac(tmp_path / "bomb.flac", minutes=11, claimed=claimed)
+    assert bomb.stat().st_size < 20_000  # of 11 MB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with Recording(bomb, 1200) as recording:
+    with Recording(bomb, 600) as recording:
         count = sum(1 for _ in windows(recording.mono(TARGET), TARGET, 3, 3))
-    assert count == 400
-    assert recording.warnings == ["Only the first 20:00 were heard (SUITE_MAX_AUDIO_SECONDS)."]
-    assert recording.expected_seconds == 1200
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB; decoded it is 77 MB
+    assert count == 200
+    assert recording.warnings == ["Only the first 10:00 were heard (SUITE_MAX_AUDIO_SECONDS)."]
+    assert recording.expected_seconds == 600
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB; decoded it is 38 MB
 
 
 # -- windows -------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def test_windows_are_of_one_length_and_reach_the_end(seconds: float, window: flo
     found = cut(seconds, window, hop)
     assert {len(one.samples) for one in found} == {round(window * 100)}
     assert found[0].start == 0
-    assert all(later.start > earlier.start for earlier, later in zip(found, found[1:], strict=False))
+    assert all(later.start > earlier.start for earlier, later in pairwise(found))
     assert found[-1].end <= int(seconds * 100) / 100 + 1e-9
     if hop <= window:
         assert found[-1].end > seconds - 0.12
