@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from shutil import which
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +23,7 @@ from audio_genre import SPACE
 from audio_genre.picture import MOST_COLUMNS, Picture
 from audio_genre.task import AudioGenre, Genres, listen
 from audio_genre.ui import MOST_SEGMENTS, best_rows, genres, segments
+from shared import snippets
 from shared.audio import Recording, Window
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic, collect
@@ -240,6 +244,27 @@ def test_a_caller_names_no_path_of_the_server(alone: Suite, caller: Client, audi
     assert "root:" not in events
     assert "confidence" not in events
     assert any(reason in events for reason in ("audio: must be a file", "audio: was not uploaded", "uploaded"))
+
+
+@pytest.mark.parametrize("language", ["python", "javascript", "curl"])
+def test_the_snippets_that_the_page_prints_run(alone: Suite, caller: Client, tmp_path: Path, language: str) -> None:
+    name = "it's my song (1).wav"
+    write(tmp_path / name, tone(3))
+    program = {"python": sys.executable, "javascript": which("node"), "curl": which("curl") and which("sh")}[language]
+    if not program:
+        pytest.skip(f"nothing on this machine runs {language} snippets")
+    inputs = {"audio": snippets.File(name), "top_k": 2}
+    code = getattr(snippets, language)(alone.url.rstrip("/"), "audio_genre", inputs)
+    file = tmp_path / {"python": "snippet.py", "javascript": "snippet.mjs", "curl": "snippet.sh"}[language]
+    file.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [program, str(file)], cwd=tmp_path, capture_output=True, timeout=120, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    scores, _, _ = caller.predict(handle_file(str(tmp_path / name)), 2, api_name="/audio_genre")
+    for row in scores["confidences"]:
+        assert row["label"] in done.stdout
+    assert "musicnn" in done.stdout
 
 
 # -- pictures ------------------------------------------------------------------------------------
