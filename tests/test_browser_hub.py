@@ -309,8 +309,8 @@ def test_a_chat_asks_before_it_fetches_and_keeps_what_was_said(open_page: Open, 
 
     result, consent, stop = page.locator("#chat-result"), page.locator("#chat-consent"), page.locator("#chat-stop")
     turns, message = result.locator(".turn"), page.locator("#chat-message textarea")
-    expect(result).to_contain_text(f"This needs {SMOLLM}, which is on the Hub: about 2 MB to fetch, once.")
-    expect(consent).to_have_text("Fetch it (2 MB) and go on")
+    expect(result).to_contain_text(f"This needs {SMOLLM}, which is on the Hub: about 1 MB to fetch, once.")
+    expect(consent).to_have_text("Fetch it (1 MB) and go on")
     expect(page.locator("#chat-run")).to_be_enabled()
     expect(stop).to_be_disabled()
     expect(turns).to_have_count(2)
