@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -119,8 +120,10 @@ def test_a_wrong_source_language_is_said(open_page: Open) -> None:
     expect(page.locator("#translate-account .note")).to_contain_text("German")
 
 
-def test_generation_streams_and_stop_stops(open_page: Open, suite: Suite) -> None:
+def test_generation_streams_and_stop_stops(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     page = open_page("?tab=generation&form=generate&max_new_tokens=900&prompt=" + quote("Count: one, two, three,"))
+    expect(page.locator("#generate-result")).to_contain_text("Press the button")
+    hold_the_lane(page, suite, monkeypatch, free=8)
     page.locator("#generate-run").click()
     expect(page.locator("#generate-result .t").nth(3)).to_be_visible()
     page.locator("#generate-stop").click()
@@ -139,22 +142,28 @@ def nothing_is_on_its_way(page: Page) -> None:
     page.wait_for_timeout(700)
 
 
-def hold_the_lane(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on a step waits until its request is cancelled."""
+def hold_the_lane(page: Page, suite: Suite, monkeypatch: pytest.MonkeyPatch, free: int = 0) -> None:
+    """After the `free` next ones a step waits until its request is cancelled, so that Stop never comes too late."""
+    for _ in range(2):
+        nothing_is_on_its_way(page)  # opening it has every form compute its first example
     run = suite.runtime.lane.run
+    steps = itertools.count()
 
     def held(visitor: str, step: Callable[[], Any], cancel: threading.Event, timing: Timing) -> Any:
-        assert cancel.wait(PATIENCE / 1000)
+        assert next(steps) < free or cancel.wait(PATIENCE / 1000)
         return run(visitor, step, cancel, timing)
 
     monkeypatch.setattr(suite.runtime.lane, "run", held)
 
 
-def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(open_page: Open) -> None:
+def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(
+    open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     count = quote("Count from one to three hundred, in words, separated by commas.")
     page = open_page(f"?tab=generation&form=chat&max_new_tokens=900&message={count}")
     expect(page.locator("#chat-message textarea")).to_have_value(re.compile("Count"))
     run, stop, said = page.locator("#chat-run"), page.locator("#chat-stop"), page.locator("#chat-result .said")
+    hold_the_lane(page, suite, monkeypatch, free=8)
     run.click()
     expect(said.nth(1)).to_have_text(re.compile(r"\S{2}"))
     stop.click()
@@ -167,6 +176,8 @@ def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(open_page: Open) -> N
     assert said.all_inner_texts() == kept
     assert len(kept) == 2
     fill(page, "chat-message", "Go on.")
+    monkeypatch.undo()
+    hold_the_lane(page, suite, monkeypatch, free=3)
     run.click()
     expect(said.nth(3)).to_have_text(re.compile(r"\S"))  # what is drawn is the history
     stop.click()
@@ -180,7 +191,7 @@ def test_a_reply_can_be_stopped_before_its_first_word(
 ) -> None:
     page = open_page("?tab=generation&form=chat&message=" + quote("Tell me a joke."))
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.")
-    hold_the_lane(suite, monkeypatch)
+    hold_the_lane(page, suite, monkeypatch)
     page.locator("#chat-run").click()
     expect(page.locator("#chat-result .waiting")).to_be_visible()
     page.locator("#chat-stop").click()
@@ -192,9 +203,10 @@ def test_a_reply_can_be_stopped_before_its_first_word(
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.", timeout=1)
 
 
-def test_a_new_chat_ends_the_reply_under_way(open_page: Open) -> None:
+def test_a_new_chat_ends_the_reply_under_way(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=900&message=" + quote("Tell me a long story."))
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a long story.")
+    hold_the_lane(page, suite, monkeypatch, free=8)
     page.locator("#chat-run").click()
     expect(page.locator("#chat-result .said").nth(1)).to_have_text(re.compile(r"\w+"))
     page.locator("#chat-clear").click()
@@ -292,7 +304,7 @@ def test_a_batch_can_be_stopped_before_its_first_rows(
     answered(page, "zero_shot")
     unfold(page, "Batch")
     fill(page, "sentiment-batch-lines", "I loved it.\nIt was awful.")
-    hold_the_lane(suite, monkeypatch)
+    hold_the_lane(page, suite, monkeypatch)
     page.locator("#sentiment-batch-run").click()
     expect(page.locator("#sentiment-batch-result .waiting")).to_be_visible()
     page.locator("#sentiment-batch-stop").click()
