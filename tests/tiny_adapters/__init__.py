@@ -1,0 +1,58 @@
+"""Adapters with seeded random weights, written by peft itself as a recipe writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def lora(**changes: Any) -> Any:
+    import peft
+
+    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+    return peft.LoraConfig(**{**options, **changes})
+
+
+def causal_adapter(base: Path, folder: Path, config: Any = None, *, seed: int = 5, strength: float = 0.4) -> Any:
+    """Saves an adapter that changes what the base says, and returns peft's model to compare with."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    return _saved(model, config or lora(), folder, seed, strength)
+
+
+def classifier_adapter(
+    base: Path, folder: Path, config: Any, labels: int, *, seed: int = 5, strength: float = 0.2
+) -> Any:
+    """The same for a text classifier with a head of its own."""
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)  # the head is drawn as the model is made
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
+    return _saved(model, config, folder, seed, strength)
+
+
+def told(folder: Path, **content: Any) -> None:
+    """Our own description beside peft's."""
+    (folder / "suite_adapter.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _saved(model: Any, config: Any, folder: Path, seed: int, strength: float) -> Any:
+    import peft
+
+    adapted = peft.get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * strength)
+            elif "ia3_" in name:
+                weight.copy_(1 + torch.randn(weight.shape, generator=generator) * strength)
+            elif "modules_to_save" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * strength)
+    adapted.save_pretrained(folder)
+    # What a program loads from there is what the tests compare with.
+    return adapted.eval()
