@@ -235,7 +235,8 @@ class ModelCache:
             held = f", of which {megabytes(pinned)} are pinned" if pinned else ""
             raise MemoryRefused(
                 f"{what or f'{checkpoint.id} needs'} {megabytes(need)} and the memory budget is "
-                f"{megabytes(self.budget)}{held}. Raise SUITE_MEMORY_BUDGET, unpin a checkpoint, or choose a smaller one",
+                f"{megabytes(self.budget)}{held}. Raise SUITE_MEMORY_BUDGET, unpin a checkpoint, or choose a smaller "
+                "one",
                 field="model",
             )
 

@@ -222,7 +222,7 @@ class AdapterWeights:
         missing = [name for name in layers if config.targets(f"{inside}{name}") and name not in matched]
         if missing:
             raise WeightsCorrupt(
-                f"{self.adapter.name} is not whole: its configuration names {missing[0]}, for which {WEIGHTS} has nothing"
+                f"{self.adapter.name} is not whole: its configuration names {missing[0]}, which {WEIGHTS} lacks"
             )
         return matched
 
@@ -281,7 +281,7 @@ def load(adapter: Adapter, folder: Path, progress: Progress) -> AdapterWeights:
     if saved and not adapter.classifies:
         raise WeightsCorrupt(
             f"{adapter.name} replaces whole layers of its base ({next(iter(saved))[:100]}), which is not done here; "
-            "train it without modules_to_save"
+            "train it without modules_to_save, embeddings and the output matrix"
         )
     nbytes = sum(value.numel() * value.element_size() for value in tensors.values())
     return AdapterWeights(adapter, deltas, saved, nbytes, adapter.method)

@@ -16,12 +16,14 @@ def lora(**changes: Any) -> Any:
     return peft.LoraConfig(**{**options, **changes})
 
 
-def causal_adapter(base: Path, folder: Path, config: Any = None, *, seed: int = 5, strength: float = 0.4) -> Any:
+def causal_adapter(
+    base: Path, folder: Path, config: Any = None, *, seed: int = 5, strength: float = 0.4, dtype: Any = None
+) -> Any:
     """Saves an adapter that changes what the base says, and returns peft's model to compare with."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base)
-    return _saved(model, config or lora(), folder, seed, strength)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    return saved(model, config or lora(), folder, seed=seed, strength=strength)
 
 
 def classifier_adapter(
@@ -32,7 +34,7 @@ def classifier_adapter(
 
     torch.manual_seed(seed)  # the head is drawn as the model is made
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
-    return _saved(model, config, folder, seed, strength)
+    return saved(model, config, folder, seed=seed, strength=strength)
 
 
 def told(folder: Path, **content: Any) -> None:
@@ -40,7 +42,8 @@ def told(folder: Path, **content: Any) -> None:
     (folder / "suite_adapter.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _saved(model: Any, config: Any, folder: Path, seed: int, strength: float) -> Any:
+def saved(model: Any, config: Any, folder: Path, *, seed: int = 5, strength: float = 0.4) -> Any:
+    """Puts an adapter on a model of transformers and saves it."""
     import peft
 
     adapted = peft.get_peft_model(model, config)
@@ -54,5 +57,4 @@ def _saved(model: Any, config: Any, folder: Path, seed: int, strength: float) ->
             elif "modules_to_save" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * strength)
     adapted.save_pretrained(folder)
-    # What a program loads from there is what the tests compare with.
     return adapted.eval()
