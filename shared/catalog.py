@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -164,6 +165,7 @@ class Catalog:
         self.checkpoints = checkpoints
         self.preferred = preferred
         self.why_not = why_not
+        self._adding = threading.Lock()
 
     @classmethod
     def read(cls, path: Path = CATALOG_FILE) -> Catalog:
@@ -174,9 +176,10 @@ class Catalog:
         return iter(self.checkpoints)
 
     def add(self, checkpoint: Checkpoint) -> None:
-        """Adds a checkpoint, in the place of one of the same id where there is one."""
-        kept = tuple(checkpoint if c.id == checkpoint.id else c for c in self.checkpoints)
-        self.checkpoints = kept if checkpoint in kept else (*kept, checkpoint)
+        """Adds a checkpoint, in the place of one of the same id where there is one. Two threads may add at once."""
+        with self._adding:
+            kept = tuple(checkpoint if c.id == checkpoint.id else c for c in self.checkpoints)
+            self.checkpoints = kept if checkpoint in kept else (*kept, checkpoint)
 
     def choose_by_id(self, checkpoint_id: str) -> Checkpoint:
         """Raises `UnknownCheckpoint`."""

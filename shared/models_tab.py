@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from html import escape
@@ -22,6 +21,7 @@ from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, Loading, RunInfo
 from shared.inputs import PRIVATE
 from shared.requests import Request
+from shared.stop import Stop
 
 SIGN_IN = (
     '<div class="admin-form">Loading, pinning and unloading need the admin token, which the server printed at start.'
@@ -131,7 +131,7 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
                 name: gr.Button(name.capitalize(), size="sm", min_width=70, elem_id=f"models-{name}")
                 for name in ("load", "unload", "pin", "unpin")
             }
-            stop = gr.Button("Stop", size="sm", min_width=70, interactive=False, elem_id="models-stop")
+            stop = Stop("models", size="sm", min_width=70)
             refresh = gr.Button("Refresh", size="sm", min_width=70, elem_id="models-refresh")
     with gr.Row(equal_height=False):
         wanted = gr.Textbox(
@@ -151,56 +151,35 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
         signed_in = is_admin(edge.runtime.settings, request)
         return draw(edge.runtime), gr.HTML(visible=not signed_in), gr.Dropdown(choices=known_ids(edge.runtime))
 
-    runs = []
-    stops: dict[str | None, asyncio.Event] = {}  # by session, while something runs there
-
     for name, button in {**buttons, "add": add}.items():
 
         async def run(
             request: gr.Request, checkpoint: str, action: str = name
         ) -> AsyncGenerator[tuple[Any, ...], None]:
-            stopped = stops[request.session_hash] = asyncio.Event()
-            try:
-                values = {"action": action, "checkpoint": checkpoint or ""}
-                async with aclosing(edge.events(endpoint, values, request)) as events:
-                    async for event in events:
-                        if stopped.is_set():
-                            raise Cancelled
-                        waiting = "" if isinstance(event, Done) else render.waiting(event)
-                        yield draw(edge.runtime), waiting, gr.skip(), gr.Button(interactive=True)
-                menu, done = gr.skip(), ""
-                if action == "add":
-                    menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
-                    done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
-                yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
-            except SuiteError as error:
-                # Without its field: there is none of that name on this tab.
-                problem = render.problem(SuiteError(error.message))
-                yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
-            except Cancelled:
-                yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
-            finally:
-                if stops.get(request.session_hash) is stopped:
-                    del stops[request.session_hash]
+            values = {"action": action, "checkpoint": checkpoint or ""}
+            with stop.run(request) as run:
+                try:
+                    async with aclosing(edge.events(endpoint, values, request)) as events:
+                        async for event in events:
+                            run.check()
+                            waiting = "" if isinstance(event, Done) else render.waiting(event)
+                            yield draw(edge.runtime), waiting, gr.skip(), gr.Button(interactive=True)
+                    menu, done = gr.skip(), ""
+                    if action == "add":
+                        menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
+                        done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
+                    yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
+                except SuiteError as error:
+                    # Without its field: there is none of that name on this tab.
+                    problem = render.problem(SuiteError(error.message))
+                    yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
+                except Cancelled:
+                    yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
 
         source = wanted if name == "add" else chosen
-        runs.append(button.click(run, [source], [report, said, chosen, stop], **PRIVATE))
+        button.click(run, [source], [report, said, chosen, stop.button], **PRIVATE)
+    stop.wire()
 
-    def end(request: gr.Request) -> tuple[str, str, Any]:
-        if running := stops.get(request.session_hash):
-            running.set()
-        return draw(edge.runtime), "", gr.Button(interactive=False)
-
-    ending = stop.click(
-        end,
-        None,
-        [report, said, stop],
-        cancels=runs,
-        queue=False,
-        **PRIVATE,
-    )
-    # Once more: what was on its way when Stop was pressed may have come after it.
-    ending.then(end, None, [report, said, stop], queue=False, **PRIVATE)
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
     tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
 
