@@ -312,7 +312,7 @@ def test_an_adapter_of_another_base_is_refused_and_both_are_named(
         on(llama, tmp_path / "bert")
 
 
-def edited(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+def edited(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     change(tensors)
@@ -324,7 +324,7 @@ def test_weights_that_lack_something_or_are_no_numbers_are_refused(
     llama: TorchCausalLM, folders: Path, tmp_path: Path
 ) -> None:
     def without(end: str) -> Callable[[dict[str, torch.Tensor]], None]:
-        return lambda tensors: [tensors.pop(key) for key in list(tensors) if key.endswith(end)] and None
+        return lambda tensors: [tensors.pop(key) for key in list(tensors) if key.endswith(end)]
 
     first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     changes: dict[str, tuple[Any, str]] = {
@@ -353,7 +353,7 @@ def test_a_classifier_saved_without_its_head_is_refused(
 ) -> None:
     config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
     classifier_adapter(minilm_folder, tmp_path / "one", config, labels=2)
-    edited(tmp_path / "one", lambda t: [t.pop(k) for k in list(t) if "classifier" in k] and None)
+    edited(tmp_path / "one", lambda t: [t.pop(k) for k in list(t) if "classifier" in k])
     with pytest.raises(WeightsCorrupt, match="saved without its classifier"):
         on(minilm, tmp_path / "one", MINILM)
 
@@ -362,7 +362,7 @@ def test_weights_changed_after_they_were_described_are_refused(folders: Path, tm
     causal_adapter(folders / "llama", tmp_path / "one")
     told(tmp_path / "one", checkpoint="llama")
     adapter = read_folder(tmp_path / "one", KNOWN)
-    edited(tmp_path / "one", lambda tensors: [value.zero_() for value in tensors.values()] and None)
+    edited(tmp_path / "one", lambda tensors: [value.zero_() for value in tensors.values()])
     with pytest.raises(WeightsCorrupt, match="was changed just now"):
         load(adapter, tmp_path / "one", quiet)
     assert read_folder(tmp_path / "one", KNOWN).revision != adapter.revision
