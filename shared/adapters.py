@@ -149,10 +149,10 @@ class Adapters:
 
     def for_task(self, task: Task) -> list[Adapter]:
         """Those whose training fits the task and whose base can be used here: what a menu offers."""
-        offered = (adapter for adapter in self if task in self._offered(adapter))
+        offered = (adapter for adapter in self if task in self.offered(adapter))
         return [adapter for adapter in offered if not self._catalog.why_not(self.usual_base(adapter), False)]
 
-    def _offered(self, adapter: Adapter) -> tuple[Task, ...]:
+    def offered(self, adapter: Adapter) -> tuple[Task, ...]:
         able = self.able(adapter)
         if adapter.classifies:
             return able

@@ -58,3 +58,15 @@ def saved(model: Any, config: Any, folder: Path, *, seed: int = 5, strength: flo
                 weight.copy_(torch.randn(weight.shape, generator=generator) * strength)
     adapted.save_pretrained(folder)
     return adapted.eval()
+
+
+def on_disk(folder: Path, tensors: dict[str, Any], config: dict[str, Any], **content: Any) -> Path:
+    """The files of an adapter, with no model behind them."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 4, **config}))
+    if content:
+        told(folder, **content)
+    return folder
