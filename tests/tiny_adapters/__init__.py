@@ -47,17 +47,20 @@ def saved(model: Any, config: Any, folder: Path, *, seed: int = 5, strength: flo
     import peft
 
     adapted = peft.get_peft_model(model, config)
+    randomised(adapted, seed, strength)
+    adapted.save_pretrained(folder)
+    return adapted.eval()
+
+
+def randomised(adapted: Any, seed: int, strength: float) -> None:
+    """Draws the adapter's weights; peft begins with an adapter that changes nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or "modules_to_save" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * strength)
             elif "ia3_" in name:
                 weight.copy_(1 + torch.randn(weight.shape, generator=generator) * strength)
-            elif "modules_to_save" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * strength)
-    adapted.save_pretrained(folder)
-    return adapted.eval()
 
 
 def on_disk(folder: Path, tensors: dict[str, Any], config: dict[str, Any], **content: Any) -> Path:
