@@ -36,6 +36,10 @@ class Elsewhere(Protocol):
 TaskFunction = Callable[[Any, "Context"], Iterator[Event]]
 
 
+OWN_LABELS = "It knows its own labels alone, and gives one of them to any text."
+"""What a classifier made of an adapter cannot do; the base's sentence is about the base's own way."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The suite's one set of shared parts; made once in `shared.runtime.start`."""
@@ -110,7 +114,7 @@ class Context:
             adapted = self._put_on(checkpoint, borrowed, weights) if weights is not None else None
             loaded = time.perf_counter()
             if adapted is not None and adapted.kind:
-                checkpoint = checkpoint.model_copy(update={"kind": adapted.kind})
+                checkpoint = checkpoint.model_copy(update={"kind": adapted.kind, "limits": OWN_LABELS})
             return Lease(self, checkpoint, borrowed, admitted - asked, loaded - admitted, stack.pop_all(), adapted)
 
     def _lent(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:

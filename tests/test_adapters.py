@@ -139,9 +139,10 @@ def test_every_endpoint_of_a_language_model(client: Client) -> None:
 
 def test_a_classifier_answers_with_its_own_labels(client: Client) -> None:
     topics = f"{MINILM}+topics"
-    scores, _ = client.predict(TEXT, candidate_labels="Sport, business", model=topics, api_name="/zero_shot")
+    scores, run = client.predict(TEXT, candidate_labels="Sport, business", model=topics, api_name="/zero_shot")
     assert {row["label"] for row in scores["confidences"]} == {"Sport", "business"}
     assert sum(row["confidence"] for row in scores["confidences"]) == pytest.approx(1, abs=1e-5)
+    assert run["limits"].startswith("It knows its own labels alone")
     few, *_ = client.predict(TEXT, candidate_labels="Sport, business", model=topics, api_name="/few_shot")
     assert few["confidences"] == scores["confidences"]
     mood, _ = client.predict(TEXT, model="+moods", api_name="/sentiment")

@@ -85,27 +85,19 @@ def test_an_adapter_is_chosen_and_compared_with_its_base(open_page: Open) -> Non
     assert right
     assert left["x"] + left["width"] <= right["x"], "side by side"
     assert abs(left["y"] - right["y"]) < 2
+    page.set_viewport_size({"width": 390, "height": 844})
+    first, second = columns.nth(0).bounding_box(), columns.nth(1).bounding_box()
+    assert first
+    assert second
+    assert first["y"] + first["height"] <= second["y"], "on a phone one stands under the other"
+    assert overflow(page) <= 0
+    page.set_viewport_size({"width": 1280, "height": 800})
     # The base again: nothing to compare, nothing left of the adapter.
     choose(page, "Model", f"{MINILM} (")
     expect(page.locator("#zero_shot-compare")).to_be_hidden()
     page.locator("#zero_shot-run").click()
     expect(columns).to_have_count(0)
     expect(page.locator("#zero_shot-account")).not_to_contain_text("LoRA")
-
-
-def test_on_a_phone_one_stands_under_the_other(open_page: Open) -> None:
-    page = open_page("", 390, 844)
-    chosen(page)
-    page.get_by_label("Compare with the base").locator("visible=true").check()
-    page.locator("#zero_shot-run").click()
-    columns = page.locator("#zero_shot-result section")
-    expect(columns).to_have_count(2)
-    answered(page, "zero_shot")
-    first, second = columns.nth(0).bounding_box(), columns.nth(1).bounding_box()
-    assert first
-    assert second
-    assert first["y"] + first["height"] <= second["y"]
-    assert overflow(page) <= 0
 
 
 def test_added_and_removed_on_the_models_tab(open_page: Open, tmp_path: Path) -> None:

@@ -255,6 +255,17 @@ def test_paths_and_repositories_are_told_apart() -> None:
     assert not any(is_repository(name) for name in ("name", "a/b/c", "../a", "/a", "a/"))
 
 
+def test_cleaning_the_cache_keeps_what_was_trained(tmp_path: Path) -> None:
+    from shared.fetch import clean, mark
+
+    folder = classifier(tmp_path / "cache" / "adapters" / "topics")
+    (tmp_path / "cache" / "weights").mkdir()
+    mark(tmp_path / "cache")
+    assert "were kept" in clean(Settings(cache_dir=tmp_path / "cache"))
+    assert (folder / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "cache" / "weights").exists()
+
+
 # -- asking --------------------------------------------------------------------------------------------
 
 
