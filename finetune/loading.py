@@ -1,0 +1,79 @@
+"""Reads back what a run wrote: an adapter on its base, or a whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.base import find_base
+from finetune.recipe import Recipe, check_recipe, recipe_file
+from finetune.runs import all_runs
+from finetune.tasks import TrainingTask, task_of
+from shared.context import Runtime
+from shared.errors import SuiteError
+
+TRAINING = "training.json"
+
+
+@dataclass
+class Trained:
+    """A tuned model as plain transformers and peft give it."""
+
+    folder: Path
+    recipe: Recipe
+    labels: list[str]
+    task: TrainingTask
+    processor: Any
+    model: Any
+
+
+def find_trained(name: str | Path, runtime: Runtime) -> Path:
+    """The result's folder: given as such, or the newest whole one of a recipe. Raises `SuiteError`."""
+    for folder in (Path(name), Path(name) / "result"):
+        if (folder / TRAINING).is_file():
+            return folder
+    for run in all_runs(runtime.settings):
+        if (run.result / TRAINING).is_file() and run.recipe.name == str(name):
+            return run.result
+    try:
+        recipe_file(name)
+    except SuiteError:
+        raise SuiteError(
+            f"{str(name)!r} is neither a folder that a run wrote nor the name of a recipe", field="checkpoint"
+        ) from None
+    raise SuiteError(
+        f"the recipe {name} has not been trained on this machine; run `python -m finetune {name}` first",
+        field="checkpoint",
+    )
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What the run recorded. Raises `SuiteError`."""
+    try:
+        return json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise SuiteError(
+            f"{folder.name} holds no readable {TRAINING}, so no run wrote it", field="checkpoint"
+        ) from None
+
+
+def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Trained:
+    """The tuned model. `like` is the recipe that wants it as a teacher: its rows must fit."""
+    folder = find_trained(name, runtime)
+    facts = facts_of(folder)
+    recipe = check_recipe(facts["recipe"])
+    if like is not None and like.task != recipe.task:
+        raise SuiteError(f"{name} was trained for {recipe.task}, not for {like.task}", field="method.teacher")
+    task = task_of(recipe)
+    labels = list(facts["labels"])
+    processor = task.load_processor(folder, recipe)
+    if recipe.method.saves == "checkpoint":
+        return Trained(folder, recipe, labels, task, processor, task.load(folder, recipe, labels, None).eval())
+    import peft
+
+    base = find_base(recipe.base, runtime, lambda *_: None)
+    model = task.load(base.folder, recipe, labels, None)
+    adapted = peft.PeftModel.from_pretrained(model, str(folder)).eval()
+    return Trained(folder, recipe, labels, task, processor, adapted)

@@ -1,0 +1,39 @@
+"""The methods: one readable file each, and what they share: a protocol, no base class.
+
+A method's settings are the recipe's `method:`, told apart by `name`. Its `adapt` takes the base model and returns the
+one to train, in which exactly the weights that should learn require gradients. Adding a method is adding its file and
+its name to the union below.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from finetune.methods.bitfit import BitFit
+from finetune.methods.distillation import Distillation
+from finetune.methods.full import Full
+from finetune.methods.ia3 import IA3
+from finetune.methods.lora import LoRA
+from finetune.methods.partial import Partial
+from finetune.methods.qlora import QLoRA
+
+Method = Full | Partial | BitFit | IA3 | LoRA | QLoRA | Distillation
+
+
+class Adapts(Protocol):
+    """What every method is."""
+
+    name: Any
+    saves: Literal["adapter", "checkpoint"]
+    """A few megabytes to lay over the base, or a whole checkpoint."""
+
+    def quantization(self, dtype: Any) -> Any:
+        """The `BitsAndBytesConfig` to read the base with, or None."""
+        ...
+
+    def adapt(self, model: Any, task: str) -> Any:
+        """The model to train: of `model`, every weight but those that should learn is frozen."""
+        ...
+
+
+__all__ = ["IA3", "Adapts", "BitFit", "Distillation", "Full", "LoRA", "Method", "Partial", "QLoRA"]

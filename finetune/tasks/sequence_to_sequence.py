@@ -1,0 +1,67 @@
+"""Summaries and translations with an encoder and a decoder: T5, FLAN-T5, Marian."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.recipe import Recipe
+from finetune.split import Item
+
+NO_LOSS = -100
+BATCH = 16
+
+
+def load(folder: Path, recipe: Recipe, labels: Sequence[str], quantization: Any) -> Any:
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM.from_pretrained(
+        folder, dtype=torch.float32, quantization_config=quantization, local_files_only=True
+    )
+
+
+def load_processor(folder: Path, recipe: Recipe) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def asked(text: str, recipe: Recipe) -> str:
+    """T5 is told what to do by a prefix, which is the recipe's `evaluation.instruction`."""
+    return f"{recipe.instruction} {text}" if recipe.instruction else text
+
+
+def encode(item: Item, processor: Any, recipe: Recipe, labels: Sequence[str]) -> dict[str, Any]:
+    length = recipe.training.max_length
+    ids = processor(asked(item.input, recipe), truncation=True, max_length=length)["input_ids"]
+    target = processor(text_target=item.target, truncation=True, max_length=length)["input_ids"]
+    return {"input_ids": ids, "labels": target}
+
+
+def collate(rows: Sequence[dict[str, Any]], processor: Any) -> dict[str, Any]:
+    import torch
+
+    batch = dict(processor.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt"))
+    longest = max(len(row["labels"]) for row in rows)
+    batch["labels"] = torch.tensor([row["labels"] + [NO_LOSS] * (longest - len(row["labels"])) for row in rows])
+    return batch
+
+
+def answers(
+    model: Any, processor: Any, items: Sequence[Item], recipe: Recipe, labels: Sequence[str], tick: Any
+) -> list[str]:
+    import torch
+
+    found: list[str] = []
+    for start in range(0, len(items), BATCH):
+        texts = [asked(item.input, recipe) for item in items[start : start + BATCH]]
+        batch = processor(
+            texts, truncation=True, max_length=recipe.training.max_length, padding=True, return_tensors="pt"
+        ).to(model.device)
+        with torch.inference_mode():
+            written = model.generate(**batch, max_new_tokens=recipe.evaluation.max_new_tokens, do_sample=False)
+        found += [text.strip() for text in processor.batch_decode(written, skip_special_tokens=True)]
+        tick(len(found), len(items))
+    return found

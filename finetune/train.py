@@ -1,0 +1,308 @@
+"""One training run, from a recipe to a folder: read from the top, this is what happens.
+
+transformers' Trainer does the steps. Ours is what is around them: rows that are proved apart, an estimate before it
+starts, progress anyone can read, a stop and a resumption at any step, and a result that appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from finetune import corpora
+from finetune.base import Base, find_base
+from finetune.estimate import Estimate, estimate
+from finetune.methods import Distillation
+from finetune.recipe import Recipe
+from finetune.runs import Run, Status, replace
+from finetune.sources import Corpus
+from finetune.split import Parts, leaked, sizes, split
+from finetune.tasks import TrainingTask, task_of
+from finetune.tasks.conversation import pack
+from finetune.watch import Stopped, Watch
+from shared.context import Runtime
+from shared.errors import InvalidInput, SuiteError
+from shared.events import Progress
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes")
+
+
+@dataclass
+class Prepared:
+    """Everything that is known before the first step."""
+
+    recipe: Recipe
+    base: Base
+    task: TrainingTask
+    processor: Any
+    model: Any
+    parts: Parts
+    train_rows: list[dict[str, Any]]
+    validation_rows: list[dict[str, Any]]
+    facts: dict[str, Any]
+
+    @property
+    def labels(self) -> list[str]:
+        return [] if self.recipe.generates else self.parts.labels
+
+
+def prepare(recipe: Recipe, runtime: Runtime, progress: Progress) -> Prepared:
+    """Base, rows and the adapted model. Raises `SuiteError`s that name the recipe's key at fault."""
+    import torch
+
+    task = task_of(recipe)
+    parts = read_parts(recipe, runtime, progress)
+    base = find_base(recipe.base, runtime, progress)
+    progress("reading the base", 0, 0)
+    labels = [] if recipe.generates else parts.labels
+    processor = task.load_processor(base.folder, recipe)
+    half = torch.bfloat16 if recipe.training.dtype == "bfloat16" else torch.float32
+    model = task.load(base.folder, recipe, labels, recipe.method.quantization(half))
+    torch.manual_seed(recipe.training.seed)
+    model = recipe.method.adapt(model, recipe.task)
+    progress("encoding rows", 0, 0)
+    encoded = {
+        name: [task.encode(item, processor, recipe, labels) for item in items]
+        for name, items in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+        if name != "test" or recipe.task != "audio-classification"
+    }
+    facts = {"rows": sizes(parts), "leaked": _removed_leaks(encoded)}
+    train_rows, validation_rows = encoded["train"], encoded["validation"]
+    if recipe.training.packing:
+        train_rows = pack(train_rows, recipe.training.max_length)
+        validation_rows = pack(validation_rows, recipe.training.max_length)
+    return Prepared(recipe, base, task, processor, model, parts, train_rows, validation_rows, facts)
+
+
+def read_parts(recipe: Recipe, runtime: Runtime, progress: Progress) -> Parts:
+    progress("reading rows", 0, 0)
+    source = recipe.data.source
+    rows = corpora.read(source.corpus, runtime.settings, progress) if isinstance(source, Corpus) else source.rows()
+    return split(rows, recipe.data, generates=recipe.generates)
+
+
+def _removed_leaks(encoded: dict[str, list[dict[str, Any]]]) -> int:
+    """Training rows that are, once cut, the very tokens of a held-out row are taken out; returns how many."""
+    if "input_ids" not in encoded["train"][0]:
+        return 0
+    held = {tuple(row["input_ids"]) for name in ("validation", "test") for row in encoded.get(name, [])}
+    before = len(encoded["train"])
+    encoded["train"] = [row for row in encoded["train"] if tuple(row["input_ids"]) not in held]
+    left = leaked((row["input_ids"] for row in encoded["train"]), held)
+    if left:
+        raise SuiteError(f"{left} held-out rows are in the training rows; this should not happen")
+    return before - len(encoded["train"])
+
+
+def train(
+    recipe: Recipe,
+    run: Run,
+    runtime: Runtime,
+    *,
+    resume: bool = False,
+    progress: Progress = lambda what, done, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Prepared, Estimate]:
+    """Trains into `run`. On return `run.result` is whole.
+
+    Raises `Stopped` after a stop, at which the run can be resumed, and `SuiteError` for whatever went wrong, which
+    `run.status()` then tells too.
+    """
+    with run.held():
+        checkpoint = run.last_checkpoint() if resume else None
+        if not resume:
+            for old in (run.checkpoints, run.result):
+                shutil.rmtree(old, ignore_errors=True)
+            (run.folder / "log.jsonl").unlink(missing_ok=True)
+        run.stop_file.unlink(missing_ok=True)
+        replace(run.folder / "recipe.yaml", recipe.to_yaml())
+        watch = Watch(run, progress)
+        try:
+            prepared = prepare(recipe, runtime, watch.preparing)
+            expected = estimate(prepared)
+            watch.expect(prepared.model, expected)
+            say(expected.in_words())
+            trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
+            _train(trainer, checkpoint, watch, run)
+            if trainer.is_world_process_zero():
+                save_result(prepared, run, watch.status, expected)
+            watch.done()
+            return prepared, expected
+        except Stopped:
+            watch.end("stopped", "")
+            raise
+        except SuiteError as error:
+            watch.end("failed", str(error))
+            raise
+        except OSError as error:
+            failed = _disk_error(error, run)
+            watch.end("failed", str(failed))
+            raise failed from error
+
+
+def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime: Runtime) -> Any:
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    recipe, settings = prepared.recipe, prepared.recipe.training
+    every = max(1, steps // settings.evaluations)
+    validates = bool(prepared.validation_rows)
+    arguments = TrainingArguments(
+        output_dir=str(run.checkpoints),
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        warmup_steps=int(settings.warmup_ratio * steps),
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        eval_strategy="steps" if validates else "no",
+        eval_steps=every if validates else None,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=validates,
+        metric_for_best_model="eval_loss" if validates else None,
+        greater_is_better=False if validates else None,
+        prediction_loss_only=True,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=settings.dtype == "bfloat16",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    import datasets
+
+    def table(rows: list[dict[str, Any]]) -> Any:
+        return datasets.Dataset.from_list(rows) if rows else None
+
+    kind = _distilling(prepared, runtime) if isinstance(recipe.method, Distillation) else Trainer
+    trainer = kind(
+        model=prepared.model,
+        args=arguments,
+        data_collator=lambda rows: prepared.task.collate(rows, prepared.processor),
+        train_dataset=table(prepared.train_rows),
+        eval_dataset=table(prepared.validation_rows),
+        callbacks=[watch.callback()],
+    )
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _distilling(prepared: Prepared, runtime: Runtime) -> Any:
+    """A Trainer whose loss also asks the teacher."""
+    from transformers import Trainer
+
+    from finetune.loading import load_trained
+
+    method: Any = prepared.recipe.method
+    teacher = load_trained(method.teacher, prepared.recipe, runtime).model.eval().requires_grad_(False)
+
+    class DistillationTrainer(Trainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            outputs = model(**inputs)
+            loss = method.loss(teacher, outputs.logits, inputs, outputs.loss)
+            return (loss, outputs) if return_outputs else loss
+
+    return DistillationTrainer
+
+
+def _train(trainer: Any, checkpoint: Path | None, watch: Watch, run: Run) -> None:
+    watch.start()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            raise SuiteError(
+                "the memory of this machine is not enough for this run; lower training.batch_size (and raise "
+                "training.gradient_accumulation by as much), lower training.max_length, or use the method lora or "
+                "qlora with training.dtype bfloat16"
+            ) from error
+        raise
+    watch.raise_if_ended_early()
+
+
+def save_result(prepared: Prepared, run: Run, status: Status, expected: Estimate) -> None:
+    """Writes `run.result` beside its final place and renames it: there is no half of it."""
+    recipe, building = prepared.recipe, run.folder / "result.part"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    model = prepared.model
+    if recipe.method.saves == "adapter":
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = prepared.base.published_as
+            config.inference_mode = True
+        # Left to itself, peft asks a Hub whether the vocabulary was changed.
+        model.save_pretrained(building, safe_serialization=True, save_embedding_layers=False)
+        (building / "README.md").unlink(missing_ok=True)
+    else:
+        model.save_pretrained(building, safe_serialization=True)
+    prepared.processor.save_pretrained(building)
+    write_json(building / "suite_adapter.json", suite_entry(prepared))
+    write_json(
+        building / "training.json",
+        {
+            "recipe": recipe.model_dump(mode="json"),
+            "base": {"checkpoint": prepared.base.checkpoint.id, "revision": prepared.base.checkpoint.revision},
+            "labels": prepared.labels,
+            **prepared.facts,
+            "status": {k: v for k, v in asdict(status).items() if k not in ("pid", "updated", "error", "what")},
+            "estimate": asdict(expected),
+            "versions": {name: version(name) for name in PACKAGES},
+            "cores": os.cpu_count(),
+        },
+    )
+    (building / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    write_json(building / "loss.json", run.entries())
+    for root, _, files in os.walk(building):
+        for name in files:
+            with (Path(root) / name).open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(run.result, ignore_errors=True)
+    building.rename(run.result)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def suite_entry(prepared: Prepared) -> dict[str, Any]:
+    """What the suite needs to know of an adapter (`shared.adapters`)."""
+    recipe = prepared.recipe
+    return {
+        "title": recipe.title,
+        "checkpoint": prepared.base.checkpoint.id,
+        "task": recipe.task,
+        "labels": prepared.labels or None,
+        "instruction": recipe.instruction or None,
+        "example": recipe.publishing.example or None,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _disk_error(error: OSError, run: Run) -> SuiteError:
+    free = shutil.disk_usage(run.folder).free
+    return SuiteError(
+        f"{error.strerror or error} while writing to the run's folder ({free / 1e6:,.0f} MB are free there). Make "
+        "room, or set SUITE_CACHE_DIR to a larger disk, and go on with --resume"
+    )
+
+
+__all__ = ["InvalidInput", "Prepared", "Stopped", "prepare", "read_parts", "save_result", "train"]
