@@ -24,8 +24,10 @@ Kind = Literal[
     "masked-lm",
     "question-answerer",
     "audio-classifier",
+    "adapter",
 ]
-"""What a checkpoint is, and so which Protocol of `shared.engines` its engine follows."""
+"""What a checkpoint is, and so which Protocol of `shared.engines` its engine follows. An adapter is none by itself, and
+stands in no catalog: it is so called where its files are fetched and its memory is counted (`shared.adapters`)."""
 
 Task = Literal[
     "text-generation",
@@ -117,6 +119,8 @@ class Checkpoint(BaseModel):
     """From the start of one window to that of the next."""
     revision: str = ""
     """Package and version, or the 40-digit commit of a repository; "" while that is not pinned (`make pin`)."""
+    upstream: str = ""
+    """The repository that an embedded checkpoint is a copy of: adapters name their base by it."""
     limits: str
     """One plain sentence shown beside its results."""
     source: WheelSource | HubSource
@@ -128,6 +132,11 @@ class Checkpoint(BaseModel):
     def folder(self) -> str:
         """Name of its folder on disk; changes with the revision, so an update never meets old files."""
         return f"{self.id}@{self.revision or 'unpinned'}".replace("/", "--").replace("==", "-")
+
+    @property
+    def repository(self) -> str:
+        """The repository these weights are from, "" where they were never on a Hub. Copies of one share it."""
+        return self.source.repo if isinstance(self.source, HubSource) else self.upstream
 
     @property
     def wheel(self) -> WheelSource:
@@ -210,10 +219,6 @@ class Catalog:
         what = task if pair is None else f"{task} from {pair[0]} to {pair[1]}"
         if not model.strip():
             return self._default(task, pair, what)
-        if "+" in model:
-            raise UnknownCheckpoint(
-                "adapters cannot be loaded in this version; leave out what follows `+`", field="model"
-            )
         name, _, revision = model.strip().partition("@")
         offered = ", ".join(c.id for c in self.for_task(task, pair)) or "none"
         checkpoint = next((c for c in self.checkpoints if c.id == name), None)

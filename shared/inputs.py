@@ -57,7 +57,8 @@ class Inputs:
             elif name in described and not described[name].is_required():
                 filled.append(plain(described[name].default))
             else:
-                filled.append(component.value if name in described else "")
+                nothing = False if isinstance(component, gr.Checkbox) else ""
+                filled.append(component.value if name in described else nothing)
         return filled
 
     # -- links ---------------------------------------------------------------------------------

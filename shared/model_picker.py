@@ -1,4 +1,4 @@
-"""The model picker: a menu of the checkpoints that can do a task, with what choosing one would fetch."""
+"""The model picker: checkpoints that can do a task, adapters trained for it, and what choosing one would fetch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from shared.adapter_folder import Adapter
 from shared.catalog import Checkpoint, HubSource, Task
 from shared.context import Runtime
 
@@ -22,6 +23,8 @@ class ModelPicker:
     def choices(self) -> list[tuple[str, str]]:
         """What is shown and the checkpoint's id; "" leaves the choice to the suite."""
         found = [(self._named(c), c.id) for c in self._runtime.catalog.for_task(self._task)]
+        adapters = self._runtime.adapters
+        found += [(self._adapted(a), f"{adapters.usual_base(a).id}+{a.name}") for a in adapters.for_task(self._task)]
         if self._unchosen or not found:
             found.insert(0, (self._unchosen or "none on this machine", ""))
         return found
@@ -32,6 +35,12 @@ class ModelPicker:
         if fetched:
             return f"{checkpoint.id} ({size})"
         return f"{checkpoint.id} ({size}, {checkpoint.download_bytes / 1e6:,.0f} MB to fetch)"
+
+    def _adapted(self, adapter: Adapter) -> str:
+        named = f"{adapter.title} (on {self._runtime.adapters.usual_base(adapter).id})"
+        if adapter.repository is None or self._runtime.files.on_disk(adapter.repository):
+            return named
+        return f"{named[:-1]}, {adapter.size} to fetch)"
 
     def refreshed(self) -> Any:
         """The menu with what there is to choose from now."""

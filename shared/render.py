@@ -131,7 +131,13 @@ def run_line(run: RunInfo | None) -> str:
     if run is None:
         return '<div class="run-line"></div>'
     revision = f'<span title="{escape(run.revision)}">{escape(short_revision(run.revision))}</span>'
-    parts = [f"<b>{escape(run.checkpoint)}</b> @ {revision}", escape(run.engine)]
+    checkpoint = f"<b>{escape(run.checkpoint)}</b> @ {revision}"
+    if run.adapter:
+        name, _, version = run.adapter.partition("@")
+        checkpoint += (
+            f' + <b>{escape(name)}</b> @ <span title="{escape(version)}">{short_revision(escape(version))}</span>'
+        )
+    parts = [checkpoint, escape(run.engine)]
     if run.cached:
         parts.append("stored answer to this example")
     parts.append(f"{run.seconds_running:.2f} s computing")

@@ -84,7 +84,7 @@ CandidateLabels = Annotated[Text, AfterValidator(split_labels)]
 
 Model = Annotated[
     str,
-    Field(max_length=300, description="Checkpoint id, perhaps with @revision; empty takes the default."),
+    Field(max_length=300, description="Checkpoint id, perhaps with @revision and +adapter; empty takes the default."),
     AfterValidator(readable),
 ]
 

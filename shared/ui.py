@@ -13,14 +13,15 @@ from typing import Any
 
 import gradio as gr
 
-from shared import render
+from shared import comparison, render
 from shared.batch_ui import batch_panel
 from shared.catalog import Catalog, Task
+from shared.comparison import COMPARE, Comparison
 from shared.consent import consent_button, no_question, offer
 from shared.edge import Edge
 from shared.endpoint import Endpoint
 from shared.errors import Cancelled, NeedsDownload, SuiteError
-from shared.events import Done, Partial
+from shared.events import Done, Partial, RunInfo
 from shared.inputs import PRIVATE, Inputs, Values
 from shared.model_picker import ModelPicker
 from shared.requests import Request, bounds, validate
@@ -92,6 +93,15 @@ class Page:
         return taken
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One of the answers that a form shows; `run` is there once it is finished."""
+
+    title: str
+    result: Any
+    run: RunInfo | None = None
+
+
 def zero_one_few(values: Values, *, always: bool = False) -> list[tuple[str, Values]]:
     """The same call with no example, with the first, and with all, so that their effect is seen.
 
@@ -149,6 +159,11 @@ class Form:
                 if settings:
                     with gr.Accordion("Settings", open=False):
                         components |= settings(start)
+                # Not among the settings, which may be folded away while an adapter is chosen.
+                self.comparison = Comparison(page.edge.runtime, endpoint.name) if "model" in components else None
+                if self.comparison:
+                    components[COMPARE] = self.comparison.box
+                    extras = (*extras, COMPARE)
                 with gr.Row():
                     self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
                     self.stop = Stop(endpoint.name, scale=1)
@@ -166,6 +181,8 @@ class Form:
                 with gr.Accordion("Call it from a program", open=False) as call_it:
                     self.snippets = gr.HTML()
         self.inputs = page.take_inputs(endpoint, components, extras)
+        if self.comparison:
+            self.comparison.wire(components)
         self.outputs = [
             self.result,
             self.account,
@@ -215,7 +232,7 @@ class Form:
         self, request: gr.Request, raw: Sequence[Any], *, may_download: bool
     ) -> AsyncGenerator[tuple[Any, ...], None]:
         values = self.inputs.values(raw)
-        results: list[tuple[str, Any]] = []
+        results: list[Answer] = []
         # What has not changed is not sent again.
         shown, account, what = gr.skip(), gr.skip(), gr.skip()
         with self.stop.run(request) as run:
@@ -231,13 +248,14 @@ class Form:
                                 if not results:
                                     yield render.shown(render.waiting(event)), account, what, *busy_buttons(), gr.skip()
                                 continue
-                            current = [*results, (title, event.result)]
+                            answer = Answer(title, event.result, event.run if isinstance(event, Done) else None)
+                            current = [*results, answer]
                             shown = self._together(current, values, self.look.result)
                             if isinstance(event, Done):
                                 shown += await asyncio.to_thread(self.look.footer, event.result, values)
                                 shown += self._tools(event.result)
                                 results = current
-                                account = render.run_line(event.run)
+                                account = self._account(results, values)
                                 what = self._together(results, values, self.look.explain)
                             yield shown, account, what, *busy_buttons(), gr.skip()
                 yield shown, account, what, *idle_buttons(), no_question()
@@ -254,6 +272,8 @@ class Form:
     def calls(self, values: Values) -> list[tuple[str, Values]]:
         """The endpoint's inputs, once or in variants with a title each."""
         variants = self.variants(values) if self.variants else [("", values)]
+        if self.comparison:
+            variants = self.comparison.calls(variants, values)
         return [(title, self.inputs.without_extras(call)) for title, call in variants]
 
     def requests_of_first_example(self) -> list[Request]:
@@ -280,9 +300,17 @@ class Form:
     def _tools(self, result: Any) -> str:
         return render.tools(self.look.text(result), f"{self.endpoint.name}.txt") if self.look.text else ""
 
-    def _together(self, results: Sequence[tuple[str, Any]], values: Values, draw: Callable[[Any, Values], str]) -> str:
+    def _account(self, answers: Sequence[Answer], values: Values) -> str:
+        runs = [answer.run for answer in answers if answer.run]
+        return comparison.together(runs) if comparison.compares(values) else render.run_line(runs[-1])
+
+    def _together(self, answers: Sequence[Answer], values: Values, draw: Callable[[Any, Values], str]) -> str:
         """One result, or several side by side. Left open on purpose: a growing text is then sent as additions only."""
-        if len(results) == 1 and not results[0][0]:
-            return f'<div class="shown">{draw(results[0][1], values)}'
-        columns = "".join(f"<section><h3>{title}</h3>{draw(result, values)}</section>" for title, result in results)
+        if len(answers) == 1 and not answers[0].title:
+            return f'<div class="shown">{draw(answers[0].result, values)}'
+        if comparison.compares(values):
+            accounts = draw == self.look.result
+            drawn = [(a.title, draw(a.result, values), a.run if accounts else None) for a in answers]
+            return f'<div class="shown">{comparison.columns(drawn)}</section></div>'
+        columns = "".join(f"<section><h3>{a.title}</h3>{draw(a.result, values)}</section>" for a in answers)
         return f'<div class="shown"><div class="side">{columns}</div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -13,6 +13,7 @@ from generation.controls import sampling_controls
 from generation.drawing import coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
 from shared import render
+from shared.comparison import COMPARE, Comparison, columns
 from shared.consent import consent_button, no_question, offer
 from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial, RunInfo
@@ -33,6 +34,8 @@ def build_chat(page: Page) -> None:
                 examples[0]["inputs"]["message"], label="Message", lines=3, max_lines=10, elem_id="chat-message"
             )
             components = {"message": message, **settings(page)}
+            comparison = Comparison(page.edge.runtime, "chat")
+            components[COMPARE] = comparison.box
             with gr.Row():
                 send = gr.Button("Send", variant="primary", scale=2, min_width=90, elem_id="chat-run")
                 stop = Stop("chat", min_width=70)
@@ -46,7 +49,8 @@ def build_chat(page: Page) -> None:
                 what = gr.HTML('<p class="empty">Send a message first.</p>', elem_classes="what")
             with gr.Accordion("Call it from a program", open=False) as call_it:
                 snippets = gr.HTML()
-    inputs = page.take_inputs(endpoint, components)
+    inputs = page.take_inputs(endpoint, components, (COMPARE,))
+    comparison.wire(components)
     call_it.expand(inputs.snippets, inputs.fields, snippets, **PRIVATE)
     # One visitor's conversation; Gradio keeps it under that visitor's session alone.
     history = gr.State([])
@@ -75,22 +79,29 @@ def build_chat(page: Page) -> None:
                 yield waiting, keep, keep, render.run_line(None), keep, *busy_buttons(), no_question()
                 # A model may write what a request may not hold; its next turn is asked for all the same.
                 sent = [{**message, "content": NO_TEXT.sub("", message["content"])} for message in past[-LONGEST_CHAT:]]
-                call = {**values, "history": sent}
-                async with aclosing(page.edge.events(endpoint, call, request, may_download=may_download)) as events:
-                    async for event in events:
-                        run.check()
-                        if not isinstance(event, (Partial, Done)):
-                            # Only before the first token; a heartbeat must not blank what was said.
-                            waiting = drawn(asked, None, render.waiting(event))
-                            yield waiting, keep, keep, keep, keep, *busy_buttons(), keep
-                            continue
-                        # The state is written with every token, so that what was said before Stop stays in the history.
-                        now: History = [*asked, {"role": "assistant", "content": event.result.text}]
-                        line, told = keep, keep
-                        if isinstance(event, Done):
-                            line, told = account_of(event.run, event.result), explained(event.result)
-                        yield drawn(asked, event.result), now, emptied, line, told, *busy_buttons(), keep
-                        emptied = keep  # once, so that the next message can be typed meanwhile
+                replies: list[Reply] = []
+                # With an adapter compared: the base's reply first, and the adapter's, with which the chat goes on.
+                for title, call in comparison.calls([("", {**values, "history": sent})], values):
+                    asking = page.edge.events(endpoint, inputs.without_extras(call), request, may_download=may_download)
+                    async with aclosing(asking) as events:
+                        async for event in events:
+                            run.check()
+                            if not isinstance(event, (Partial, Done)):
+                                # Only before the first token; a heartbeat must not blank what was said.
+                                waiting = drawn(asked, None, render.waiting(event))
+                                yield waiting if not replies else keep, keep, keep, keep, keep, *busy_buttons(), keep
+                                continue
+                            # The state is written with every token, so that what was said before Stop stays in it.
+                            now: History = [*asked, {"role": "assistant", "content": event.result.text}]
+                            line, told = keep, keep
+                            reply = Reply(title, event.result, event.run if isinstance(event, Done) else None)
+                            if isinstance(event, Done):
+                                line, told = account_of(event.run, event.result), explained(event.result)
+                            shown = drawn(asked, [*replies, reply])
+                            yield shown, now, emptied, line, told, *busy_buttons(), keep
+                            emptied = keep  # once, so that the next message can be typed meanwhile
+                            if reply.run:
+                                replies.append(reply)
                 yield keep, keep, keep, keep, keep, *idle_buttons(), keep
             except NeedsDownload as needed:
                 question = drawn(past, None, render.question(needed))
@@ -145,11 +156,23 @@ def settings(page: Page) -> dict[str, Any]:
         }
 
 
-def drawn(history: Sequence[dict[str, str]], reply: Completion | None, after: str = "") -> str:
+class Reply(NamedTuple):
+    """What a model says, or has said when `run` is there; with a title where two are compared."""
+
+    title: str
+    said: Completion
+    run: RunInfo | None
+
+
+def drawn(history: Sequence[dict[str, str]], replies: Sequence[Reply] | None, after: str = "") -> str:
     """The conversation; the reply under way comes last and is left open, so that only additions are sent."""
     turns = "".join(turn(message["role"], escape(message["content"])) for message in history)
-    if reply is not None:
-        turns += '<div class="turn assistant"><div class="who">Model</div><div class="said">' + escape(reply.text)
+    if replies:
+        turns += '<div class="turn assistant"><div class="who">Model</div><div class="said">'
+        if replies[0].title:
+            turns += columns([(reply.title, escape(reply.said.text), reply.run) for reply in replies])
+        else:
+            turns += escape(replies[0].said.text)
     if not turns and not after:
         turns = EMPTY
     return f'<div class="shown transcript" aria-live="polite">{turns}{after}'

@@ -137,7 +137,7 @@ def test_a_checkpoint_is_chosen_by_id_and_by_revision() -> None:
         ("all-minilm-l6-v2", "summarization", "no checkpoint of this name"),
         ("all-MiniLM-L6-v2@main", "summarization", "pinned at 1110a243"),
         ("all-MiniLM-L6-v2", "text-generation", "does not do text-generation; those that do: SmolLM2-135M-Instruct"),
-        ("all-MiniLM-L6-v2+mine", "summarization", "adapters cannot be loaded"),
+        ("all-MiniLM-L6-v2+mine", "summarization", "Did you mean all-MiniLM-L6-v2?"),
         ("../../etc/passwd", "summarization", "no checkpoint of this name"),
         ("@1110a243", "summarization", "no checkpoint of this name"),
     ],
