@@ -323,7 +323,7 @@ def edited(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) ->
 def test_weights_that_lack_something_or_are_no_numbers_are_refused(
     llama: TorchCausalLM, folders: Path, tmp_path: Path
 ) -> None:
-    def without(end: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def without(end: str) -> Callable[[dict[str, torch.Tensor]], object]:
         return lambda tensors: [tensors.pop(key) for key in list(tensors) if key.endswith(end)]
 
     first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
