@@ -159,7 +159,9 @@ def as_json(done: Evaluation) -> dict[str, Any]:
     return {
         "recipe": done.recipe.name,
         "rows": len(done.items),
-        "headline": done.headline,
+        "metric": done.headline,
+        "base": base.metrics.get(done.headline) if (base := done.best_base) else None,
+        "tuned": done.tuned.metrics.get(done.headline),
         "lead": done.lead,
         "beats_base": done.beats_base,
         "verdict": done.verdict(),
@@ -175,7 +177,7 @@ def as_json(done: Evaluation) -> dict[str, Any]:
 def as_table(content: dict[str, Any]) -> str:
     """Markdown of what `as_json` wrote."""
     names = list(dict.fromkeys(name for system in content["systems"] for name in system["metrics"]))
-    names.sort(key=lambda name: name != content["headline"])
+    names.sort(key=lambda name: name != content["metric"])
     lines = [f"| | {' | '.join(names)} | 95 % of {content['headline']} | seconds |", "|---" * (len(names) + 3) + "|"]
     for system in content["systems"]:
         if system["failed"]:
@@ -183,7 +185,7 @@ def as_table(content: dict[str, Any]) -> str:
             continue
         figures = [f"{system['metrics'][name]:.3f}" if name in system["metrics"] else "" for name in names]
         low, high = system["interval"]
-        sure = f"{low:.3f}–{high:.3f}" if content["headline"] in system["metrics"] else ""
+        sure = f"{low:.3f}–{high:.3f}" if content["metric"] in system["metrics"] else ""
         name = f"**{system['name']}**" if system["kind"] == "tuned" else system["name"]
         lines.append(f"| {name} | {' | '.join(figures)} | {sure} | {system['seconds']:.0f} |")
     return "\n".join([*lines, "", f"{content['rows']} held-out rows. {content['verdict']}"])

@@ -227,11 +227,9 @@ def parsed_told(content: bytes, name: str) -> Told:
 
 
 def _metric(content: bytes) -> str:
-    """One line of an evaluation: its `headline`, or a metric before and after."""
+    """One line of an evaluation: its metric before and after."""
     try:
         found = json.loads(content)
-        if isinstance(found.get("headline"), str):
-            return found["headline"][:LONGEST_METRIC]
         name, before, after = (found.get(key) for key in ("metric", "base", "tuned"))
         if isinstance(after, int | float):
             was = f" (base {before:.3g})" if isinstance(before, int | float) else ""
