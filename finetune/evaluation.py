@@ -178,7 +178,7 @@ def as_table(content: dict[str, Any]) -> str:
     """Markdown of what `as_json` wrote."""
     names = list(dict.fromkeys(name for system in content["systems"] for name in system["metrics"]))
     names.sort(key=lambda name: name != content["metric"])
-    lines = [f"| | {' | '.join(names)} | 95 % of {content['headline']} | seconds |", "|---" * (len(names) + 3) + "|"]
+    lines = [f"| | {' | '.join(names)} | 95 % of {content['metric']} | seconds |", "|---" * (len(names) + 3) + "|"]
     for system in content["systems"]:
         if system["failed"]:
             lines.append(f"| {system['name']} | {' | ' * (len(names) - 1)} | not possible: {system['failed']} | |")
