@@ -6,6 +6,9 @@ best the base can do, examples included, is above zero.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +20,7 @@ import numpy as np
 from finetune.comparisons import System, systems
 from finetune.loading import Trained
 from finetune.recipe import Recipe
+from finetune.runs import replace, runs_folder
 from finetune.scores import Interval, confusion, difference, interval, per_row, perplexity, scores
 from finetune.split import Item, Parts
 from finetune.train import write_json
@@ -91,10 +95,7 @@ def evaluate(
 ) -> Evaluation:
     """Measures every system, the tuned one last."""
     items = parts.test[: recipe.evaluation.rows]
-    found = []
-    for system in systems(recipe, base, parts, runtime):
-        say(f"measuring: {system.name}")
-        found.append(measure(system, recipe, items))
+    found = compared_with(recipe, parts, items, runtime, base, say)
     say("measuring: tuned")
     found.append(measure(tuned_system(trained), recipe, items))
     headline = "perplexity" if found[-1].metrics.get("perplexity") else ("rougeL" if recipe.generates else "accuracy")
@@ -102,6 +103,34 @@ def evaluate(
     if (best := done.best_base) is not None:
         done.lead = difference(found[-1].rows, best.rows)
     return done
+
+
+def compared_with(
+    recipe: Recipe, parts: Parts, items: Sequence[Item], runtime: Runtime, base: Any, say: Callable[[str], None]
+) -> list[Measured]:
+    """Every system but the tuned one. Recipes over the same base and rows share what was measured of them."""
+    decisive = (
+        recipe.model_dump_json(include={"base", "task", "data", "instruction", "evaluation"}),
+        recipe.training.max_length,
+        [(item.input, item.target) for item in [*parts.train, *items]],
+    )
+    key = hashlib.sha256(repr(decisive).encode("utf-8", errors="replace")).hexdigest()[:16]
+    kept = runs_folder(runtime.settings) / f"comparison-{key}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        found = [
+            Measured(**{**one, "rows": np.array(one["rows"]), "interval": tuple(one["interval"])}) for one in known
+        ]
+        say(f"base and baselines were measured before ({kept.name})")
+        return found
+    found = []
+    for system in systems(recipe, base, parts, runtime):
+        say(f"measuring: {system.name}")
+        found.append(measure(system, recipe, items))
+    if not any(system.failed for system in found):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace(kept, json.dumps([{**asdict(one), "rows": one.rows.tolist()} for one in found]))
+    return found
 
 
 def measure(system: System, recipe: Recipe, items: Sequence[Item]) -> Measured:

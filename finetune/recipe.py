@@ -1,7 +1,8 @@
 """A recipe: everything that decides a training run, as one checked YAML file.
 
 Unknown keys are refused, so a misspelt setting cannot be silently ignored, and what a recipe leaves out has a default
-that `python -m finetune show RECIPE` prints.
+that `python -m finetune show RECIPE` prints. `extends: topics` takes everything from another recipe that the file does
+not say itself.
 """
 
 from __future__ import annotations
@@ -129,16 +130,33 @@ def read_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
     Raises `InvalidInput`, which names the key at fault.
     """
     path = recipe_file(name)
+    content = _content(path)
+    content.setdefault("name", path.stem)
+    if "extends" in content:
+        parent = recipe_file(str(content.pop("extends")))
+        content = _merged(_content(parent), content)
+    for change in changes:
+        _set(content, change)
+    return check_recipe(content)
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInput(f"{path.name} cannot be read as YAML: {error}", field="recipe") from None
     if not isinstance(content, dict):
         raise InvalidInput(f"{path.name} holds no recipe; see `python -m finetune show`", field="recipe")
-    content.setdefault("name", path.stem)
-    for change in changes:
-        _set(content, change)
-    return check_recipe(content)
+    return content
+
+
+def _merged(parent: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A recipe may extend another: what it says counts. A method and a source are replaced whole."""
+    merged = dict(parent)
+    for key, value in changes.items():
+        whole = key in ("method", "source") or not isinstance(value, dict) or not isinstance(parent.get(key), dict)
+        merged[key] = value if whole else _merged(parent[key], value)
+    return merged
 
 
 def check_recipe(content: dict[str, Any]) -> Recipe:
