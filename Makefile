@@ -32,7 +32,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-hub pin check bench bench-hub eval screenshots space clean-cache clean venv packages \
+.PHONY: help setup run test test-hub pin check bench bench-hub eval recipes adapters screenshots space clean-cache clean venv packages \
 	packages-dev
 
 help: ## list these commands
@@ -66,6 +66,13 @@ bench-hub: setup packages-dev ## measure fetching and loading from a Hub, and st
 
 eval: setup packages-dev ## quality of each checkpoint on tests/data
 	@$(python) -m benchmarks.evaluation $(ARGS)
+
+recipes: setup packages-dev ## train and measure every recipe, and write the table of finetune/README.md
+	@$(python) -m benchmarks.finetuning $(ARGS)
+
+adapters: setup ## train the adapters that the suite offers by default
+	@$(python) -m finetune topics
+	@$(python) -m finetune robot
 
 screenshots: setup packages-dev ## make the README's pictures from the running app
 	@$(python) -m benchmarks.screenshots $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -23,8 +24,8 @@ COLUMNS = ("recipe", "method", "learn", "share", "steps", "s/step", "GB", "MB", 
 
 NOTES = """\
 *learn*: trainable parameters, *share*: of all, in percent. *s/step*: median of the steps, validation left out. *GB*: \
-most memory of the process, data and libraries included. *MB*: size of the weights that come out. *best base*: the best \
-of the base without and with examples; *95 %*: interval of the tuned model's lead over it by the paired bootstrap \
+most memory of the process, data and libraries included. *MB*: size of the weights that come out. *best base*: the \
+best of the base without and with examples; *95 %*: interval of the tuned model's lead over it by the paired bootstrap \
 (of perplexity: of the loss per token). The last column says whether that is above zero throughout."""
 
 
@@ -79,8 +80,9 @@ def seconds_per_step(run: Run) -> float:
     entries = read(run.result / "loss.json")
     steps = [(e["step"], e["seconds"]) for e in entries if "loss" in e]
     validated = {e["step"] for e in entries if "validation_loss" in e}
-    pairs = zip(steps, steps[1:], strict=False)
-    return statistics.median(after - before for (at, before), (_, after) in pairs if at not in validated)
+    return statistics.median(
+        after - before for (at, before), (_, after) in itertools.pairwise(steps) if at not in validated
+    )
 
 
 def weight_bytes(folder: Path) -> int:
