@@ -116,7 +116,7 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
             model = merge(trained.model)
             model.save_pretrained(building, safe_serialization=True)
             trained.processor.save_pretrained(building)
-        return read_back(trained, out / "merged")
+        return read_back(trained, architecture, out / "merged")
 
     def quantized(name: str) -> Trained:
         with in_place_of(out / name) as building:
@@ -135,7 +135,7 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
             )
             model.save_pretrained(building, safe_serialization=True)
             trained.processor.save_pretrained(building)
-        return read_back(trained, out / name)
+        return read_back(trained, architecture, out / name)
 
     yield "merged", merged
     yield "int8", lambda: quantized("int8")
@@ -202,8 +202,11 @@ def kept_whole(model: Any) -> list[str]:
     They are small, and every answer goes through them.
     """
     output = model.get_output_embeddings()
-    names = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
-    return sorted(name for name, module in names.items() if name in HEADS or (output is not None and module is output))
+    return [
+        name
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in HEADS or (output is not None and module is output)
+    ]
 
 
 def odd_inputs(model: Any) -> list[int]:
@@ -214,9 +217,9 @@ def odd_inputs(model: Any) -> list[int]:
     if torch.cuda.is_available():
         return []
     found: set[int] = set()
-    whole = set(kept_whole(model))
+    whole = tuple(f"{name}." for name in kept_whole(model))
     for name, module in model.named_modules():
-        if whole & set(name.split(".")):
+        if f"{name}.".startswith(whole):
             continue
         if isinstance(module, torch.nn.Linear):
             found.add(module.in_features)
@@ -243,9 +246,9 @@ def held_out(recipe: Recipe, runtime: Runtime, rows: int) -> tuple[list[Item], s
     return list(parts.test[: rows or recipe.evaluation.rows]), ""
 
 
-def read_back(trained: Trained, folder: Path) -> Trained:
+def read_back(trained: Trained, architecture: Any, folder: Path) -> Trained:
     """What was written, as plain transformers reads it."""
-    model = trained.task.load(folder, trained.recipe, trained.labels, None).eval()
+    model = architecture.from_pretrained(folder, local_files_only=True).eval()
     processor = trained.task.load_processor(folder, trained.recipe)
     return replace(trained, folder=folder, model=model, processor=processor)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ def write_moods(table: Path, count: int = 24) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyResults]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyResults:
     folder = tmp_path_factory.mktemp("tiny-results")
     (folder / "private").mkdir()
     table = write_moods(folder / "private" / "moods.csv")
@@ -96,4 +95,4 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyResults]:
                 if name != "head":
                     measure_result(prepared, run, runtime)
                 found[name] = run.result
-    yield TinyResults(**found)
+    return TinyResults(**found)

@@ -54,6 +54,7 @@ def hub_env(
 def turn_clients_to(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything as if these variables had been set before the libraries were imported."""
     # What is imported only now would keep the changed values for good.
+    import datasets.config  # noqa: F401
     import huggingface_hub.hf_api
     import transformers.dynamic_module_utils
     import transformers.utils.hub
