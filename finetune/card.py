@@ -268,4 +268,5 @@ def plain(text: Any, longest: int = 200) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     if len(line) > longest:
         line = line[: longest - 1] + "…"
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(line, quote=False))
+    escaped = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(line, quote=False))
+    return re.sub(r"^(\d+(?=[.)] )|(?=[#+=-]))(.)", r"\1\\\2", escaped)  # no heading, list or rule

@@ -53,8 +53,11 @@ def api_of(token: str | None) -> Any:
     return HfApi(endpoint=constants.ENDPOINT, token=used)
 
 
-def asked(repo: str, ask: Callable[[], T], token: str | None = None) -> T:
-    """Asks, and asks again where the Hub is busy or the connection breaks. Raises `SuiteError` for what is refused."""
+def asked(repo: str, ask: Callable[[], T], token: str | None = None, *, writing: bool = True) -> T:
+    """Asks, and asks again where the Hub is busy or the connection breaks. Raises `SuiteError` for what is refused.
+
+    `token` appears in no error.
+    """
     try:
         for attempt in range(ATTEMPTS - 1):
             try:
@@ -63,14 +66,14 @@ def asked(repo: str, ask: Callable[[], T], token: str | None = None) -> T:
                 pause(BACKOFF * 2**attempt, lambda: None)
         return patiently(ask)
     except Exception as error:
-        raise _without(token, _in_words(error, repo)) from None  # the cause's text can hold the token
+        raise _without(token, _in_words(error, repo, writing)) from None  # the cause's text can hold the token
 
 
-def _in_words(error: Exception, repo: str) -> SuiteError:
+def _in_words(error: Exception, repo: str, writing: bool) -> SuiteError:
     from huggingface_hub.errors import GatedRepoError
 
     status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
-    if status == 403 and not isinstance(error, GatedRepoError):
+    if writing and status == 403 and not isinstance(error, GatedRepoError):
         said = " ".join(str(getattr(error, "server_message", "") or error).split())[:300].rstrip(".")
         return HubRefused(
             f"the token may not write to {repo} ({said}). Use one with the right to write to "
@@ -97,7 +100,7 @@ def downloaded(api: Any, repo: str, revision: str, names: Iterable[str], folder:
         if missing := [name for name in wanted if not (folder / name).is_file()]:
             raise ConnectionError(f"{missing[0]} did not arrive")
 
-    asked(repo, ask, api.token if isinstance(api.token, str) else None)
+    asked(repo, ask, api.token if isinstance(api.token, str) else None, writing=False)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
     return folder
 
@@ -109,7 +112,7 @@ def pulled(repo: str, settings: Settings) -> Path:
     if not is_repository(repo):
         raise InvalidInput(f"{repo!r} is not of the form user/name", field="checkpoint")
     api = HfApi(endpoint=constants.ENDPOINT)
-    info = asked(repo, lambda: api.model_info(repo))
+    info = asked(repo, lambda: api.model_info(repo), writing=False)
     names = {file.rfilename for file in info.siblings or []}
     if "training.json" not in names:
         raise UnknownCheckpoint(
