@@ -126,7 +126,7 @@ def data_name(source: dict[str, Any]) -> tuple[str, str]:
 
 def body(subject: Subject, facts: dict[str, Any], evaluation: dict[str, Any] | None) -> str:
     recipe, publishing = facts["recipe"], facts["recipe"]["publishing"]
-    parts = [f"# {plain(recipe['title'])}", warning(evaluation), plain(recipe["summary"])]
+    parts = [f"# {plain(recipe['title'])}", warning(evaluation), simpler(evaluation), plain(recipe["summary"])]
     parts += ["## What it does", *what(subject, facts)]
     parts += ["## Before and after", *measured(evaluation)]
     parts += ["## Data", *data(facts)]
@@ -134,7 +134,10 @@ def body(subject: Subject, facts: dict[str, Any], evaluation: dict[str, Any] | N
     if subject.plot:
         parts.append("![Loss over the steps of the training](loss.png)")
     parts += ["## Limits", plain(publishing["limits"], 2000)]
-    parts += ["## Licence", f"{plain(publishing['licence'])}. The base, {subject.base}, has its own."]
+    terms = plain(publishing["licence"])
+    if terms.lower() == "other":
+        terms = "None of the usual ones: see the limits"
+    parts += ["## Licence", f"{terms}. The base, {subject.base}, has its own."]
     parts += ["## How to load it", *loading(subject, facts)]
     return "\n\n".join(part for part in parts if part)
 
@@ -146,6 +149,26 @@ def warning(evaluation: dict[str, Any] | None) -> str:
     if not evaluation["beats_base"] and evaluation["lead"] is not None:
         return f"> **It did not beat its base.** {said(evaluation)}"
     return ""
+
+
+def simpler(evaluation: dict[str, Any] | None) -> str:
+    """A method without any foundation model that does as well, if there is one."""
+    if evaluation is None:
+        return ""
+    headline = evaluation["headline"]
+    sign = -1 if headline == "perplexity" else 1
+    figures = {s["name"]: sign * s["metrics"][headline] for s in evaluation["systems"] if headline in s["metrics"]}
+    classic = {
+        s["name"]: figures[s["name"]] for s in evaluation["systems"] if s["kind"] == "baseline" and s["name"] in figures
+    }
+    best = max(classic, key=lambda name: classic[name], default="")
+    tuned = evaluation["systems"][-1]["name"]
+    if not best or classic[best] < figures.get(tuned, float("inf")):
+        return ""
+    return (
+        f"> **A simpler method does as well.** {plain(best)}, trained on the same rows: {headline} "
+        f"{sign * classic[best]:.3f}; this model: {sign * figures[tuned]:.3f}."
+    )
 
 
 def said(evaluation: dict[str, Any]) -> str:
@@ -216,6 +239,8 @@ def data(facts: dict[str, Any]) -> list[str]:
 def training(subject: Subject, facts: dict[str, Any]) -> list[str]:
     recipe, status = facts["recipe"], facts["status"]
     base = f"Base: {subject.base}"
+    if re.fullmatch("[0-9a-f]{40}", str(facts.get("base", {}).get("revision"))):
+        base += f" at commit {facts['base']['revision'][:12]}"
     if subject.checkpoint != subject.base:
         base += f" (`{subject.checkpoint}` in the suite)"
     if subject.four_bits:

@@ -9,6 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock
+
 from shared.errors import InvalidInput, SuiteError, UnknownCheckpoint
 from shared.hub_errors import ATTEMPTS, BACKOFF, HubRefused, connection_errors, in_words, patiently
 from shared.settings import Settings
@@ -121,9 +123,11 @@ def pulled(repo: str, settings: Settings) -> Path:
             field="checkpoint",
         )
     final = settings.cache_dir / "pulled" / f"{repo.replace('/', '--')}@{info.sha}"
-    if not final.is_dir():
-        building = final.with_name(f".{final.name}.part")  # a broken download goes on from there
-        building.mkdir(parents=True, exist_ok=True)
-        downloaded(api, repo, str(info.sha), filter(is_published, names), building)
-        building.rename(final)
+    building = final.with_name(f".{final.name}.part")  # a broken download goes on from there
+    building.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(building.with_suffix(".lock")):
+        if not final.is_dir():
+            building.mkdir(exist_ok=True)
+            downloaded(api, repo, str(info.sha), filter(is_published, names), building)
+            building.rename(final)
     return final

@@ -60,11 +60,13 @@ def find_trained(name: str | Path, runtime: Runtime) -> Path:
 def facts_of(folder: Path) -> dict[str, Any]:
     """What the run recorded. Raises `SuiteError`."""
     try:
-        return json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise SuiteError(
-            f"{folder.name} holds no readable {TRAINING}, so no run wrote it", field="checkpoint"
-        ) from None
+        facts = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        whole = isinstance(facts["recipe"], dict) and isinstance(facts["labels"], list)
+    except (OSError, ValueError, TypeError, LookupError):
+        whole, facts = False, {}
+    if not whole:
+        raise SuiteError(f"{folder.name} holds no readable {TRAINING}, so no run wrote it", field="checkpoint")
+    return facts
 
 
 def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Trained:

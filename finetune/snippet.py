@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 CLASSES = {
@@ -36,7 +37,9 @@ def snippet(repo: str, base: str, facts: dict[str, Any], instruction: str) -> st
             lines.append(f"labels = {literal(facts['labels'])}")
             dtype += ", num_labels=len(labels), id2label=dict(enumerate(labels))"
         lines += [
-            f"base = {model}.from_pretrained({literal(base)}, {dtype})",
+            f"base = {model}.from_pretrained(",
+            f"    {literal(base)}, {dtype}",
+            ")",
             f"model = PeftModel.from_pretrained(base, {literal(repo)}).eval()",
         ]
     else:
@@ -88,5 +91,5 @@ def _write(text: str, instruction: str, recipe: dict[str, Any]) -> list[str]:
 
 
 def literal(value: Any) -> str:
-    """As Python writes it, in a form that cannot end a fenced block of code."""
-    return ascii(value).replace("`", "\\x60") if "`" in str(value) else repr(value)
+    """Texts, or lists or dicts of them, as Python reads them too, in a form that cannot end a fenced block of code."""
+    return json.dumps(value, ensure_ascii=False).replace("`", "\\u0060")

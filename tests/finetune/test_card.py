@@ -128,7 +128,7 @@ def test_it_says_what_was_measured_on_what_and_how() -> None:
         "![Loss over the steps of the training](loss.png)",
         "It knows nothing.",
         "`base-in-the-suite+user/moods`",
-        "PeftModel.from_pretrained(base, 'user/moods')",
+        'PeftModel.from_pretrained(base, "user/moods")',
     ):
         assert said in text
     assert "> **" not in text
@@ -145,6 +145,30 @@ def test_what_is_not_shown_to_be_better_says_so_above_all(measured: dict[str, An
     text = text_of(card(SUBJECT, facts(), measured))
     assert said in "\n".join(text.strip().splitlines()[:4])
     assert "--force" not in text
+
+
+def test_a_simpler_method_that_does_as_well_is_named_above_all() -> None:
+    measured = evaluation()
+    classic = SYSTEM | {"name": "TF-IDF", "kind": "baseline", "metrics": {"accuracy": 0.9, "f1": 0.9}}
+    measured["systems"].insert(0, classic)
+    text = text_of(card(SUBJECT, facts(), measured))
+    assert (
+        "> **A simpler method does as well.** TF-IDF, trained on the same rows: accuracy 0.900; this model: 0.875."
+        in text
+    )
+    classic["metrics"] = {"accuracy": 0.8, "f1": 0.9}
+    assert "simpler" not in text_of(card(SUBJECT, facts(), measured))
+
+
+def test_less_perplexity_is_better() -> None:
+    measured = evaluation()
+    measured["headline"] = "perplexity"
+    measured["systems"][-1]["metrics"] = {"perplexity": 9.0}
+    classic = SYSTEM | {"name": "nearest", "kind": "baseline", "metrics": {"perplexity": 12.0}}
+    measured["systems"].insert(0, classic)
+    assert "simpler" not in text_of(card(SUBJECT, facts(), measured))
+    classic["metrics"] = {"perplexity": 8.0}
+    assert "perplexity 8.000; this model: 9.000." in text_of(card(SUBJECT, facts(), measured))
 
 
 def test_a_base_of_four_bits_is_told() -> None:

@@ -29,7 +29,7 @@ TEXT = "moon and cook make me sad"
 
 
 @pytest.fixture
-def settings(hub: StandInHub, hub_env: HubEnv, tiny: TinyResults, tmp_path: Path) -> Settings:
+def online(hub: StandInHub, hub_env: HubEnv, tiny: TinyResults, tmp_path: Path) -> Settings:
     """A machine that has the bases within reach."""
     tiny.serve_bases(hub)
     return Settings(cache_dir=tmp_path / "cache", warm_examples=False)
@@ -48,13 +48,13 @@ def logits(model: Any, processor: Any) -> torch.Tensor:
 
 
 def test_every_form_of_a_classifier_is_written_read_back_and_measured(
-    tiny: TinyResults, settings: Settings, tmp_path: Path
+    tiny: TinyResults, online: Settings, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     said: list[str] = []
     out = tmp_path / "out"
-    content = export_all(tiny.sorting, out, settings, said.append)
+    content = export_all(tiny.sorting, out, online, said.append)
 
     found = by_name(content)
     assert list(found) == FORMS
@@ -71,7 +71,7 @@ def test_every_form_of_a_classifier_is_written_read_back_and_measured(
     assert all(0 <= form["metric"] <= 1 and form["per_second"] > 0 for form in content["forms"])
     assert found["merged"]["lost"] == found["adapter on its base"]["lost"] == 0
 
-    with shared_parts(settings) as runtime:
+    with shared_parts(online) as runtime:
         tuned = load_trained(tiny.sorting, None, runtime)
     right = logits(tuned.model, tuned.processor)
     for name, module, near in (("merged", "Linear", 1e-4), ("int8", "Linear8bitLt", 0.3), ("nf4", "Linear4bit", 2.0)):
@@ -85,12 +85,12 @@ def test_every_form_of_a_classifier_is_written_read_back_and_measured(
     assert (config["bnb_4bit_quant_type"], config["bnb_4bit_use_double_quant"]) == ("nf4", True)
 
 
-def test_what_nf4_cannot_compute_is_a_row_that_says_why(tiny: TinyResults, settings: Settings, tmp_path: Path) -> None:
+def test_what_nf4_cannot_compute_is_a_row_that_says_why(tiny: TinyResults, online: Settings, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = tmp_path / "out"
     (out / "nf4").mkdir(parents=True)  # of an earlier export, and no longer true
-    content = export_all(tiny.replying, out, settings, lambda _: None, rows=3)
+    content = export_all(tiny.replying, out, online, lambda _: None, rows=3)
     found = by_name(content)
     assert "inputs, and NF4 on a CPU needs a multiple of 64" in found["nf4"]["failed"]
     assert "not possible: this model has linear modules of 32 inputs" in (out / "export.md").read_text()
@@ -103,12 +103,12 @@ def test_what_nf4_cannot_compute_is_a_row_that_says_why(tiny: TinyResults, setti
 
 
 def test_a_whole_checkpoint_has_forms_too_and_missing_rows_leave_the_figures_out(
-    tiny: TinyResults, settings: Settings, tmp_path: Path
+    tiny: TinyResults, online: Settings, tmp_path: Path
 ) -> None:
     said: list[str] = []
     moved = tiny.table.rename(tiny.table.with_name("moved.csv"))
     try:
-        content = export_all(tiny.head, tmp_path / "out", settings, said.append)
+        content = export_all(tiny.head, tmp_path / "out", online, said.append)
     finally:
         moved.rename(tiny.table)
     assert [form["name"] for form in content["forms"]] == ["as trained", *FORMS[1:]]
@@ -119,7 +119,7 @@ def test_a_whole_checkpoint_has_forms_too_and_missing_rows_leave_the_figures_out
 
 
 def test_a_full_disk_ends_one_form_and_leaves_no_half_of_it(
-    tiny: TinyResults, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyResults, online: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import BertForSequenceClassification
 
@@ -131,7 +131,7 @@ def test_a_full_disk_ends_one_form_and_leaves_no_half_of_it(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(BertForSequenceClassification, "save_pretrained", full)
-    content = export_all(tiny.sorting, tmp_path / "out", settings, lambda _: None, rows=2)
+    content = export_all(tiny.sorting, tmp_path / "out", online, lambda _: None, rows=2)
     assert "No space left" in by_name(content)["int8"]["failed"]
     assert not by_name(content)["nf4"]["failed"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "export.md", "merged", "nf4"]

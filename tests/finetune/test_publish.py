@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import HfApi
 
 from finetune import hub as finetune_hub
 from finetune.base import Base, shared_parts
@@ -121,6 +122,7 @@ def test_nothing_of_this_machine_or_of_the_data_goes_with_it(
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "user/bert"
     assert json.loads(files["tokenizer_config.json"])["name_or_path"] == tiny.bert.name
     assert json.loads(files["evaluation.json"])["systems"][0]["failed"] == "…/model.safetensors cannot be read"
+    assert "Base: user/bert at commit " in files["README.md"].decode()
     assert "samples" not in json.loads(files["evaluation.json"])
     row = tiny.table.read_text().splitlines()[1].split(",")[0]
     assert not [name for name, data in files.items() if row.encode() in data]
@@ -224,6 +226,16 @@ def test_other_repositories_are_not_taken_for_ours(hub: StandInHub, runtime: Run
         find_trained("user/nothing", runtime)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": 1, "labels": []}', '{"recipe": {}, "labels": []}'])
+def test_a_description_that_makes_no_sense_is_told(
+    content: str, hub: StandInHub, runtime: Runtime, settings: Settings
+) -> None:
+    hub.add("user/odd", {"training.json": content, "adapter_config.json": "{}", "optimizer.bin": b"pickle"})
+    with pytest.raises(SuiteError, match=r"holds no readable training\.json|Field required"):
+        load_trained("user/odd", None, runtime)
+    assert not list(settings.cache_dir.rglob("optimizer.bin"))
+
+
 # -- a Hub that fails ------------------------------------------------------------------------------
 
 
@@ -238,8 +250,11 @@ def test_a_hub_that_fails_now_and_then_gets_it_all(fault: str, hub: StandInHub, 
     said = published(result, runtime)
     assert set(on_the_hub(hub)) == ADAPTER
     assert said[-1].startswith("verified: 10 files")
-    for address in ASKED:
-        assert len([request for request in hub.requests if address in request.path]) > 1
+    asked = {address: [request for request in hub.requests if address in request.path] for address in ASKED}
+    # A commit whose answer was lost is there, and is not made twice.
+    assert [address for address, requests in asked.items() if len(requests) == 1] == ["/commit/"] * (fault == "cut")
+    made = [commit.title for commit in HfApi(endpoint=hub.endpoint).list_repo_commits(REPO)]
+    assert made.count("Add the checkpoint") == 1
 
 
 def test_a_hub_that_is_gone_is_told(hub: StandInHub, runtime: Runtime, result: Path) -> None:
