@@ -168,7 +168,6 @@ def test_less_perplexity_is_better_and_less_accuracy_worse(headline: str, lost: 
 # -- the real encoder ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_minilm_in_all_forms(weights: Callable[[str], Path], tmp_path: Path) -> None:
     weights("all-MiniLM-L6-v2")
     table = write_moods(tmp_path / "moods.csv", 80)
