@@ -20,7 +20,7 @@ from finetune.recipe import read_recipe
 from finetune.runs import run_of
 from finetune.train import train
 from shared.settings import Settings
-from tests.finetune.conftest import LABELS, TinyResults, write_moods
+from tests.finetune.tiny_results import LABELS, TinyResults, write_moods
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
 

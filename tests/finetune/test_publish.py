@@ -28,7 +28,7 @@ from shared.context import Runtime
 from shared.errors import InvalidInput, SuiteError, UnknownCheckpoint
 from shared.hub_errors import HubRefused, HubUnreachable
 from shared.settings import Settings
-from tests.finetune.conftest import LABELS, TinyResults
+from tests.finetune.tiny_results import LABELS, TinyResults
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
 from tests.stand_in_hub.refusals import Refusal
