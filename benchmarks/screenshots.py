@@ -83,6 +83,7 @@ PICTURES = (
     Picture("generation", "?tab=generation", answered("generate")),
     Picture("chat", "?tab=generation&form=chat", answered("chat", press=True)),
     Picture("next-token", "?tab=generation&form=next_token", answered("next_token", press=True)),
+    Picture("audio_genre", "?tab=audio_genre", answered("audio_genre")),
     Picture("models", "?tab=models", models_listed),
     Picture("phone", "?tab=classification", answered("zero_shot"), phone=True),
     Picture("dark", "?tab=classification&__theme=dark", answered("zero_shot"), dark=True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,9 @@ def shared_parts(settings: Settings) -> Iterator[Runtime]:
     """Catalog, cache and lane of the suite, for one run."""
     parts = runtime.start(settings)
     runtime.quiet_libraries()
+    # It looks for faster kernels on a Hub, and says at every start that there are none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     try:
         yield parts
     finally:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from finetune.base import Base
 from finetune.recipe import Recipe
 from finetune.split import Item, Parts
@@ -103,14 +105,20 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
     from classification.task import DESCRIPTION, FewShot, ZeroShot, few_shot_rows, zero_shot_rows
 
     context, model, names = Context(runtime, "finetune", admin=True), base.checkpoint.id, ", ".join(parts.labels)
+    known: dict[str, Any] = {}
+
+    def asked_of(lease: Any) -> Any:
+        return Remembering(lease, known) if base.checkpoint.kind == "sentence-encoder" else lease
 
     def zero(items: Sequence[Item]) -> list[str]:
         asked = [
-            ZeroShot(text=item.input, candidate_labels=names, hypothesis_template=DESCRIPTION, model=model)
+            ZeroShot(
+                text=item.input, candidate_labels=names, hypothesis_template=DESCRIPTION, multi_label=False, model=model
+            )
             for item in items
         ]
         with _lease(context, model, "zero-shot-classification") as lease:
-            return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), lease)]
+            return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), asked_of(lease))]
 
     def few(shots: int) -> Answer:
         def answer(items: Sequence[Item]) -> list[str]:
@@ -124,12 +132,12 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
                         examples=shown,
                         instruction=FewShot.model_fields["instruction"].default
                         if base.checkpoint.kind == "sentence-encoder"
-                        else recipe.evaluation.instruction,
+                        else recipe.instruction,
                         model=model,
                     )
                     for item in items
                 ]
-                return [answer.label for answer in few_shot_rows(asked, lease)]
+                return [answer.label for answer in few_shot_rows(asked, asked_of(lease))]
 
         return answer
 
@@ -145,6 +153,22 @@ def _lease(context: Context, model: str, task: Any) -> Any:
             next(borrowing)
         except StopIteration as ready:
             return ready.value
+
+
+class Remembering:
+    """A sentence encoder on loan that reads each text once, however many systems ask about it."""
+
+    def __init__(self, lease: Any, known: dict[str, Any]) -> None:
+        self.checkpoint, self.compute = lease.checkpoint, lease.compute
+        self.engine, self._encoder, self._known = self, lease.engine, known
+        self.count_tokens = lease.engine.count_tokens
+
+    def encode(self, texts: Sequence[str], compute: Any) -> Any:
+        """(texts, dimensions)"""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self._encoder.encode(new, compute), strict=True)
+        return np.stack([self._known[text] for text in texts])
 
 
 def _cut(requests: list[Any], recipe: Recipe, lease: Any) -> list[Any]:
@@ -174,12 +198,12 @@ def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
             turn
             for item in examples(parts, shots, recipe.data.split.seed, each_label=False)
             for turn in (
-                *conversation.messages(item.input, recipe.evaluation.instruction),
+                *conversation.messages(item.input, recipe.instruction),
                 {"role": "assistant", "content": item.target},
             )
         ]
         prompts = lambda items: [  # noqa: E731
-            conversation.prompt_ids([*turns, *conversation.messages(i.input, recipe.evaluation.instruction)], processor)
+            conversation.prompt_ids([*turns, *conversation.messages(i.input, recipe.instruction)], processor)
             for i in items
         ]
         return System(

@@ -144,8 +144,7 @@ def tuned_system(trained: Trained) -> System:
         from finetune.tasks import conversation
 
         prompts = [
-            conversation.prompt_ids(conversation.messages(item.input, recipe.evaluation.instruction), processor)
-            for item in items
+            conversation.prompt_ids(conversation.messages(item.input, recipe.instruction), processor) for item in items
         ]
         return conversation.reply_losses(model, processor, items, prompts)
 
@@ -160,7 +159,9 @@ def as_json(done: Evaluation) -> dict[str, Any]:
     return {
         "recipe": done.recipe.name,
         "rows": len(done.items),
-        "headline": done.headline,
+        "metric": done.headline,
+        "base": base.metrics.get(done.headline) if (base := done.best_base) else None,
+        "tuned": done.tuned.metrics.get(done.headline),
         "lead": done.lead,
         "beats_base": done.beats_base,
         "verdict": done.verdict(),
@@ -176,15 +177,15 @@ def as_json(done: Evaluation) -> dict[str, Any]:
 def as_table(content: dict[str, Any]) -> str:
     """Markdown of what `as_json` wrote."""
     names = list(dict.fromkeys(name for system in content["systems"] for name in system["metrics"]))
-    names.sort(key=lambda name: name != content["headline"])
-    lines = [f"| | {' | '.join(names)} | 95 % of {content['headline']} | seconds |", "|---" * (len(names) + 3) + "|"]
+    names.sort(key=lambda name: name != content["metric"])
+    lines = [f"| | {' | '.join(names)} | 95 % of {content['metric']} | seconds |", "|---" * (len(names) + 3) + "|"]
     for system in content["systems"]:
         if system["failed"]:
             lines.append(f"| {system['name']} | {' | ' * (len(names) - 1)} | not possible: {system['failed']} | |")
             continue
         figures = [f"{system['metrics'][name]:.3f}" if name in system["metrics"] else "" for name in names]
         low, high = system["interval"]
-        sure = f"{low:.3f}–{high:.3f}" if content["headline"] in system["metrics"] else ""
+        sure = f"{low:.3f}–{high:.3f}" if content["metric"] in system["metrics"] else ""
         name = f"**{system['name']}**" if system["kind"] == "tuned" else system["name"]
         lines.append(f"| {name} | {' | '.join(figures)} | {sure} | {system['seconds']:.0f} |")
     return "\n".join([*lines, "", f"{content['rows']} held-out rows. {content['verdict']}"])

@@ -153,19 +153,19 @@ def say(text: str) -> None:
 
 
 class Line:
-    """Progress on one line of the terminal; in a log, a line every tenth of the way."""
+    """Progress on one line of the terminal; in a log, a line for each part, and each tenth of the training."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int] = ("", -1)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        tenth = 10 * done // total if total else 0
+        tenth = 10 * done // total if total and what == "training" else 0
         if sys.stderr.isatty():
             of = f" {done:,} of {total:,}" if total else ""
             print(f"\r\x1b[K{what}{of}", end="" if done < total else "\n", file=sys.stderr, flush=True)
         elif (what, tenth) != self._last:
             self._last = what, tenth
-            print(f"{what} {done:,}/{total:,}" if total else what, file=sys.stderr, flush=True)
+            print(f"{what} {done:,} of {total:,}" if tenth else what, file=sys.stderr, flush=True)
 
 
 def _first_process() -> bool:

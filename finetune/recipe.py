@@ -70,10 +70,6 @@ class Evaluation(Strict):
     rows: int = Field(default=500, ge=1, description="Held-out rows measured, at most.")
     shots: tuple[int, ...] = Field(default=(4, 8), description="Examples of the few-shot comparisons; of labels: each.")
     max_new_tokens: int = Field(default=48, ge=1, le=1024)
-    instruction: str = Field(
-        default="",
-        description="What the base is asked for in the comparison and, where texts are generated, the adapter too.",
-    )
 
 
 class Publishing(Strict):
@@ -96,6 +92,10 @@ class Recipe(Strict):
     base: str = Field(min_length=1, description="Catalog id of the checkpoint to adapt, or a Hub id.")
     task: TaskName
     data: Data
+    instruction: str = Field(
+        default="",
+        description="Put before every input, in training and afterwards; a classifier's base alone is asked with it.",
+    )
     method: Annotated[Method, Field(discriminator="name")]
     training: Training
     evaluation: Evaluation = Evaluation()
@@ -116,7 +116,7 @@ class Recipe(Strict):
     @property
     def digest(self) -> str:
         """Eight hex digits that change with anything that changes the training."""
-        decisive = self.model_dump(mode="json", include={"base", "task", "data", "method", "training"})
+        decisive = self.model_dump(mode="json", include={"base", "task", "data", "instruction", "method", "training"})
         return hashlib.sha256(yaml.safe_dump(decisive).encode()).hexdigest()[:8]
 
     def to_yaml(self) -> str:

@@ -288,7 +288,7 @@ def suite_entry(prepared: Prepared) -> dict[str, Any]:
         "checkpoint": prepared.base.checkpoint.id,
         "task": recipe.task,
         "labels": prepared.labels or None,
-        "instruction": recipe.evaluation.instruction or None,
+        "instruction": recipe.instruction or None,
         "example": recipe.publishing.example or None,
     }
 

@@ -53,10 +53,9 @@ if "SPACE_ID" in os.environ:
 from shared.cli import main  # noqa: E402 - after the variables that it reads
 
 if __name__ == "__main__":
-    if os.environ["SUITE_PROFILE"] != "hub":
-        from shared import fetch
+    from shared import fetch
 
-        fetch.main([])
+    fetch.main(["--unmatched"] if os.environ["SUITE_PROFILE"] == "hub" else [])
     main()
 """
 )

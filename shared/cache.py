@@ -16,9 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from shared.catalog import Checkpoint
 from shared.engines import Engine
 from shared.errors import Busy, MemoryRefused
 from shared.events import Loading, Progress
@@ -29,11 +28,26 @@ HEARTBEAT = 0.2
 """Seconds between two progress events to a waiter; also how soon a waiter notices that it was cancelled."""
 
 
+class Loadable(Protocol):
+    """What can be held: a checkpoint, or an adapter, which is an entry of its own beside its base."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def folder(self) -> str:
+        """Its key."""
+        ...
+
+
 @dataclass(eq=False)
 class Entry:
     """A checkpoint in memory, or on its way there. All fields are guarded by the cache's lock."""
 
-    checkpoint: Checkpoint
+    checkpoint: Loadable
     nbytes: int
     """Reserved while loading, measured afterwards."""
     engine: Engine | None = None
@@ -81,8 +95,8 @@ class ModelCache:
     def __init__(
         self,
         budget: int,
-        load: Callable[[Checkpoint, Progress], Engine],
-        memory_bytes: Callable[[Checkpoint], int],
+        load: Callable[[Any, Progress], Engine],
+        memory_bytes: Callable[[Any], int],
         *,
         idle_seconds: float = 0.0,
         wait_seconds: float = 120.0,
@@ -104,7 +118,7 @@ class ModelCache:
 
     # -- borrowing -----------------------------------------------------------------------------
 
-    def borrow(self, checkpoint: Checkpoint) -> Generator[Loading, None, Borrowed]:
+    def borrow(self, checkpoint: Loadable) -> Generator[Loading, None, Borrowed]:
         """Yields progress until the checkpoint is in memory, then returns it on loan.
 
         Closing the generator while it waits leaves the queue; the load goes on for the others.
@@ -133,7 +147,7 @@ class ModelCache:
             raise
         return Borrowed(entry, entry.engine, loaded, self._give_back)
 
-    def hold(self, checkpoint: Checkpoint) -> Borrowed:
+    def hold(self, checkpoint: Loadable) -> Borrowed:
         """Like `borrow`, for callers with nothing to show meanwhile."""
         waiting = self.borrow(checkpoint)
         while True:
@@ -142,7 +156,7 @@ class ModelCache:
             except StopIteration as ready:
                 return ready.value
 
-    def _join(self, checkpoint: Checkpoint, need: int) -> tuple[Entry | None, bool]:
+    def _join(self, checkpoint: Loadable, need: int) -> tuple[Entry | None, bool]:
         """Counts the caller among the borrowers of the entry, which it starts to load where there is none.
 
         `(None, False)` when others must give memory back first.
@@ -202,18 +216,27 @@ class ModelCache:
             release_freed_memory()
             log.warning("loading %s failed: %s", entry.checkpoint.id, error)
 
-    def refuse_if_too_large(self, checkpoint: Checkpoint) -> None:
+    def refuse_if_too_large(self, checkpoint: Loadable) -> None:
         """Raises `MemoryRefused` for a checkpoint that the budget could not hold beside what is pinned."""
         with self._changed:
             self._refuse_if_hopeless(checkpoint, self._memory_bytes(checkpoint))
 
-    def _refuse_if_hopeless(self, checkpoint: Checkpoint, need: int) -> None:
+    def refuse_if_too_large_together(self, base: Loadable, adapter: Loadable) -> None:
+        """The same of two that a request needs at once. Without it, the second would wait for what the first holds."""
+        with self._changed:
+            both = [self._entries.get(one.folder) for one in (base, adapter)]
+            need = self._memory_bytes(base) + self._memory_bytes(adapter)
+            need -= sum(entry.nbytes for entry in both if entry and entry.pinned)
+            self._refuse_if_hopeless(adapter, max(0, need), f"{adapter.id}, with its base, needs")
+
+    def _refuse_if_hopeless(self, checkpoint: Loadable, need: int, what: str = "") -> None:
         pinned = sum(entry.nbytes for entry in self._entries.values() if entry.pinned)
         if need > self.budget - pinned:
             held = f", of which {megabytes(pinned)} are pinned" if pinned else ""
             raise MemoryRefused(
-                f"{checkpoint.id} needs {megabytes(need)} and the memory budget is {megabytes(self.budget)}{held}. "
-                "Raise SUITE_MEMORY_BUDGET, unpin a checkpoint, or choose a smaller one",
+                f"{what or f'{checkpoint.id} needs'} {megabytes(need)} and the memory budget is "
+                f"{megabytes(self.budget)}{held}. Raise SUITE_MEMORY_BUDGET, unpin a checkpoint, or choose a smaller "
+                "one",
                 field="model",
             )
 
@@ -240,12 +263,12 @@ class ModelCache:
         release_freed_memory()
         self._changed.notify_all()
 
-    def adopt(self, checkpoint: Checkpoint, engine: Any) -> None:
+    def adopt(self, checkpoint: Loadable, engine: Any) -> None:
         """Takes in, and keeps, an engine that is in memory already: in a forked process, one of its parent's."""
         with self._changed:
             self._entries[checkpoint.folder] = Entry(checkpoint, engine.nbytes, engine, pinned=True)
 
-    def engines(self) -> list[tuple[Checkpoint, Any]]:
+    def engines(self) -> list[tuple[Any, Any]]:
         """What is loaded now."""
         with self._changed:
             return [(e.checkpoint, e.engine) for e in self._entries.values() if e.engine is not None]
@@ -260,7 +283,7 @@ class ModelCache:
                     raise Busy(f"{checkpoint_id} is in use by {entry.borrows} request(s); try again when they are done")
                 self._evict(entry)
 
-    def pin(self, checkpoint: Checkpoint) -> Generator[Loading, None, None]:
+    def pin(self, checkpoint: Loadable) -> Generator[Loading, None, None]:
         """Loads it if need be, and keeps it in memory until `unpin`."""
         with (yield from self.borrow(checkpoint)) as borrowed, self._changed:
             borrowed.entry.pinned = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -23,8 +24,10 @@ Kind = Literal[
     "masked-lm",
     "question-answerer",
     "audio-classifier",
+    "adapter",
 ]
-"""What a checkpoint is, and so which Protocol of `shared.engines` its engine follows."""
+"""What a checkpoint is, and so which Protocol of `shared.engines` its engine follows. An adapter is none by itself, and
+stands in no catalog: it is so called where its files are fetched and its memory is counted (`shared.adapters`)."""
 
 Task = Literal[
     "text-generation",
@@ -110,8 +113,14 @@ class Checkpoint(BaseModel):
     parameters: int = Field(gt=0)
     context_window: int = Field(gt=0)
     """Tokens; of sound, samples."""
+    window_seconds: float = Field(default=1.0, gt=0, le=60)
+    """How much of a recording an audio classifier hears at once; the course's wav2vec2 learned from 1 s."""
+    hop_seconds: float = Field(default=1.0, gt=0, le=60)
+    """From the start of one window to that of the next."""
     revision: str = ""
     """Package and version, or the 40-digit commit of a repository; "" while that is not pinned (`make pin`)."""
+    upstream: str = ""
+    """The repository that an embedded checkpoint is a copy of: adapters name their base by it."""
     limits: str
     """One plain sentence shown beside its results."""
     source: WheelSource | HubSource
@@ -123,6 +132,11 @@ class Checkpoint(BaseModel):
     def folder(self) -> str:
         """Name of its folder on disk; changes with the revision, so an update never meets old files."""
         return f"{self.id}@{self.revision or 'unpinned'}".replace("/", "--").replace("==", "-")
+
+    @property
+    def repository(self) -> str:
+        """The repository these weights are from, "" where they were never on a Hub. Copies of one share it."""
+        return self.source.repo if isinstance(self.source, HubSource) else self.upstream
 
     @property
     def wheel(self) -> WheelSource:
@@ -155,6 +169,7 @@ class Catalog:
         self.checkpoints = checkpoints
         self.preferred = preferred
         self.why_not = why_not
+        self._adding = threading.Lock()
 
     @classmethod
     def read(cls, path: Path = CATALOG_FILE) -> Catalog:
@@ -165,9 +180,10 @@ class Catalog:
         return iter(self.checkpoints)
 
     def add(self, checkpoint: Checkpoint) -> None:
-        """Adds a checkpoint, in the place of one of the same id where there is one."""
-        kept = tuple(checkpoint if c.id == checkpoint.id else c for c in self.checkpoints)
-        self.checkpoints = kept if checkpoint in kept else (*kept, checkpoint)
+        """Adds a checkpoint, in the place of one of the same id where there is one. Two threads may add at once."""
+        with self._adding:
+            kept = tuple(checkpoint if c.id == checkpoint.id else c for c in self.checkpoints)
+            self.checkpoints = kept if checkpoint in kept else (*kept, checkpoint)
 
     def choose_by_id(self, checkpoint_id: str) -> Checkpoint:
         """Raises `UnknownCheckpoint`."""
@@ -203,10 +219,6 @@ class Catalog:
         what = task if pair is None else f"{task} from {pair[0]} to {pair[1]}"
         if not model.strip():
             return self._default(task, pair, what)
-        if "+" in model:
-            raise UnknownCheckpoint(
-                "adapters cannot be loaded in this version; leave out what follows `+`", field="model"
-            )
         name, _, revision = model.strip().partition("@")
         offered = ", ".join(c.id for c in self.for_task(task, pair)) or "none"
         checkpoint = next((c for c in self.checkpoints if c.id == name), None)

@@ -7,16 +7,22 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from shared.cache import HEARTBEAT, Borrowed, ModelCache
+from shared import hub_adapters
+from shared.adapter_folder import Adapter, read_folder
+from shared.adapters import Adapters, is_path, is_repository, refuse_unless_admin
+from shared.cache import HEARTBEAT, Borrowed, Loadable, ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource, Task
-from shared.errors import Cancelled, Forbidden, NeedsDownload
+from shared.errors import Cancelled, Forbidden, NeedsDownload, UnknownCheckpoint
 from shared.events import Event, Loading, Queued, RunInfo
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
 from shared.lane import Admission, Lane, Timing
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.engines.adapter import Adapted
 
 T = TypeVar("T")
 
@@ -30,6 +36,10 @@ class Elsewhere(Protocol):
 TaskFunction = Callable[[Any, "Context"], Iterator[Event]]
 
 
+OWN_LABELS = "It knows its own labels alone, and gives one of them to any text."
+"""What a classifier made of an adapter cannot do; the base's sentence is about the base's own way."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """The suite's one set of shared parts; made once in `shared.runtime.start`."""
@@ -41,6 +51,7 @@ class Runtime:
     admission: Admission
     hub: HubLink
     files: HubFiles
+    adapters: Adapters
     elsewhere: Elsewhere | None = None
     """What computes in processes of its own instead of here (`shared.zero_gpu`)."""
 
@@ -71,12 +82,23 @@ class Context:
         """Waits for a place in the queue and for the weights, yielding progress; returns the checkpoint on loan.
 
         Use: `with (yield from context.borrow(request.model, "translation")) as lease: ...`
+        With an adapter (`checkpoint+adapter`) both are lent, each an entry of its own in the model cache.
         Raises `UnknownCheckpoint` at once, before waiting.
         """
-        checkpoint = self.catalog.choose(model, task, pair)
+        base, plus, name = model.strip().partition("+")
+        adapter = (yield from self.adapter(name)) if plus else None
+        if adapter is None:
+            checkpoint = self.catalog.choose(model, task, pair)
+        else:
+            checkpoint = self.runtime.adapters.base_of(adapter, base, task, pair)
         named = self.may_download is None and bool(model.strip())
-        agreed = self.may_download or named or self.settings.profile == "hub"
+        agreed = bool(self.may_download or named or self.settings.profile == "hub")
+        if adapter is not None:
+            self._ask_once(checkpoint, adapter, agreed)
         checkpoint = yield from self.on_disk(checkpoint, agreed=agreed)
+        if adapter is not None:
+            adapter = yield from self.fetched(adapter, agreed=agreed)
+            self.runtime.cache.refuse_if_too_large_together(checkpoint, adapter)
         with ExitStack() as stack:
             asked = time.perf_counter()
             wait = stack.enter_context(self.runtime.admission.enter(self.visitor))
@@ -87,18 +109,25 @@ class Context:
                 yield Queued(place)
                 place = wait(HEARTBEAT)
             admitted = time.perf_counter()
-            borrowing = self.runtime.cache.borrow(checkpoint)
-            stack.callback(borrowing.close)
-            while True:
-                self.check()
-                try:
-                    progress = next(borrowing)
-                except StopIteration as ready:
-                    borrowed: Borrowed = stack.enter_context(ready.value)
-                    break
-                yield progress
+            borrowed = yield from self._lent(checkpoint, stack)
+            weights = (yield from self._lent(adapter, stack)) if adapter is not None else None
+            adapted = self._put_on(checkpoint, borrowed, weights) if weights is not None else None
             loaded = time.perf_counter()
-            return Lease(self, checkpoint, borrowed, admitted - asked, loaded - admitted, stack.pop_all())
+            if adapted is not None and adapted.kind:
+                checkpoint = checkpoint.model_copy(update={"kind": adapted.kind, "limits": OWN_LABELS})
+            return Lease(self, checkpoint, borrowed, admitted - asked, loaded - admitted, stack.pop_all(), adapted)
+
+    def _lent(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:
+        """Borrows from the model cache until the stack is closed."""
+        borrowing = self.runtime.cache.borrow(wanted)
+        stack.callback(borrowing.close)
+        while True:
+            self.check()
+            try:
+                progress = next(borrowing)
+            except StopIteration as ready:
+                return stack.enter_context(ready.value)
+            yield progress
 
     def on_disk(self, checkpoint: Checkpoint, *, agreed: bool) -> Generator[Loading, None, Checkpoint]:
         """Brings the files of a checkpoint from the Hub; called before a place in the queue is taken.
@@ -110,7 +139,7 @@ class Context:
         if not self.runtime.files.on_disk(checkpoint):
             if not agreed:
                 raise NeedsDownload(checkpoint.id, checkpoint.download_bytes)
-            if checkpoint not in self.catalog and not self.admin:
+            if checkpoint.kind != "adapter" and checkpoint not in self.catalog and not self.admin:
                 raise Forbidden(
                     f"only the admin may have another revision of {checkpoint.id} fetched than the catalog's; leave "
                     "out what follows @"
@@ -126,6 +155,55 @@ class Context:
                 yield progress
         finally:
             fetching.close()
+
+    # -- adapters --------------------------------------------------------------------------------
+
+    def adapter(self, name: str) -> Generator[Loading, None, Adapter]:
+        """The adapter that a request names: one that is offered, or for the admin any folder or repository.
+
+        Raises `UnknownCheckpoint`, `WeightsCorrupt` where it cannot be used, `Forbidden` for what is the admin's.
+        """
+        adapters = self.runtime.adapters
+        name = name.strip()
+        if is_path(name):
+            refuse_unless_admin(self.admin)
+            return adapters.read(name)
+        name, _, revision = name.partition("@")
+        known = next((adapter for adapter in adapters if adapter.name == name), None)
+        if known is not None and known.revision.startswith(revision):
+            return known
+        if not is_repository(name):
+            known = adapters.by_name(name)
+            raise UnknownCheckpoint(
+                f"the adapter {name} is here at revision {known.revision}, not at the one asked for", field="model"
+            )
+        refuse_unless_admin(self.admin)
+        yield Loading(name, "asking the Hub what it is", 0, 0)
+        return adapters.add(hub_adapters.adapter_of(name, revision, self.runtime.hub, adapters.known))
+
+    def fetched(self, adapter: Adapter, *, agreed: bool) -> Generator[Loading, None, Adapter]:
+        """The adapter with its files on this machine. Raises as `on_disk` does."""
+        if adapter.repository is None:
+            return adapter
+        there = yield from self.on_disk(adapter.repository, agreed=agreed)
+        folder = self.runtime.files.folder(there)
+        if adapter.path == folder:
+            return adapter
+        more = {"revision": there.revision, "repository": there}
+        return self.runtime.adapters.add(read_folder(folder, self.runtime.adapters.known, adapter.name, **more))
+
+    def _ask_once(self, checkpoint: Checkpoint, adapter: Adapter, agreed: bool) -> None:
+        """Raises `NeedsDownload` for base and adapter together, rather than one after the other."""
+        wanted = [c for c in (checkpoint, adapter.repository) if c is not None and isinstance(c.source, HubSource)]
+        missing = [c for c in wanted if not self.runtime.files.on_disk(c)]
+        if len(missing) > 1 and not agreed:
+            raise NeedsDownload(f"{checkpoint.id} with {adapter.name}", sum(c.download_bytes for c in missing))
+
+    def _put_on(self, checkpoint: Checkpoint, base: Borrowed, weights: Borrowed) -> Adapted:
+        """Raises `WeightsCorrupt` where the adapter does not fit this base."""
+        from shared.engines.adapter import put_on
+
+        return put_on(checkpoint, base.engine, weights.engine)
 
     def check(self) -> None:
         """Raises `Cancelled` when the visitor has gone."""
@@ -143,15 +221,23 @@ class Lease:
     _seconds_admission: float
     _seconds_loading: float
     _stack: ExitStack
+    _adapted: Adapted | None = None
     _timing: Timing = field(default_factory=Timing)
 
     @property
     def engine(self) -> Any:
         """The engine, of the Protocol that `checkpoint.kind` names."""
-        return self._borrowed.engine
+        return self._borrowed.engine if self._adapted is None else self._adapted.engine
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What is put on the checkpoint for this request. Engines compute with it by themselves."""
+        return self._adapted.adapter if self._adapted else None
 
     def compute(self, step: Callable[[], T], /) -> T:
         """Runs one step on the compute lane; the `Compute` that engines are given."""
+        if self._adapted is not None:
+            step = self._adapted.active_during(step)
         return self.context.runtime.lane.run(self.context.visitor, step, self.context.cancel, self._timing)
 
     def run_info(self, *, input_tokens: int = 0, new_tokens: int = 0, warning: str = "") -> RunInfo:
@@ -160,7 +246,8 @@ class Lease:
         return RunInfo(
             checkpoint=self.checkpoint.id,
             revision=self.checkpoint.revision,
-            engine=self.engine.name,
+            adapter=f"{self.adapter.name}@{self.adapter.revision}" if self.adapter else "",
+            engine=f"{self.engine.name} + {self.adapter.method}" if self.adapter else self.engine.name,
             limits=self.checkpoint.limits,
             warning=warning,
             seconds_queued=round(self._seconds_admission + self._timing.queued, 4),

@@ -16,16 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from pydantic import BaseModel
 
 from shared.admin import is_admin
 from shared.context import Context, Runtime
 from shared.endpoint import Endpoint, Traffic
-from shared.errors import Cancelled, SuiteError
+from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done, Event, Partial, Running
+from shared.requests import Request, Uploaded
 
 HEARTBEAT = 0.5
 """Seconds after which the last event is yielded again when nothing new has come."""
@@ -143,6 +146,7 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
         request = values.pop("request", None)
         outputs: tuple[Any, ...] = (None,) * len(endpoint.returns)
         try:
+            values |= {name: uploaded_path(values[name], name) for name in uploads}
             async for event in edge.events(endpoint, values, request):
                 if isinstance(event, (Partial, Done)):
                     outputs = event.result.outputs()
@@ -153,9 +157,10 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
         except SuiteError as error:
             raise gr.Error(str(error), print_exception=False, title=type(error).__name__) from None
 
+    uploads = uploaded_fields(endpoint.request)
     parameters, hints = [], {}
     for name, field in endpoint.request.model_fields.items():
-        hints[name] = json_type(field.annotation)
+        hints[name] = gr.FileData if name in uploads else json_type(field.annotation)
         default = inspect.Parameter.empty if field.is_required() else plain(field.default)
         parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
     # A parameter without a default must not follow one with a default; only the first field has none.
@@ -168,6 +173,26 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
     call.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
     call.__annotations__ = {**hints, "return": returns}
     return call
+
+
+def uploaded_fields(model: type[Request]) -> set[str]:
+    """Names of the fields that are files."""
+    return {name for name, field in model.model_fields.items() if any(isinstance(m, Uploaded) for m in field.metadata)}
+
+
+def uploaded_path(value: Any, field: str) -> str:
+    """The path of a file that the caller uploaded. Raises `InvalidInput` for any other: a caller names no path here."""
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidInput(
+            "must be a file: send handle_file(...) with gradio_client, else upload it first and send its path as "
+            '{"path": ..., "meta": {"_type": "gradio.FileData"}}',
+            field=field,
+        )
+    found = Path(path).resolve()
+    if not found.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise InvalidInput("was not uploaded; upload it first", field=field)
+    return str(found)
 
 
 def json_type(annotation: Any) -> Any:

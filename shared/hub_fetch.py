@@ -29,12 +29,12 @@ MARGIN = 200 * 10**6
 class Repository:
     """A model repository at one commit, on its way to this machine."""
 
-    def __init__(self, repo: str, revision: str, api: Any, progress: Progress) -> None:
+    def __init__(self, repo: str, revision: str, api: Any, progress: Progress, *, adapter: bool = False) -> None:
         """Asks the Hub which files there are. Raises `SuiteError` where it does not say, or for one unfit for us."""
         self.repo, self.api, self._progress = repo, api, progress
         info = model_info(api, repo, revision, lambda: progress("the Hub asks us to wait", 0, 0))
         self.commit: str = info.sha
-        self.wanted = stated_files(info.siblings or [], repo)
+        self.wanted = stated_files(info.siblings or [], repo, adapter=adapter)
         self.folder = snapshot(repo, self.commit)
 
     @property

@@ -20,7 +20,7 @@ from shared.hub_errors import in_words
 from shared.hub_fetch import Repository, snapshot
 from shared.hub_link import HubLink
 from shared.pytorch_bin import to_safetensors
-from shared.repository import WantedFile, has_tokenizer, refuse_remote_code, wanted_files
+from shared.repository import WantedFile, has_tokenizer, refuse_remote_code, wanted_adapter_files, wanted_files
 from shared.settings import Settings
 from shared.single_flight import SingleFlight, one_process_at_a_time
 from shared.weights import sha256_of
@@ -53,6 +53,13 @@ class HubFiles:
 
     def on_disk(self, checkpoint: Checkpoint) -> bool:
         return self._kept(checkpoint) is not None
+
+    def folder(self, checkpoint: Checkpoint) -> Path:
+        """Where the files lie. Raises `WeightsMissing`."""
+        kept = self._kept(checkpoint)
+        if kept is None:
+            raise WeightsMissing(f"{checkpoint.id} is not on this machine yet")
+        return kept.folder
 
     def ensure(self, checkpoint: Checkpoint) -> Generator[Loading, None, Checkpoint]:
         """Brings what is missing, yielding progress; returns the checkpoint with the commit that is on disk.
@@ -123,7 +130,8 @@ class HubFiles:
     def _download(self, checkpoint: Checkpoint, progress: Progress) -> Kept:
         assert isinstance(checkpoint.source, HubSource)
         progress("asking the Hub which files there are", 0, 0)
-        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress)
+        adapter = checkpoint.kind == "adapter"
+        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, adapter=adapter)
         repository.make_sure_of_room(self._settings.cache_dir)
         folder = repository.fetch()
         return self._keep(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
@@ -147,12 +155,14 @@ class HubFiles:
             WantedFile(f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.rglob("*") if f.is_file()
         ]
         try:
-            names = [file.name for file in wanted_files(there, checkpoint.id)]
+            wanted = wanted_adapter_files if checkpoint.kind == "adapter" else wanted_files
+            names = [file.name for file in wanted(there, checkpoint.id)]
         except SuiteError:
             return None  # only a part of it is there
         # What another program needed of it need not be all; what we had before, and threw away since, must come again.
-        needed = "preprocessor_config.json" in names if checkpoint.kind == "audio-classifier" else has_tokenizer(names)
-        if not needed or not set(names).issuperset(self._recorded(checkpoint, commit, folder)):
+        needed = {"adapter": True, "audio-classifier": "preprocessor_config.json" in names}
+        whole = needed.get(checkpoint.kind, has_tokenizer(names))
+        if not whole or not set(names).issuperset(self._recorded(checkpoint, commit, folder)):
             return None
         for name in names:
             if name.endswith("config.json"):

@@ -61,7 +61,7 @@ def described(repo: str, link: HubLink) -> Checkpoint:
     except UnknownCheckpoint as error:
         raise UnknownCheckpoint(f"{error.message}{_meant(repo, link.api)}", field=error.field) from error
     files = {file.name: file for file in stated_files(info.siblings or [], repo)}
-    config = parsed_config(_content(link.api, repo, info.sha, files["config.json"]), "config.json", repo)
+    config = parsed_config(content_of(link.api, repo, info.sha, files["config.json"]), "config.json", repo)
     refuse_named_code(config, "config.json", repo)
     try:
         return _entry(repo, info, config, files.values())
@@ -72,7 +72,7 @@ def described(repo: str, link: HubLink) -> Checkpoint:
         ) from error
 
 
-def _content(api: Any, repo: str, commit: str, file: WantedFile) -> bytes:
+def content_of(api: Any, repo: str, commit: str, file: WantedFile) -> bytes:
     """A small file, checked. Raises `SuiteError`."""
     from huggingface_hub.utils import hf_raise_for_status
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from shared import snippets
-from shared.edge import plain
+from shared.edge import plain, uploaded_fields
 from shared.endpoint import Endpoint
 
 Values = dict[str, Any]
@@ -56,7 +57,8 @@ class Inputs:
             elif name in described and not described[name].is_required():
                 filled.append(plain(described[name].default))
             else:
-                filled.append(component.value if name in described else "")
+                nothing = False if isinstance(component, gr.Checkbox) else ""
+                filled.append(component.value if name in described else nothing)
         return filled
 
     # -- links ---------------------------------------------------------------------------------
@@ -84,6 +86,8 @@ class Inputs:
         described = self.endpoint.request.model_fields
         defaults = {name: plain(field.default) for name, field in described.items() if not field.is_required()}
         given = {n: v for n, v in self.request_values(raw).items() if n not in defaults or v != defaults[n]}
+        for name in uploaded_fields(self.endpoint.request) & given.keys():
+            given[name] = snippets.File(Path(str(given[name] or "recording.wav")).name)
         return snippets.all_html(base, self.endpoint.name, given)
 
 

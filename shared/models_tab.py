@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from html import escape
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 import gradio as gr
 from pydantic import Field
 
-from shared import hub_models, render
+from shared import adapters_tab, hub_models, render
 from shared.admin import is_admin, require_admin
 from shared.cache import megabytes
 from shared.catalog import Checkpoint, HubSource
@@ -22,6 +21,7 @@ from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, Loading, RunInfo
 from shared.inputs import PRIVATE
 from shared.requests import Request
+from shared.stop import Stop
 
 SIGN_IN = (
     '<div class="admin-form">Loading, pinning and unloading need the admin token, which the server printed at start.'
@@ -45,6 +45,7 @@ class Report:
             **runtime.cache.report(),
             "requests": runtime.admission.report(),
             "endpoints": traffic.report(),
+            "adapters": adapters_tab.report(runtime),
             "catalog": [
                 {
                     "id": c.id,
@@ -88,19 +89,18 @@ def models_endpoint(traffic: Traffic) -> Endpoint:
 
 
 class OneCheckpoint(Request):
-    action: Literal["load", "unload", "pin", "unpin", "add"]
-    checkpoint: Annotated[str, Field(max_length=200)]
-
-
-class Acted:
-    def outputs(self) -> tuple[Any, ...]:
-        return ()
+    action: Literal["load", "unload", "pin", "unpin", "add", "add adapter", "remove"]
+    checkpoint: Annotated[str, Field(max_length=1000)]
+    """Of an adapter: `base+name`, or what it is added by."""
 
 
 def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
     """Adds, loads, unloads, pins or unpins a checkpoint; for the admin alone."""
     require_admin(context.admin)
     cache = context.runtime.cache
+    if request.action in ("add adapter", "remove") or "+" in request.checkpoint:
+        yield from adapters_tab.act(request.action, request.checkpoint.strip(), context)
+        return
     if request.action == "add":
         yield Loading(request.checkpoint.strip(), "asking the Hub what it is", 0, 0)
         hub_models.add(request.checkpoint.strip(), context.catalog, context.runtime.hub)
@@ -115,7 +115,9 @@ def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
         cache.unpin(checkpoint.id)
     elif request.action == "unload":
         cache.unload(checkpoint.id)
-    yield Done(Acted(), RunInfo(checkpoint=checkpoint.id, revision=checkpoint.revision, engine=checkpoint.engine))
+    yield Done(
+        adapters_tab.Acted(), RunInfo(checkpoint=checkpoint.id, revision=checkpoint.revision, engine=checkpoint.engine)
+    )
 
 
 def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
@@ -129,9 +131,9 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
         with gr.Column(scale=2), gr.Row():
             buttons = {
                 name: gr.Button(name.capitalize(), size="sm", min_width=70, elem_id=f"models-{name}")
-                for name in ("load", "unload", "pin", "unpin")
+                for name in ("load", "unload", "pin", "unpin", "remove")
             }
-            stop = gr.Button("Stop", size="sm", min_width=70, interactive=False, elem_id="models-stop")
+            stop = Stop("models", size="sm", min_width=70)
             refresh = gr.Button("Refresh", size="sm", min_width=70, elem_id="models-refresh")
     with gr.Row(equal_height=False):
         wanted = gr.Textbox(
@@ -142,6 +144,14 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
             elem_id="models-wanted",
         )
         add = gr.Button("Add", size="sm", min_width=70, scale=0, elem_id="models-add")
+        wanted_adapter = gr.Textbox(
+            "",
+            label="An adapter",
+            info="A folder of this machine that peft wrote (/home/me/topics), or its id on the Hub.",
+            max_lines=1,
+            elem_id="models-wanted-adapter",
+        )
+        add_adapter = gr.Button("Add adapter", size="sm", min_width=100, scale=0, elem_id="models-add-adapter")
 
     said = gr.HTML("", elem_id="models-said")
     report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
@@ -151,56 +161,39 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
         signed_in = is_admin(edge.runtime.settings, request)
         return draw(edge.runtime), gr.HTML(visible=not signed_in), gr.Dropdown(choices=known_ids(edge.runtime))
 
-    runs = []
-    stops: dict[str | None, asyncio.Event] = {}  # by session, while something runs there
-
-    for name, button in {**buttons, "add": add}.items():
+    sources = {**dict.fromkeys(buttons, chosen), "add": wanted, "add adapter": wanted_adapter}
+    for name, button in {**buttons, "add": add, "add adapter": add_adapter}.items():
 
         async def run(
             request: gr.Request, checkpoint: str, action: str = name
         ) -> AsyncGenerator[tuple[Any, ...], None]:
-            stopped = stops[request.session_hash] = asyncio.Event()
-            try:
-                values = {"action": action, "checkpoint": checkpoint or ""}
-                async with aclosing(edge.events(endpoint, values, request)) as events:
-                    async for event in events:
-                        if stopped.is_set():
-                            raise Cancelled
-                        waiting = "" if isinstance(event, Done) else render.waiting(event)
-                        yield draw(edge.runtime), waiting, gr.skip(), gr.Button(interactive=True)
-                menu, done = gr.skip(), ""
-                if action == "add":
-                    menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
-                    done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
-                yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
-            except SuiteError as error:
-                # Without its field: there is none of that name on this tab.
-                problem = render.problem(SuiteError(error.message))
-                yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
-            except Cancelled:
-                yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
-            finally:
-                if stops.get(request.session_hash) is stopped:
-                    del stops[request.session_hash]
+            values = {"action": action, "checkpoint": checkpoint or ""}
+            menu, done = gr.skip(), ""
+            with stop.run(request) as run:
+                try:
+                    async with aclosing(edge.events(endpoint, values, request)) as events:
+                        async for event in events:
+                            run.check()
+                            if isinstance(event, Done):
+                                done = render.note(event.result.said)
+                                continue
+                            yield draw(edge.runtime), render.waiting(event), gr.skip(), gr.Button(interactive=True)
+                    if done:
+                        menu = gr.Dropdown(choices=known_ids(edge.runtime))
+                    if action == "add":
+                        menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
+                        done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
+                    yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
+                except SuiteError as error:
+                    # Without its field: there is none of that name on this tab.
+                    problem = render.problem(SuiteError(error.message))
+                    yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
+                except Cancelled:
+                    yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
 
-        source = wanted if name == "add" else chosen
-        runs.append(button.click(run, [source], [report, said, chosen, stop], **PRIVATE))
+        button.click(run, [sources[name]], [report, said, chosen, stop.button], **PRIVATE)
+    stop.wire()
 
-    def end(request: gr.Request) -> tuple[str, str, Any]:
-        if running := stops.get(request.session_hash):
-            running.set()
-        return draw(edge.runtime), "", gr.Button(interactive=False)
-
-    ending = stop.click(
-        end,
-        None,
-        [report, said, stop],
-        cancels=runs,
-        queue=False,
-        **PRIVATE,
-    )
-    # Once more: what was on its way when Stop was pressed may have come after it.
-    ending.then(end, None, [report, said, stop], queue=False, **PRIVATE)
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
     tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
 
@@ -213,7 +206,7 @@ def now_there(checkpoint: Checkpoint) -> str:
 
 
 def known_ids(runtime: Runtime) -> list[str]:
-    return [checkpoint.id for checkpoint in runtime.catalog]
+    return [*(checkpoint.id for checkpoint in runtime.catalog), *(adapter.id for adapter in runtime.adapters)]
 
 
 def draw(runtime: Runtime) -> str:
@@ -250,7 +243,8 @@ def draw(runtime: Runtime) -> str:
         f"{report['hits']} hits, {report['misses']} misses, {report['evictions']} evictions · "
         f"profile <b>{escape(runtime.settings.profile)}</b>, {escape(why.get(hub['state'], hub['reason']))}</p>"
     )
-    return head + render.table(columns, rows, ["memory", "in use by", "hits"]) + not_here(elsewhere)
+    here = render.table(columns, rows, ["memory", "in use by", "hits"])
+    return head + here + adapters_tab.draw(runtime, held) + not_here(elsewhere)
 
 
 def not_here(checkpoints: Sequence[Checkpoint]) -> str:

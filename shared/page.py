@@ -60,7 +60,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
             # What is answered in advance is what the page shows first.
             for first in form.requests_of_first_example():
                 traffic.examples.expect(form.endpoint.name, first)
-            form.wire_stop(blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE))
+            blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
         inputs = [one for page in pages for one in page.inputs]
         refresh_choices(blocks, pages, runtime)
         restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models"})

@@ -86,8 +86,14 @@ def note(text: str) -> str:
 def problem(error: SuiteError) -> str:
     """An error where the result would stand."""
     field = f"<b>{escape(error.field.replace('_', ' '))}</b> " if error.field else ""
-    message = error.message if field else error.message[:1].upper() + error.message[1:]
+    message = error.message if field else sentence(error.message)
     return f'<div class="problem" role="alert">{field}{escape(message)}.</div>'.replace("..</div>", ".</div>")
+
+
+def sentence(text: str) -> str:
+    """With a capital letter, unless it begins with a name that is not a word: `user/x`, `gpt2`, `config.json`."""
+    first = text.split(maxsplit=1)[0].rstrip(".,;:!?") if text.strip() else ""
+    return text[:1].upper() + text[1:] if first.isalpha() else text
 
 
 def question(needed: NeedsDownload) -> str:
@@ -125,7 +131,13 @@ def run_line(run: RunInfo | None) -> str:
     if run is None:
         return '<div class="run-line"></div>'
     revision = f'<span title="{escape(run.revision)}">{escape(short_revision(run.revision))}</span>'
-    parts = [f"<b>{escape(run.checkpoint)}</b> @ {revision}", escape(run.engine)]
+    checkpoint = f"<b>{escape(run.checkpoint)}</b> @ {revision}"
+    if run.adapter:
+        name, _, version = run.adapter.partition("@")
+        checkpoint += (
+            f' + <b>{escape(name)}</b> @ <span title="{escape(version)}">{short_revision(escape(version))}</span>'
+        )
+    parts = [checkpoint, escape(run.engine)]
     if run.cached:
         parts.append("stored answer to this example")
     parts.append(f"{run.seconds_running:.2f} s computing")

@@ -24,6 +24,10 @@ TOKENIZER = re.compile(r"tokenizer\.json|vocab\.(json|txt)|[A-Za-z0-9_][A-Za-z0-
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"
+BESIDE_AN_ADAPTER = ("suite_adapter.json", "evaluation.json", "README.md")
+"""What tells of an adapter: our own description, its evaluation, its card."""
 SHARD = re.compile(r"(model|pytorch_model)-([0-9]{1,6})-of-([0-9]{1,6})\.(safetensors|bin)")
 LARGEST_SMALL = 50 * 2**20
 
@@ -54,9 +58,9 @@ def as_wanted(sibling: Any) -> WantedFile:
     return WantedFile(sibling.rfilename, int(sibling.size or 0), (lfs.sha256 if lfs else sibling.blob_id) or "")
 
 
-def stated_files(siblings: Iterable[Any], repo: str) -> list[WantedFile]:
+def stated_files(siblings: Iterable[Any], repo: str, *, adapter: bool = False) -> list[WantedFile]:
     """`wanted_files`, each with a hash. Raises `WeightsCorrupt` besides where the Hub states none."""
-    wanted = wanted_files(siblings, repo)
+    wanted = wanted_adapter_files(siblings, repo) if adapter else wanted_files(siblings, repo)
     for file in wanted:
         if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", file.digest):
             raise WeightsCorrupt(
@@ -84,6 +88,28 @@ def wanted_files(siblings: Iterable[Any], repo: str) -> list[WantedFile]:
         raise WeightsCorrupt(f"the config.json of {repo} is far too large for one; tell its owner, or choose another")
     small = [file for file in files.values() if SMALL.fullmatch(file.name) and file.size <= LARGEST_SMALL]
     return sorted([*small, *weights], key=lambda file: (file.name in {w.name for w in weights}, file.size))
+
+
+def wanted_adapter_files(siblings: Iterable[Any], repo: str) -> list[WantedFile]:
+    """The files of a peft adapter, the smallest first. Raises `UnknownCheckpoint` where it is none, or a pickle."""
+    files = {file.name: file for file in map(as_wanted, siblings)}
+    for name in files:
+        refuse_path_tricks(name, repo)
+    if ADAPTER_CONFIG not in files:
+        raise UnknownCheckpoint(
+            f"{repo} has no {ADAPTER_CONFIG}, so it is not an adapter; choose another", field="model"
+        )
+    if ADAPTER_WEIGHTS not in files:
+        pickle = ADAPTER_PICKLE in files
+        why = (
+            f"its weights are a pickle ({ADAPTER_PICKLE}), which can run code while it is read"
+            if pickle
+            else "none are there"
+        )
+        raise UnknownCheckpoint(f"{repo} has no {ADAPTER_WEIGHTS}: {why}; choose another adapter", field="model")
+    small = [files[name] for name in (ADAPTER_CONFIG, *BESIDE_AN_ADAPTER) if name in files]
+    small = [file for file in small if file.size <= LARGEST_SMALL]
+    return [*sorted(small, key=lambda file: file.size), files[ADAPTER_WEIGHTS]]
 
 
 def _weights(files: dict[str, WantedFile], repo: str) -> list[WantedFile]:

@@ -7,6 +7,7 @@ signature, the sliders of the page, and the texts of errors.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le, MultipleOf
@@ -83,9 +84,30 @@ CandidateLabels = Annotated[Text, AfterValidator(split_labels)]
 
 Model = Annotated[
     str,
-    Field(max_length=300, description="Checkpoint id, perhaps with @revision; empty takes the default."),
+    Field(max_length=300, description="Checkpoint id, perhaps with @revision and +adapter; empty takes the default."),
     AfterValidator(readable),
 ]
+
+
+class Uploaded:
+    """Marks a field whose value is the path of a file; through the API, of one that was uploaded before."""
+
+
+def sound_file(path: Any, info: ValidationInfo) -> str:
+    """The path of a file that is there and not too large. What is in it is for `shared.audio` to say."""
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
+        raise ValueError("is missing; upload a recording, or record one")
+    limit = _settings(info).max_audio_upload
+    try:
+        size = Path(path).stat().st_size
+    except OSError:
+        raise ValueError("is not here any more; choose the recording again") from None
+    if size > limit:
+        raise ValueError(f"is {size:,} bytes; at most {limit:,} are accepted here (SUITE_MAX_AUDIO_UPLOAD)")
+    return str(path)
+
+
+AudioFile = Annotated[str, Uploaded(), BeforeValidator(sound_file)]
 
 
 def row_of(*names: str) -> BeforeValidator:

@@ -7,10 +7,13 @@ import os
 import threading
 from typing import Any
 
+from shared.adapter_folder import Adapter
+from shared.adapters import Adapters
 from shared.cache import ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource
 from shared.context import Runtime
 from shared.engines import Engine
+from shared.errors import WeightsMissing
 from shared.events import Progress
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
@@ -34,7 +37,9 @@ def start(settings: Settings) -> Runtime:
     # transformers patches torch's initialisers while it builds a model, for all threads: one load at a time.
     one_at_a_time = threading.Lock()
 
-    def load(checkpoint: Checkpoint, progress: Progress) -> Engine:
+    def load(checkpoint: Checkpoint | Adapter, progress: Progress) -> Engine:
+        if isinstance(checkpoint, Adapter):
+            return load_adapter(checkpoint, files, progress)
         if isinstance(checkpoint.source, HubSource):
             folder = files.verified_folder(checkpoint, progress)
         else:
@@ -45,7 +50,7 @@ def start(settings: Settings) -> Runtime:
             quiet_libraries()
             return module.load(checkpoint, folder, settings, progress)
 
-    def memory_bytes(checkpoint: Checkpoint) -> int:
+    def memory_bytes(checkpoint: Checkpoint | Adapter) -> int:
         return engine_module(checkpoint).memory_bytes(checkpoint)
 
     cache = ModelCache(
@@ -68,6 +73,7 @@ def start(settings: Settings) -> Runtime:
         admission=Admission(settings.max_running, settings.queue_size),
         hub=hub,
         files=files,
+        adapters=Adapters(settings, catalog),
     )
 
 
@@ -89,7 +95,15 @@ def why_not(checkpoint: Checkpoint, named: bool, settings: Settings, hub: HubLin
     return ""
 
 
-def engine_module(checkpoint: Checkpoint) -> Any:
+def load_adapter(adapter: Adapter, files: HubFiles, progress: Progress) -> Engine:
+    """The adapter's own weights; of a repository, after every file was read and found as it was recorded."""
+    folder = files.verified_folder(adapter.repository, progress) if adapter.repository else adapter.path
+    if folder is None:
+        raise WeightsMissing(f"{adapter.name} is not on this machine yet")
+    return engine_module(adapter).load(adapter, folder, progress)
+
+
+def engine_module(checkpoint: Checkpoint | Adapter) -> Any:
     """The module of `shared.engines` that runs this checkpoint: it has `load` and `memory_bytes`."""
     return importlib.import_module(f"shared.engines.{checkpoint.engine}")
 

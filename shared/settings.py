@@ -110,7 +110,13 @@ class Settings(BaseSettings):
     max_chars: int = Field(default=60_000, ge=1, description="Longest text accepted, in characters.")
     max_labels: int = Field(default=50, ge=1, description="Most candidate labels accepted.")
     max_rows: int = Field(default=2_000, ge=1, description="Most rows of one batch.")
-    max_upload: Bytes = Field(default=10 * 2**20, ge=1, description="Largest uploaded file.")
+    max_upload: Bytes = Field(default=10 * 2**20, ge=1, description="Largest uploaded table.")
+    max_audio_upload: Bytes = Field(default=200 * 2**20, ge=1, description="Largest uploaded recording.")
+    max_audio_seconds: float = Field(
+        default=3600.0,
+        ge=1,
+        description="Seconds of a recording that are heard; what a longer one has after that is left out, and said so.",
+    )
     requests_per_minute: int = Field(
         default=-1, ge=-1, description="Per visitor address; 0 for no limit, -1 for none on loopback and 60 elsewhere."
     )
@@ -163,6 +169,11 @@ class Settings(BaseSettings):
     def threads_for_requests(self) -> int:
         """Enough that all who wait do so in our queue, where their place is known, and some for what never waits."""
         return self.queue_size + self.max_running + 64
+
+    @property
+    def largest_upload(self) -> int:
+        """Bytes of any file, which is all that the server asks; each kind has a limit of its own."""
+        return max(self.max_upload, self.max_audio_upload)
 
     @property
     def rate_limit(self) -> int:

@@ -7,24 +7,57 @@ from html import escape
 from typing import Any
 
 
+class File(str):
+    """The name of a file that a call sends along."""
+
+    def __repr__(self) -> str:
+        return f"handle_file({str(self)!r})"
+
+
+UPLOADED = {"path": "UPLOADED", "meta": {"_type": "gradio.FileData"}}
+"""How a file is given in JSON, once it was uploaded; the path is put in by the snippet."""
+
+
+def file_of(inputs: dict[str, Any]) -> File | None:
+    """The file among the inputs, if one is."""
+    return next((value for value in inputs.values() if isinstance(value, File)), None)
+
+
+def as_json(inputs: dict[str, Any], **options: Any) -> str:
+    """The inputs as JSON, with `UPLOADED` where the path of an uploaded file belongs."""
+    plain = {name: UPLOADED if isinstance(value, File) else value for name, value in inputs.items()}
+    return json.dumps(plain, ensure_ascii=False, **options)
+
+
 def python(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
     """For `gradio_client`."""
     arguments = "".join(f"    {name}={value!r},\n" for name, value in inputs.items())
     return (
-        "from gradio_client import Client\n\n"
+        f"from gradio_client import Client{', handle_file' if file_of(inputs) else ''}\n\n"
         f"client = Client({base + '/'!r})\n"
         f'result = client.predict(\n{arguments}    api_name="/{endpoint}",\n)\nprint(result)\n'
     )
 
 
 def javascript(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
-    """For a browser's console or Node 18 and newer; needs no package."""
+    """For a browser's console or Node 18 and newer (with a file: for Node, which can read one); needs no package."""
+    body, file, upload = as_json(inputs, indent=2), file_of(inputs), ""
+    if file:
+        body = body.replace('"UPLOADED"', "path")
+        upload = (
+            'const { readFile } = await import("node:fs/promises");\n'
+            "const form = new FormData();\n"
+            f"const name = {json.dumps(file, ensure_ascii=False)};\n"
+            'form.append("files", new Blob([await readFile(name)]), name);\n'
+            'const sent = await fetch(`${base}/gradio_api/upload`, { method: "POST", body: form });\n'
+            "const [path] = await sent.json();\n"
+        )
     return (
-        f"const base = {json.dumps(base)};\n"
+        f"const base = {json.dumps(base)};\n{upload}"
         f"const asked = await fetch(`${{base}}/gradio_api/call/v2/{endpoint}`, {{\n"
         '  method: "POST",\n'
         '  headers: { "Content-Type": "application/json" },\n'
-        f"  body: JSON.stringify({json.dumps(inputs, ensure_ascii=False, indent=2)}),\n"
+        f"  body: JSON.stringify({body}),\n"
         "});\n"
         "const { event_id } = await asked.json();\n"
         f"const stream = await fetch(`${{base}}/gradio_api/call/{endpoint}/${{event_id}}`);\n"
@@ -35,9 +68,13 @@ def javascript(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
 
 def curl(base: str, endpoint: str, inputs: dict[str, Any]) -> str:
     """For a POSIX shell: the first call queues the request, the second reads its events."""
-    body = json.dumps(inputs, ensure_ascii=False).replace("'", "'\\''")
+    body, file, upload = as_json(inputs).replace("'", "'\\''"), file_of(inputs), ""
+    if file:
+        body = body.replace("UPLOADED", "'\"$UPLOADED\"'")
+        name = str(file).replace("'", "'\\''")
+        upload = f"UPLOADED=$(curl -s {base}/gradio_api/upload -F 'files=@{name}' | sed 's/\\[\"\\(.*\\)\"\\]/\\1/')\n"
     return (
-        f"EVENT=$(curl -s {base}/gradio_api/call/v2/{endpoint} \\\n"
+        f"{upload}EVENT=$(curl -s {base}/gradio_api/call/v2/{endpoint} \\\n"
         "  -H 'Content-Type: application/json' \\\n"
         f'  -d \'{body}\' | sed \'s/.*"event_id": *"\\([^"]*\\)".*/\\1/\')\n'
         f'curl -sN {base}/gradio_api/call/{endpoint}/"$EVENT"\n'

@@ -44,8 +44,13 @@ class Space:
 
     @cached_property
     def examples(self) -> dict[str, list[dict[str, Any]]]:
-        """Endpoint name → examples, each with `title` and `inputs`."""
-        return yaml.safe_load((self.folder / "examples.yaml").read_text(encoding="utf-8"))
+        """Endpoint name → examples, each with `title` and `inputs`. An input `./name` is the path of a file here."""
+        found = yaml.safe_load((self.folder / "examples.yaml").read_text(encoding="utf-8"))
+        for example in (example for some in found.values() for example in some):
+            for name, value in example["inputs"].items():
+                if isinstance(value, str) and value.startswith("./") and (self.folder / value).is_file():
+                    example["inputs"][name] = str(self.folder / value)
+        return found
 
     @property
     def build(self) -> Callable[..., Any]:

@@ -13,17 +13,20 @@ from typing import Any
 
 import gradio as gr
 
-from shared import render
+from shared import comparison, render
 from shared.batch_ui import batch_panel
-from shared.catalog import Catalog, Checkpoint, HubSource, Task
-from shared.context import Runtime
+from shared.catalog import Catalog, Task
+from shared.comparison import COMPARE, Comparison
+from shared.consent import consent_button, no_question, offer
 from shared.edge import Edge
 from shared.endpoint import Endpoint
 from shared.errors import Cancelled, NeedsDownload, SuiteError
-from shared.events import Done, Partial
+from shared.events import Done, Partial, RunInfo
 from shared.inputs import PRIVATE, Inputs, Values
+from shared.model_picker import ModelPicker
 from shared.requests import Request, bounds, validate
 from shared.space import Space
+from shared.stop import NOTHING_YET, STOPPED, Stop, busy_buttons, idle_buttons
 
 
 @dataclass
@@ -62,13 +65,19 @@ class Page:
 
         `unchosen` is what leaving the choice to the suite is called, where that is a choice.
         """
-        picker = Picker(self.edge.runtime, task, label, unchosen)
+        picker = ModelPicker(self.edge.runtime, task, label, unchosen)
         self.refresh(picker.menu, picker.refreshed)
         return picker.menu
 
     def refresh(self, component: Any, refreshed: Callable[[], Any]) -> None:
         """Has `refreshed` say what the component becomes whenever the page is opened."""
         self.refreshers.append((component, refreshed))
+
+    def refresh_model(self, inputs: Inputs, after: Any) -> None:
+        """Fills these inputs' model picker anew after an event, which may have fetched what it says is to fetch."""
+        for picker, refreshed in self.refreshers:
+            if picker is inputs.components.get("model"):
+                after.then(refreshed, None, picker, queue=False, **PRIVATE)
 
     def form(self, endpoint: str, inputs: Callable[[Values], dict[str, Any]], look: Look, **options: Any) -> Form:
         """Lays out and wires a form; see `Form` for the options."""
@@ -84,34 +93,13 @@ class Page:
         return taken
 
 
-class Picker:
-    """A menu of the checkpoints for a task. Those of the Hub come and go, so it is filled whenever a page is opened."""
+@dataclass(frozen=True)
+class Answer:
+    """One of the answers that a form shows; `run` is there once it is finished."""
 
-    def __init__(self, runtime: Runtime, task: Task, label: str, unchosen: str) -> None:
-        self._runtime, self._unchosen = runtime, unchosen
-        self._task: Task = task
-        choices = self.choices()
-        self.menu = gr.Dropdown(choices, value=choices[0][1], label=label, filterable=False)
-
-    def choices(self) -> list[tuple[str, str]]:
-        """What is shown and the checkpoint's id; "" leaves the choice to the suite."""
-        found = [(self._named(c), c.id) for c in self._runtime.catalog.for_task(self._task)]
-        if self._unchosen or not found:
-            found.insert(0, (self._unchosen or "none on this machine", ""))
-        return found
-
-    def _named(self, checkpoint: Checkpoint) -> str:
-        fetched = not isinstance(checkpoint.source, HubSource) or self._runtime.files.on_disk(checkpoint)
-        size = f"{checkpoint.parameters / 1e6:,.0f} M"
-        if fetched:
-            return f"{checkpoint.id} ({size})"
-        return f"{checkpoint.id} ({size}, {checkpoint.download_bytes / 1e6:,.0f} MB to fetch)"
-
-    def refreshed(self) -> Any:
-        choices = self.choices()
-        if self.menu.value or self._unchosen:
-            return gr.Dropdown(choices=choices)
-        return gr.Dropdown(choices=choices, value=choices[0][1])
+    title: str
+    result: Any
+    run: RunInfo | None = None
 
 
 def zero_one_few(values: Values, *, always: bool = False) -> list[tuple[str, Values]]:
@@ -171,9 +159,14 @@ class Form:
                 if settings:
                     with gr.Accordion("Settings", open=False):
                         components |= settings(start)
+                # Not among the settings, which may be folded away while an adapter is chosen.
+                self.comparison = Comparison(page.edge.runtime, endpoint.name) if "model" in components else None
+                if self.comparison:
+                    components[COMPARE] = self.comparison.box
+                    extras = (*extras, COMPARE)
                 with gr.Row():
                     self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
-                    self.stop_button = gr.Button("Stop", interactive=False, scale=1, elem_id=f"{endpoint.name}-stop")
+                    self.stop = Stop(endpoint.name, scale=1)
                 buttons = example_buttons([example["title"] for example in self.examples])
             with gr.Column(scale=6, min_width=320):
                 self.result = gr.HTML(
@@ -181,67 +174,45 @@ class Form:
                     elem_id=f"{endpoint.name}-result",
                     elem_classes="result-block",
                 )
-                self.consent = gr.Button("", variant="primary", visible=False, elem_id=f"{endpoint.name}-consent")
+                self.consent = consent_button(endpoint.name)
                 self.account = gr.HTML(render.run_line(None), elem_id=f"{endpoint.name}-account")
                 with gr.Accordion("What happened", open=False):
                     self.explanation = gr.HTML('<p class="empty">Run it first.</p>', elem_classes="what")
                 with gr.Accordion("Call it from a program", open=False) as call_it:
                     self.snippets = gr.HTML()
         self.inputs = page.take_inputs(endpoint, components, extras)
+        if self.comparison:
+            self.comparison.wire(components)
         self.outputs = [
             self.result,
             self.account,
             self.explanation,
             self.run_button,
-            self.stop_button,
+            self.stop.button,
             self.consent,
         ]
-        self.runs: list[Any] = []
-        self._stops: dict[str | None, asyncio.Event] = {}
-        """By session, while something runs there."""
         self._wire(buttons, live)
         call_it.expand(self.inputs.snippets, self.inputs.fields, self.snippets, **PRIVATE)
         if endpoint.rows:
-            batch_panel(page.edge, endpoint, self.inputs.request_values, self.inputs.fields)
+            agreed = batch_panel(page.edge, endpoint, self.inputs.request_values, self.inputs.fields)
+            page.refresh_model(self.inputs, after=agreed)
 
     def _wire(self, example_buttons: Sequence[gr.Button], live: bool) -> None:
-        fields, runs = self.inputs.fields, self.runs
-        runs.append(self.run_button.click(self.run, fields, self.outputs, **PRIVATE))
-        agreed = self.consent.click(self.run_agreed, fields, self.outputs, **PRIVATE)
-        runs.append(agreed)
-        for picker, refreshed in self.page.refreshers:
-            if picker is self.inputs.components.get("model"):  # which said how much there was to fetch
-                agreed.then(refreshed, None, picker, queue=False, **PRIVATE)
+        fields = self.inputs.fields
+        self.stop.wire(self.run_button)
+        self.run_button.click(self.run, fields, self.outputs, **PRIVATE)
         self.run_button.click(self.inputs.snippets, fields, self.snippets, **PRIVATE)
+        agreed = self.consent.click(self.run_agreed, fields, self.outputs, **PRIVATE)
+        self.page.refresh_model(self.inputs, after=agreed)
         for button, example in zip(example_buttons, self.examples, strict=True):
             fill = button.click(lambda e=example: self.inputs.filled(e["inputs"]), None, fields, queue=False, **PRIVATE)
-            runs.append(fill.then(self.run, fields, self.outputs, **PRIVATE))
+            fill.then(self.run, fields, self.outputs, **PRIVATE)
         for component in fields:
             if isinstance(component, gr.Textbox) and component.lines == 1:
-                runs.append(component.submit(self.run, fields, self.outputs, **PRIVATE))
+                component.submit(self.run, fields, self.outputs, **PRIVATE)
         if live:
             changes = [component.change for component in fields]
-            runs.append(gr.on(changes, self.run, fields, self.outputs, trigger_mode="always_last", **PRIVATE))
-
-    def wire_stop(self, first_answer: Any) -> None:
-        """Makes Stop end whatever fills this form, the answer computed on opening the page included."""
-
-        async def stop(request: gr.Request, shown: str | None) -> tuple[Any, ...]:
-            # Gradio's own cancelling comes later than this, and progress that comes between would undo Stop.
-            if running := self._stops.get(request.session_hash):
-                running.set()
-            return *stopped(shown), *idle_buttons()
-
-        stopping = self.stop_button.click(
-            stop,
-            self.result,
-            [self.result, self.account, self.run_button, self.stop_button],
-            cancels=[*self.runs, first_answer],
-            queue=False,
-            **PRIVATE,
-        )
-        # Once more: what was on its way when Stop was pressed may have come after it.
-        stopping.then(stopped, self.result, [self.result, self.account], queue=False, **PRIVATE)
+            gr.on(changes, self.run, fields, self.outputs, trigger_mode="always_last", **PRIVATE)
 
     # -- what happens on the server ------------------------------------------------------------
 
@@ -261,50 +232,48 @@ class Form:
         self, request: gr.Request, raw: Sequence[Any], *, may_download: bool
     ) -> AsyncGenerator[tuple[Any, ...], None]:
         values = self.inputs.values(raw)
-        no_question = gr.Button(visible=False)
-        stop = self._stops[request.session_hash] = asyncio.Event()
-        results: list[tuple[str, Any]] = []
-        # What has not changed is not sent again: it would overwrite what Stop says if it came late.
+        results: list[Answer] = []
+        # What has not changed is not sent again.
         shown, account, what = gr.skip(), gr.skip(), gr.skip()
-        try:
-            first = render.shown(render.waiting(Partial(None)))
-            yield first, render.run_line(None), what, *busy_buttons(), no_question
-            for title, call in self.calls(values):
-                asked = self.page.edge.events(self.endpoint, call, request, may_download=may_download)
-                async with aclosing(asked) as events:
-                    async for event in events:
-                        if stop.is_set():
-                            raise Cancelled
-                        if not isinstance(event, (Partial, Done)):
-                            if not results:
-                                yield render.shown(render.waiting(event)), account, what, *same_buttons(), gr.skip()
-                            continue
-                        current = [*results, (title, event.result)]
-                        shown = self._together(current, values, self.look.result)
-                        if isinstance(event, Done):
-                            shown += await asyncio.to_thread(self.look.footer, event.result, values)
-                            shown += self._tools(event.result)
-                            results = current
-                            account = render.run_line(event.run)
-                            what = self._together(results, values, self.look.explain)
-                        yield shown, account, what, *same_buttons(), gr.skip()
-            yield shown, account, what, *idle_buttons(), no_question
-        except NeedsDownload as question:
-            offer = f"Fetch it ({question.nbytes / 1e6:,.0f} MB) and go on"
-            asking = gr.Button(offer, visible=True)
-            yield render.shown(render.question(question)), render.run_line(None), "", *idle_buttons(), asking
-        except SuiteError as error:
-            yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons(), no_question
-        except Cancelled:
-            nothing = isinstance(shown, dict)  # nothing but a word that something is coming
-            yield NOTHING_YET if nothing else gr.skip(), gr.skip(), gr.skip(), *idle_buttons(), no_question
-        finally:
-            if self._stops.get(request.session_hash) is stop:
-                del self._stops[request.session_hash]
+        with self.stop.run(request) as run:
+            try:
+                first = render.shown(render.waiting(Partial(None)))
+                yield first, render.run_line(None), what, *busy_buttons(), no_question()
+                for title, call in self.calls(values):
+                    asked = self.page.edge.events(self.endpoint, call, request, may_download=may_download)
+                    async with aclosing(asked) as events:
+                        async for event in events:
+                            run.check()
+                            if not isinstance(event, (Partial, Done)):
+                                if not results:
+                                    yield render.shown(render.waiting(event)), account, what, *busy_buttons(), gr.skip()
+                                continue
+                            answer = Answer(title, event.result, event.run if isinstance(event, Done) else None)
+                            current = [*results, answer]
+                            shown = self._together(current, values, self.look.result)
+                            if isinstance(event, Done):
+                                shown += await asyncio.to_thread(self.look.footer, event.result, values)
+                                shown += self._tools(event.result)
+                                results = current
+                                account = self._account(results, values)
+                                what = self._together(results, values, self.look.explain)
+                            yield shown, account, what, *busy_buttons(), gr.skip()
+                yield shown, account, what, *idle_buttons(), no_question()
+            except NeedsDownload as needed:
+                asking = render.shown(render.question(needed))
+                yield asking, render.run_line(None), "", *idle_buttons(), offer(needed)
+            except SuiteError as error:
+                yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons(), no_question()
+            except Cancelled:
+                nothing = isinstance(shown, dict)  # nothing but a word that something is coming
+                kept, said = (NOTHING_YET, render.run_line(None)) if nothing else (gr.skip(), STOPPED)
+                yield kept, said, gr.skip(), *idle_buttons(), no_question()
 
     def calls(self, values: Values) -> list[tuple[str, Values]]:
         """The endpoint's inputs, once or in variants with a title each."""
         variants = self.variants(values) if self.variants else [("", values)]
+        if self.comparison:
+            variants = self.comparison.calls(variants, values)
         return [(title, self.inputs.without_extras(call)) for title, call in variants]
 
     def requests_of_first_example(self) -> list[Request]:
@@ -331,35 +300,17 @@ class Form:
     def _tools(self, result: Any) -> str:
         return render.tools(self.look.text(result), f"{self.endpoint.name}.txt") if self.look.text else ""
 
-    def _together(self, results: Sequence[tuple[str, Any]], values: Values, draw: Callable[[Any, Values], str]) -> str:
+    def _account(self, answers: Sequence[Answer], values: Values) -> str:
+        runs = [answer.run for answer in answers if answer.run]
+        return comparison.together(runs) if comparison.compares(values) else render.run_line(runs[-1])
+
+    def _together(self, answers: Sequence[Answer], values: Values, draw: Callable[[Any, Values], str]) -> str:
         """One result, or several side by side. Left open on purpose: a growing text is then sent as additions only."""
-        if len(results) == 1 and not results[0][0]:
-            return f'<div class="shown">{draw(results[0][1], values)}'
-        columns = "".join(f"<section><h3>{title}</h3>{draw(result, values)}</section>" for title, result in results)
+        if len(answers) == 1 and not answers[0].title:
+            return f'<div class="shown">{draw(answers[0].result, values)}'
+        if comparison.compares(values):
+            accounts = draw == self.look.result
+            drawn = [(a.title, draw(a.result, values), a.run if accounts else None) for a in answers]
+            return f'<div class="shown">{comparison.columns(drawn)}</section></div>'
+        columns = "".join(f"<section><h3>{a.title}</h3>{draw(a.result, values)}</section>" for a in answers)
         return f'<div class="shown"><div class="side">{columns}</div>'
-
-
-STOPPED = '<div class="run-line">Stopped. What was there so far is kept.</div>'
-
-
-NOTHING_YET = render.shown('<p class="empty">Stopped before there was a result.</p>')
-
-
-def stopped(shown: str | None) -> tuple[Any, str]:
-    """Result and account after Stop: what was there, unless that was a note that something is coming."""
-    if shown and 'class="waiting"' in shown:
-        return NOTHING_YET, render.run_line(None)
-    return gr.skip(), render.run_line(None) if shown == NOTHING_YET else STOPPED
-
-
-def busy_buttons() -> tuple[Any, Any]:
-    return gr.Button(interactive=False), gr.Button(interactive=True)
-
-
-def same_buttons() -> tuple[Any, Any]:
-    """As they are: a result that was on its way when Stop was pressed must not make the form busy again."""
-    return gr.skip(), gr.skip()
-
-
-def idle_buttons() -> tuple[Any, Any]:
-    return gr.Button(interactive=True), gr.Button(interactive=False)

@@ -134,7 +134,8 @@ class Inherited:
     def runtime(self) -> Runtime:
         """Made at a worker's first call: locks and threads of its own, the engines of its parent."""
         if self._runtime is None:
-            self._runtime = replace(start(self._parent.settings), catalog=self._parent.catalog)
+            started = start(self._parent.settings)
+            self._runtime = replace(started, catalog=self._parent.catalog, adapters=self._parent.adapters)
             for checkpoint, engine in self._engines:
                 self._runtime.cache.adopt(checkpoint, engine)
         return self._runtime

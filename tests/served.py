@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUNNER = """
-import json, runpy, sys
+import importlib.util, json, runpy, sys
 told = json.loads(sys.argv[1])
 
 class Blocked:
@@ -24,6 +24,11 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r} (blocked by this test)")
 
 sys.meta_path.insert(0, Blocked())
+find_spec = importlib.util.find_spec
+# Libraries ask this whether a package is there; of one that is not, it says None.
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.partition(".")[0] in told["blocked"] else find_spec(name, package)
+)
 sys.path[:0] = told["path"]
 sys.argv = ["app.py", *told["arguments"]]
 runpy.run_path(told["app"], run_name="__main__")

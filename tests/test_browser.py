@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
-from shared.suite import Suite
+from shared.lane import Timing
+from shared.space import discover
+from shared.suite import Suite, warm
 from tests.browsing import PATIENCE, Open, answered, chromium, contrast, fill, opener, overflow, unfold
 
 pytestmark = pytest.mark.browser
@@ -116,18 +121,101 @@ def test_a_wrong_source_language_is_said(open_page: Open) -> None:
     expect(page.locator("#translate-account .note")).to_contain_text("German")
 
 
-def test_generation_streams_and_stop_stops(open_page: Open, suite: Suite) -> None:
+def test_generation_streams_and_stop_stops(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     page = open_page("?tab=generation&form=generate&max_new_tokens=900&prompt=" + quote("Count: one, two, three,"))
+    expect(page.locator("#generate-result")).to_contain_text("Press the button")
+    hold_the_lane(page, suite, monkeypatch, free=8)
     page.locator("#generate-run").click()
     expect(page.locator("#generate-result .t").nth(3)).to_be_visible()
     page.locator("#generate-stop").click()
     expect(page.locator("#generate-account")).to_contain_text("Stopped")
     expect(page.locator("#generate-run")).to_be_enabled()
+    nothing_is_on_its_way(page)
+    said = page.locator("#generate-result .t").count()
+    assert 3 < said < 900
+
+
+def nothing_is_on_its_way(page: Page) -> None:
+    """Waits until nothing is computed any more, and longer than a heartbeat."""
     page.wait_for_function(
         "async () => (await (await fetch('health')).json()).requests.running === 0", timeout=PATIENCE
     )
-    said = page.locator("#generate-result .t").count()
-    assert 3 < said < 900
+    page.wait_for_timeout(700)
+
+
+def hold_the_lane(page: Page, suite: Suite, monkeypatch: pytest.MonkeyPatch, free: int = 0) -> None:
+    """After the `free` next ones a step waits until its request is cancelled, so that Stop never comes too late."""
+    warm(discover(), suite.runtime, suite.traffic)  # or the page, which asks for them, would take the free steps
+    nothing_is_on_its_way(page)
+    run = suite.runtime.lane.run
+    steps = itertools.count()
+
+    def held(visitor: str, step: Callable[[], Any], cancel: threading.Event, timing: Timing) -> Any:
+        assert next(steps) < free or cancel.wait(PATIENCE / 1000)
+        return run(visitor, step, cancel, timing)
+
+    monkeypatch.setattr(suite.runtime.lane, "run", held)
+
+
+def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(
+    open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = quote("Count from one to three hundred, in words, separated by commas.")
+    page = open_page(f"?tab=generation&form=chat&max_new_tokens=900&message={count}")
+    expect(page.locator("#chat-message textarea")).to_have_value(re.compile("Count"))
+    run, stop, said = page.locator("#chat-run"), page.locator("#chat-stop"), page.locator("#chat-result .said")
+    hold_the_lane(page, suite, monkeypatch, free=8)
+    run.click()
+    expect(said.nth(1)).to_have_text(re.compile(r"\S{2}"))
+    stop.click()
+    expect(page.locator("#chat-account")).to_have_text("Stopped. What was there so far is kept.")
+    expect(run).to_be_enabled()
+    kept = said.all_inner_texts()
+    nothing_is_on_its_way(page)
+    expect(run).to_be_enabled(timeout=1)
+    expect(stop).to_be_disabled(timeout=1)
+    assert said.all_inner_texts() == kept
+    assert len(kept) == 2
+    fill(page, "chat-message", "Go on.")
+    monkeypatch.undo()
+    hold_the_lane(page, suite, monkeypatch, free=3)
+    run.click()
+    expect(said.nth(3)).to_have_text(re.compile(r"\S"))  # what is drawn is the history
+    stop.click()
+    expect(page.locator("#chat-account")).to_contain_text("Stopped")
+    expect(run).to_be_enabled()
+    assert said.all_inner_texts()[:3] == [*kept, "Go on."]
+
+
+def test_a_reply_can_be_stopped_before_its_first_word(
+    open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page("?tab=generation&form=chat&message=" + quote("Tell me a joke."))
+    expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.")
+    hold_the_lane(page, suite, monkeypatch)
+    page.locator("#chat-run").click()
+    expect(page.locator("#chat-result .waiting")).to_be_visible()
+    page.locator("#chat-stop").click()
+    expect(page.locator("#chat-account")).to_contain_text("Stopped")
+    expect(page.locator("#chat-run")).to_be_enabled()
+    nothing_is_on_its_way(page)
+    expect(page.locator("#chat-stop")).to_be_disabled(timeout=1)
+    expect(page.locator("#chat-result .turn, #chat-result .waiting")).to_have_count(0, timeout=1)
+    expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.", timeout=1)
+
+
+def test_a_new_chat_ends_the_reply_under_way(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = open_page("?tab=generation&form=chat&max_new_tokens=900&message=" + quote("Tell me a long story."))
+    expect(page.locator("#chat-message textarea")).to_have_value("Tell me a long story.")
+    hold_the_lane(page, suite, monkeypatch, free=8)
+    page.locator("#chat-run").click()
+    expect(page.locator("#chat-result .said").nth(1)).to_have_text(re.compile(r"\w+"))
+    page.locator("#chat-clear").click()
+    expect(page.locator("#chat-result .turn")).to_have_count(0)
+    expect(page.locator("#chat-run")).to_be_enabled()
+    nothing_is_on_its_way(page)
+    expect(page.locator("#chat-result .turn")).to_have_count(0, timeout=1)
+    expect(page.locator("#chat-account")).to_have_text("", timeout=1)
 
 
 def test_chat_remembers_and_shows_html_as_text(open_page: Open) -> None:
@@ -192,15 +280,40 @@ def test_stop_ends_a_batch_and_what_was_on_its_way_does_not_undo_it(open_page: O
     answered(page, "sentiment")
     fill(page, "sentiment-batch-lines", "\n".join(f"The {n}th film was long and I liked it." for n in range(600)))
     run.click()
-    expect(page.locator("#sentiment-batch-result tbody tr")).not_to_have_count(0)
+    result = page.locator("#sentiment-batch-result")
+    expect(result.locator("tbody tr")).not_to_have_count(0)
     stop.click()
-    page.wait_for_function(
-        "async () => (await (await fetch('health')).json()).requests.running === 0", timeout=PATIENCE
-    )
-    page.wait_for_timeout(700)  # longer than a heartbeat: nothing is on its way any more
+    expect(result).to_contain_text("Stopped. What was there so far is kept.")
+    expect(run).to_be_enabled()
+    kept = result.inner_text()
+    nothing_is_on_its_way(page)
     expect(run).to_be_enabled(timeout=1)
     expect(stop).to_be_disabled(timeout=1)
-    expect(page.locator("#sentiment-batch-result")).not_to_contain_text("600 rows")
+    assert result.inner_text() == kept
+    assert re.search(r"\d rows answered", kept)
+    assert "600 rows" not in kept
+    fill(page, "sentiment-batch-lines", "I loved it.")
+    run.click()
+    expect(result).to_contain_text(re.compile("^(?!.*Stopped).*1 rows answered", re.S))
+    expect(run).to_be_enabled()
+
+
+def test_a_batch_can_be_stopped_before_its_first_rows(
+    open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_page("?tab=classification&form=sentiment")
+    answered(page, "zero_shot")
+    unfold(page, "Batch")
+    fill(page, "sentiment-batch-lines", "I loved it.\nIt was awful.")
+    hold_the_lane(page, suite, monkeypatch)
+    page.locator("#sentiment-batch-run").click()
+    expect(page.locator("#sentiment-batch-result .waiting")).to_be_visible()
+    page.locator("#sentiment-batch-stop").click()
+    expect(page.locator("#sentiment-batch-result")).to_have_text("Stopped before there was a result.")
+    expect(page.locator("#sentiment-batch-run")).to_be_enabled()
+    expect(page.locator("#sentiment-batch-stop")).to_be_disabled()
+    nothing_is_on_its_way(page)
+    expect(page.locator("#sentiment-batch-result")).to_have_text("Stopped before there was a result.", timeout=1)
 
 
 def test_a_link_restores_tab_and_inputs_and_the_address_follows_them(open_page: Open) -> None:

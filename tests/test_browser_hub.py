@@ -34,6 +34,7 @@ pytestmark = pytest.mark.browser
 
 BERT, MARIAN, FLAN = "google-bert/bert-base-uncased", "Helsinki-NLP/opus-mt-en-es", "google/flan-t5-small"
 DIALOGPT, SST2 = "microsoft/DialoGPT-medium", "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+MNLI, SMOLLM = "FacebookAI/roberta-large-mnli", "HuggingFaceTB/SmolLM2-135M-Instruct"
 MASKED = "?tab=reading&form=fill_mask&text=" + quote("Paris is the capital of [MASK].")
 
 
@@ -228,6 +229,43 @@ def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
     assert contrast(page, "#models-report summary") >= 4.5
 
 
+# -- batch -------------------------------------------------------------------------------------------
+
+
+def test_a_batch_asks_before_it_fetches(open_page: Open, taught: Course) -> None:
+    page = open_page()
+    answered(page, "zero_shot")
+    unfold(page, "Settings")
+    choose(page, "Model", MNLI)
+    unfold(page, "Batch")
+    fill(page, "zero_shot-batch-lines", "The sea is near.\nThe old man takes the train.")
+    run, result = page.locator("#zero_shot-batch-run"), page.locator("#zero_shot-batch-result")
+    before = taught.hub.sent("/storage/")
+    run.click()
+    expect(result).to_contain_text(f"This needs {MNLI}, which is on the Hub")
+    expect(page.locator("#zero_shot-batch-consent")).to_have_text(re.compile(r"Fetch it \(\d+ MB\) and go on"))
+    expect(run).to_be_enabled()
+    expect(page.locator("#zero_shot-batch-stop")).to_be_disabled()
+    assert taught.hub.sent("/storage/") == before
+
+    taught.hub.faults.slow("/storage/", bytes_per_second=20_000)
+    agree(page, "zero_shot-batch")
+    expect(result).to_contain_text(f"Loading {MNLI}: fetching")
+    page.locator("#zero_shot-batch-stop").click()
+    expect(result).to_have_text("Stopped before there was a result.")
+    expect(run).to_be_enabled()
+    page.wait_for_timeout(700)  # longer than a heartbeat
+    expect(result).to_have_text("Stopped before there was a result.", timeout=1)
+
+    taught.hub.faults.clear()
+    run.click()
+    agree(page, "zero_shot-batch")
+    expect(result.locator("tbody tr")).to_have_count(2)
+    expect(result).to_contain_text(MNLI)
+    expect(page.locator("#zero_shot-batch-consent")).to_be_hidden()
+    expect(menu(page, "Model")).not_to_have_value(re.compile("to fetch"))
+
+
 # -- summaries and chat ------------------------------------------------------------------------------
 
 
@@ -257,12 +295,71 @@ def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course)
     assert prompts.all_text_contents() == [exact(), exact(first), exact(first, second)]
 
 
+def test_a_chat_asks_before_it_fetches_and_keeps_what_was_said(open_page: Open, taught: Course) -> None:
+    page = open_page("?tab=generation&form=chat&max_new_tokens=6&message=" + quote("I am Bob."))
+    expect(page.locator("#chat-message textarea")).to_have_value("I am Bob.")
+    page.locator("#chat-run").click()
+    expect(page.locator("#chat-account")).to_contain_text("computing")
+    unfold(page, "Settings")
+    choose(page, "Model", SMOLLM)
+    expect(menu(page, "Model")).to_have_value(re.compile("to fetch"))
+    fill(page, "chat-message", "Who am I?")
+    before = taught.hub.sent("/storage/")
+    page.locator("#chat-run").click()
+
+    result, consent, stop = page.locator("#chat-result"), page.locator("#chat-consent"), page.locator("#chat-stop")
+    turns, message = result.locator(".turn"), page.locator("#chat-message textarea")
+    expect(result).to_contain_text(f"This needs {SMOLLM}, which is on the Hub: about 1 MB to fetch, once.")
+    expect(consent).to_have_text("Fetch it (1 MB) and go on")
+    expect(page.locator("#chat-run")).to_be_enabled()
+    expect(stop).to_be_disabled()
+    expect(turns).to_have_count(2)
+    expect(message).to_have_value("Who am I?")
+    assert taught.hub.sent("/storage/") == before
+
+    taught.hub.faults.slow("/storage/", bytes_per_second=20_000)
+    agree(page, "chat")
+    expect(result).to_contain_text(f"Loading {SMOLLM}: fetching")
+    expect(consent).to_be_hidden()
+    stop.click()
+    expect(page.locator("#chat-account")).to_contain_text("Stopped")
+    expect(page.locator("#chat-run")).to_be_enabled()
+    page.wait_for_timeout(700)  # longer than a heartbeat
+    expect(stop).to_be_disabled(timeout=1)
+    expect(result.locator(".waiting")).to_have_count(0, timeout=1)
+    expect(turns).to_have_count(2, timeout=1)
+    expect(message).to_have_value("Who am I?", timeout=1)
+
+    taught.hub.faults.clear()
+    page.locator("#chat-run").click()
+    agree(page, "chat")
+    expect(page.locator("#chat-account")).to_contain_text(SMOLLM)
+    expect(result.locator(".turn.user .said")).to_have_text(["I am Bob.", "Who am I?"])
+    expect(turns).to_have_count(4)
+    expect(page.locator("#chat-run")).to_be_enabled()
+    expect(consent).to_be_hidden()
+    expect(menu(page, "Model")).not_to_have_value(re.compile("to fetch"))
+
+
+def test_a_new_chat_takes_the_question_away(open_page: Open) -> None:
+    page = open_page("?tab=generation&form=chat&message=" + quote("Hello?"))
+    expect(page.locator("#chat-message textarea")).to_have_value("Hello?")
+    unfold(page, "Settings")
+    choose(page, "Model", "HuggingFaceTB/SmolLM2-360M-Instruct")
+    page.locator("#chat-run").click()
+    expect(page.locator("#chat-consent")).to_be_visible()
+    page.locator("#chat-clear").click()
+    expect(page.locator("#chat-consent")).to_be_hidden()
+    expect(page.locator("#chat-result [role=alert]")).to_have_count(0)
+
+
 def test_a_chat_with_a_model_that_takes_no_system_prompt(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=8&message=" + quote("How do I cook rice?"))
     expect(page.locator("#chat-message")).to_be_visible()
     unfold(page, "Settings")
     choose(page, "Model", DIALOGPT)
     page.locator("#chat-run").click()
+    agree(page, "chat")
     expect(page.locator("#chat-account")).to_contain_text(DIALOGPT)
     expect(page.locator("#chat-run")).to_be_enabled()
     expect(page.locator("#chat-message textarea")).to_have_value("")  # taken

@@ -33,6 +33,9 @@ def first_examples(folder: Path) -> dict[str, dict[str, Any]]:
     for file in sorted(folder.glob("*/examples.yaml")):
         for endpoint, examples in yaml.safe_load(file.read_text(encoding="utf-8")).items():
             inputs = dict(examples[0]["inputs"])
+            for name, value in inputs.items():
+                if str(value).startswith("./"):
+                    inputs[name] = handle_file(str(file.parent / value))
             if "max_new_tokens" in inputs:
                 inputs["max_new_tokens"] = min(inputs["max_new_tokens"], 8)
             found[endpoint] = inputs
@@ -40,7 +43,9 @@ def first_examples(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def said_otherwise(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The same inputs but for the end of the text, so that the answer is not a stored one."""
+    """The same inputs but for the end of the text, so that the answer is not a stored one; a recording never is."""
+    if not any(isinstance(value, str) for value in inputs.values()):
+        return inputs
     text = max((name for name, value in inputs.items() if isinstance(value, str)), key=lambda name: len(inputs[name]))
     return {**inputs, text: f"{inputs[text]} Today."}
 

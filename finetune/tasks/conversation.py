@@ -54,7 +54,7 @@ def prompt_ids(conversation: list[dict[str, str]], processor: Any) -> list[int]:
 
 
 def encode(item: Item, processor: Any, recipe: Recipe, labels: Sequence[str]) -> dict[str, Any]:
-    prompt = prompt_ids(messages(item.input, recipe.evaluation.instruction), processor)
+    prompt = prompt_ids(messages(item.input, recipe.instruction), processor)
     reply = [*processor(item.target, add_special_tokens=False)["input_ids"], processor.eos_token_id]
     room = recipe.training.max_length
     reply = reply[: max(room // 2, room - len(prompt))]
@@ -103,7 +103,7 @@ def collate(rows: Sequence[dict[str, Any]], processor: Any) -> dict[str, Any]:
 def answers(
     model: Any, processor: Any, items: Sequence[Item], recipe: Recipe, labels: Sequence[str], tick: Any
 ) -> list[str]:
-    prompts = [prompt_ids(messages(item.input, recipe.evaluation.instruction), processor) for item in items]
+    prompts = [prompt_ids(messages(item.input, recipe.instruction), processor) for item in items]
     return completions(model, processor, prompts, recipe, tick)
 
 

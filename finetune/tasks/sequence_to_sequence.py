@@ -30,7 +30,7 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
 
 def asked(text: str, recipe: Recipe) -> str:
     """T5 is told what to do by a prefix, which is the recipe's `evaluation.instruction`."""
-    return f"{recipe.evaluation.instruction} {text}" if recipe.evaluation.instruction else text
+    return f"{recipe.instruction} {text}" if recipe.instruction else text
 
 
 def encode(item: Item, processor: Any, recipe: Recipe, labels: Sequence[str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@
       url.searchParams.set("form", form);
       names.forEach((name, i) => {
         const value = values[i];
-        if (value === null || value === undefined) return;
+        if (value === null || value === undefined || value.path) return; // a file is on the server, not in a link
         const plain = value && value.data ? value.data : value;
         url.searchParams.set(name, typeof plain === "string" ? plain : JSON.stringify(plain));
       });
@@ -62,6 +62,13 @@
       if (!field) return;
       Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(field, field.value + token);
       field.dispatchEvent(new Event("input", { bubbles: true }));
+    },
+
+    play(button) {
+      const player = button.closest(".shown").querySelector("audio");
+      if (!player) return;
+      player.currentTime = Number(button.dataset.at);
+      player.play().catch(() => { /* the browser cannot play what the model could hear */ });
     },
 
     save(name, text) {
@@ -104,6 +111,7 @@
       else suite.copy(button, location.href);
     }
     if (act === "save") suite.save(button.dataset.name, button.dataset.text);
+    if (act === "play") suite.play(button);
     if (act === "append") suite.append(button.dataset.text);
     if (act === "theme") suite.theme();
     if (act === "sign-in") {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -259,7 +259,7 @@ class QuestionAnswerer(Engine, Protocol):
 
 
 class AudioClassifier(Engine, Protocol):
-    """Sound in; one logit a label out."""
+    """Windows of sound in; one logit a label and window out. How long a window is, its catalog entry says."""
 
     labels: tuple[str, ...]
     sampling_rate: int
@@ -269,4 +269,18 @@ class AudioClassifier(Engine, Protocol):
 
     def logits(self, windows: Sequence[np.ndarray], compute: Compute = run_here) -> np.ndarray:
         """float32 mono windows of equal length in [-1, 1] → float32, shape (windows, labels)."""
+        ...
+
+
+class AudioEncoder(AudioClassifier, Protocol):
+    """A classifier whose inner features can be had, for a head of another kind to learn from."""
+
+    def features(
+        self,
+        windows: Sequence[np.ndarray],
+        compute: Compute = run_here,
+        *,
+        layer: Literal["penultimate", "pooled"] = "penultimate",
+    ) -> np.ndarray:
+        """Windows as for `logits` → float32, shape (windows, features)."""
         ...

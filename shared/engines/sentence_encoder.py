@@ -20,23 +20,26 @@ class TorchSentenceEncoder:
 
     name = "torch-fp32"
 
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int, pooler: dict[str, Any] | None = None) -> None:
+        """`pooler` is what the checkpoint has of BERT's head by name: not for embeddings, but adapters build on it."""
+        self.model = model
+        self.tokenizer = tokenizer
         self._special = tokenizer.num_special_tokens_to_add(False)
         self.max_tokens = max_tokens
-        self.nbytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        self.pooler = pooler or {}
+        weights = [*model.parameters(), *self.pooler.values()]
+        self.nbytes = sum(p.numel() * p.element_size() for p in weights)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens left out."""
         if not texts:
             return []
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        return [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def encode(self, texts: Sequence[str], compute: Compute = run_here) -> np.ndarray:
         """float32, shape (texts, dimensions), each row of length 1 (all zeros for a text without tokens)."""
         windows, owners = self._windows(texts)
-        dimensions = self._model.config.hidden_size
+        dimensions = self.model.config.hidden_size
         vectors = np.zeros((len(texts), dimensions), dtype=np.float32)
         for batch in batches_by_length([len(window) for window in windows]):
             rows = compute(lambda batch=batch: self._forward([windows[i] for i in batch]))
@@ -50,8 +53,8 @@ class TorchSentenceEncoder:
         """Token ids in pieces that fit the model, special tokens included, and the text each belongs to."""
         room = self.max_tokens - self._special
         windows, owners = [], []
-        cls, sep = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
+        cls, sep = self.tokenizer.token_to_id("[CLS]"), self.tokenizer.token_to_id("[SEP]")
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
         for owner, encoding in enumerate(encodings):
             for start in range(0, len(encoding.ids), room):
                 windows.append([cls, *encoding.ids[start : start + room], sep])
@@ -69,7 +72,7 @@ class TorchSentenceEncoder:
             ids[row, : len(window)] = torch.tensor(window)
             mask[row, : len(window)] = 1
         with torch.inference_mode():
-            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
             return torch.nn.functional.normalize(pooled, dim=1).numpy()
@@ -95,4 +98,13 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return TorchSentenceEncoder(model.eval(), tokenizer, checkpoint.context_window)
+    return TorchSentenceEncoder(model.eval(), tokenizer, checkpoint.context_window, _pooler(folder))
+
+
+def _pooler(folder: Path) -> dict[str, Any]:
+    """`pooler.dense.weight` and its bias, where the checkpoint has them."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        named = {key: key.removeprefix("bert.") for key in file.keys()}  # noqa: SIM118 - no mapping
+        return {name: file.get_tensor(key).float() for key, name in named.items() if name.startswith("pooler.")}

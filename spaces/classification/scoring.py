@@ -98,6 +98,30 @@ def by_head(texts: Sequence[str], lease: Lease) -> list[Score]:
     return [Score(row, row, "classification head", count) for row, count in zip(rows, tokens, strict=True)]
 
 
+def by_own_labels(texts: Sequence[str], names: Sequence[str], lease: Lease) -> list[Score]:
+    """The classifier's logits of those of its labels that are asked for, and a softmax over them.
+
+    Raises `InvalidInput` for a label that it was not trained on, naming those that it was.
+    """
+    known = {label.lower(): place for place, label in enumerate(lease.engine.labels)}
+    foreign = [name for name in names if name.lower() not in known]
+    if foreign:
+        raise InvalidInput(
+            f"has {foreign[0]!r}, and {model_name(lease)} was trained on its own labels: "
+            f"{', '.join(lease.engine.labels)}. Choose among these, or another model",
+            field="candidate_labels",
+        )
+    places = [known[name.lower()] for name in names]
+    rows = softmax(lease.engine.logits(texts, lease.compute)[:, places])
+    tokens = lease.engine.count_tokens(texts)
+    return [Score(row, row, "classification head", count) for row, count in zip(rows, tokens, strict=True)]
+
+
+def model_name(lease: Lease) -> str:
+    """What answers, as an error says it."""
+    return f"the adapter {lease.adapter.name}" if lease.adapter else lease.checkpoint.id
+
+
 def by_likelihood(
     prompts: Sequence[str],
     content_free: Sequence[str],

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from classification.scoring import CONTENT_FREE, Score, by_entailment, by_head, by_likelihood, by_similarity
+from classification.scoring import (
+    CONTENT_FREE,
+    Score,
+    by_entailment,
+    by_head,
+    by_likelihood,
+    by_own_labels,
+    by_similarity,
+    model_name,
+)
 from shared.context import Context, Lease
 from shared.errors import InvalidInput
 from shared.events import Done, Event
@@ -151,6 +160,9 @@ def zero_shot_rows(requests: Sequence[ZeroShot], lease: Lease) -> list[Classific
     names = labels(first.candidate_labels)
     texts = [request.text for request in requests]
     before, after = first.hypothesis_template.split("{}")
+    if lease.checkpoint.kind == "sequence-classifier" and lease.adapter:
+        refuse_for_a_head(first, ("hypothesis_template", "multi_label"), lease)
+        return [Classification(names, score) for score in by_own_labels(texts, names, lease)]
     if lease.checkpoint.kind == "sequence-classifier":
         hypotheses = [f"{before}{name}{after}" for name in names]
         found = by_entailment(texts, hypotheses, lease, multi_label=first.multi_label)
@@ -177,6 +189,9 @@ def few_shot_rows(requests: Sequence[FewShot], lease: Lease) -> list[PromptedCla
     first = requests[0]
     names = labels(first.candidate_labels)
     texts = [request.text for request in requests]
+    if lease.checkpoint.kind == "sequence-classifier":
+        refuse_for_a_head(first, ("instruction", "examples"), lease)
+        return [PromptedClassification(names, score) for score in by_own_labels(texts, names, lease)]
     if lease.checkpoint.kind == "sentence-encoder":
         if first.instruction.strip() not in ("", FewShot.model_fields["instruction"].default):
             raise InvalidInput(
@@ -211,6 +226,18 @@ def sentiment_rows(requests: Sequence[Sentiment], lease: Lease) -> list[Classifi
     scores = by_likelihood(prompts, (), [f" {name}" for name in SENTIMENTS], lease, calibrate=False)
     window = lease.engine.context_window
     return [Classification(SENTIMENTS, s, prompt=p, window=window) for s, p in zip(scores, prompts, strict=True)]
+
+
+def refuse_for_a_head(request: Request, fields: Sequence[str], lease: Lease) -> None:
+    """Raises `InvalidInput` for what a classifier with labels of its own makes no use of."""
+    for name in fields:
+        value, default = getattr(request, name), type(request).model_fields[name].default
+        if value != default and value not in ("", ()):
+            raise InvalidInput(
+                f"means nothing to {model_name(lease)}, which was trained on its labels and reads the text alone; "
+                "leave this as it was, or choose another model",
+                field=name,
+            )
 
 
 def few_shot_prompt(request: FewShot, text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -13,11 +13,14 @@ from generation.controls import sampling_controls
 from generation.drawing import coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
 from shared import render
-from shared.errors import Cancelled, SuiteError
+from shared.comparison import COMPARE, Comparison, columns
+from shared.consent import consent_button, no_question, offer
+from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial, RunInfo
 from shared.inputs import PRIVATE
 from shared.requests import NO_TEXT
-from shared.ui import STOPPED, Page, busy_buttons, example_buttons, idle_buttons, same_buttons, slider
+from shared.stop import STOPPED, Stop, busy_buttons, idle_buttons
+from shared.ui import Page, example_buttons, slider
 
 History = list[dict[str, str]]
 
@@ -31,57 +34,96 @@ def build_chat(page: Page) -> None:
                 examples[0]["inputs"]["message"], label="Message", lines=3, max_lines=10, elem_id="chat-message"
             )
             components = {"message": message, **settings(page)}
+            comparison = Comparison(page.edge.runtime, "chat")
+            components[COMPARE] = comparison.box
             with gr.Row():
                 send = gr.Button("Send", variant="primary", scale=2, min_width=90, elem_id="chat-run")
-                stop = gr.Button("Stop", interactive=False, min_width=70, elem_id="chat-stop")
+                stop = Stop("chat", min_width=70)
                 clear = gr.Button("New chat", min_width=90, elem_id="chat-clear")
             buttons = example_buttons([example["title"] for example in examples])
         with gr.Column(scale=6, min_width=320):
             transcript = gr.HTML(render.shown(EMPTY), elem_id="chat-result", elem_classes="result-block")
+            consent = consent_button("chat")
             account = gr.HTML(render.run_line(None), elem_id="chat-account")
             with gr.Accordion("What happened", open=False):
                 what = gr.HTML('<p class="empty">Send a message first.</p>', elem_classes="what")
             with gr.Accordion("Call it from a program", open=False) as call_it:
                 snippets = gr.HTML()
-    inputs = page.take_inputs(endpoint, components)
+    inputs = page.take_inputs(endpoint, components, (COMPARE,))
+    comparison.wire(components)
     call_it.expand(inputs.snippets, inputs.fields, snippets, **PRIVATE)
     # One visitor's conversation; Gradio keeps it under that visitor's session alone.
     history = gr.State([])
 
     async def answer(request: gr.Request, past: History, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        async with aclosing(answered(request, past, raw, may_download=False)) as shown:
+            async for changes in shown:
+                yield changes
+
+    async def answer_agreed(request: gr.Request, past: History, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        """The same, after the visitor agreed to fetch the model."""
+        async with aclosing(answered(request, past, raw, may_download=True)) as shown:
+            async for changes in shown:
+                yield changes
+
+    async def answered(
+        request: gr.Request, past: History, raw: Sequence[Any], *, may_download: bool
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
         values = inputs.values(raw)
         asked: History = [*past, {"role": "user", "content": values["message"] or ""}]
         keep = gr.skip()
         emptied: Any = ""
-        try:
-            yield drawn(asked, None, render.waiting(Partial(None))), keep, keep, keep, keep, *busy_buttons()
-            # A model may write what a request may not hold; its next turn is asked for all the same.
-            sent = [{**message, "content": NO_TEXT.sub("", message["content"])} for message in past[-LONGEST_CHAT:]]
-            call = {**values, "history": sent}
-            async with aclosing(page.edge.events(endpoint, call, request)) as events:
-                async for event in events:
-                    if not isinstance(event, (Partial, Done)):
-                        # Only before the first token; a heartbeat must not blank what was said.
-                        yield drawn(asked, None, render.waiting(event)), keep, keep, keep, keep, *same_buttons()
-                        continue
-                    # The state is written with every token, so that what was said before Stop stays in the history.
-                    now: History = [*asked, {"role": "assistant", "content": event.result.text}]
-                    line, told = keep, keep
-                    if isinstance(event, Done):
-                        line, told = account_of(event.run, event.result), explained(event.result)
-                    yield drawn(asked, event.result), now, emptied, line, told, *same_buttons()
-                    emptied = keep  # once, so that the next message can be typed meanwhile
-            yield keep, keep, keep, keep, keep, *idle_buttons()
-        except SuiteError as error:
-            yield drawn(past, None, render.problem(error)), past, keep, keep, keep, *idle_buttons()
-        except Cancelled:
-            yield keep, keep, keep, keep, keep, *idle_buttons()
+        waiting = drawn(asked, None, render.waiting(Partial(None)))
+        with stop.run(request) as run:
+            try:
+                yield waiting, keep, keep, render.run_line(None), keep, *busy_buttons(), no_question()
+                # A model may write what a request may not hold; its next turn is asked for all the same.
+                sent = [{**message, "content": NO_TEXT.sub("", message["content"])} for message in past[-LONGEST_CHAT:]]
+                replies: list[Reply] = []
+                # With an adapter compared: the base's reply first, and the adapter's, with which the chat goes on.
+                for title, call in comparison.calls([("", {**values, "history": sent})], values):
+                    asking = page.edge.events(endpoint, inputs.without_extras(call), request, may_download=may_download)
+                    async with aclosing(asking) as events:
+                        async for event in events:
+                            run.check()
+                            if not isinstance(event, (Partial, Done)):
+                                # Only before the first token; a heartbeat must not blank what was said.
+                                waiting = drawn(asked, None, render.waiting(event))
+                                yield waiting if not replies else keep, keep, keep, keep, keep, *busy_buttons(), keep
+                                continue
+                            # The state is written with every token, so that what was said before Stop stays in it.
+                            now: History = [*asked, {"role": "assistant", "content": event.result.text}]
+                            line, told = keep, keep
+                            reply = Reply(title, event.result, event.run if isinstance(event, Done) else None)
+                            if isinstance(event, Done):
+                                line, told = account_of(event.run, event.result), explained(event.result)
+                            shown = drawn(asked, [*replies, reply])
+                            yield shown, now, emptied, line, told, *busy_buttons(), keep
+                            emptied = keep  # once, so that the next message can be typed meanwhile
+                            if reply.run:
+                                replies.append(reply)
+                yield keep, keep, keep, keep, keep, *idle_buttons(), keep
+            except NeedsDownload as needed:
+                question = drawn(past, None, render.question(needed))
+                yield question, past, keep, keep, keep, *idle_buttons(), offer(needed)
+            except SuiteError as error:
+                yield drawn(past, None, render.problem(error)), past, keep, keep, keep, *idle_buttons(), no_question()
+            except Cancelled:
+                # Before the first token the message is still where it was typed.
+                said = keep if emptied is keep else drawn(past, None)
+                said, line = (keep, keep) if run.discarded else (said, STOPPED)
+                yield said, keep, keep, line, keep, *idle_buttons(), no_question()
 
-    outputs = [transcript, history, message, account, what, send, stop]
-    runs: list[Any] = [
-        send.click(answer, [history, *inputs.fields], outputs, **PRIVATE),
-        message.submit(answer, [history, *inputs.fields], outputs, **PRIVATE),
-    ]
+    async def new_chat(request: gr.Request) -> tuple[Any, ...]:
+        await stop.ended(request)  # or what is being said would come back
+        return render.shown(EMPTY), [], "", render.run_line(None), "", *idle_buttons(), no_question()
+
+    fields = [history, *inputs.fields]
+    outputs = [transcript, history, message, account, what, send, stop.button, consent]
+    stop.wire(send)
+    send.click(answer, fields, outputs, **PRIVATE)
+    message.submit(answer, fields, outputs, **PRIVATE)
+    page.refresh_model(inputs, after=consent.click(answer_agreed, fields, outputs, **PRIVATE))
     for button, example in zip(buttons, examples, strict=True):
         fill = button.click(
             lambda e=example: (e["inputs"]["message"], e["inputs"].get("system_prompt", "")),
@@ -90,23 +132,9 @@ def build_chat(page: Page) -> None:
             queue=False,
             **PRIVATE,
         )
-        runs.append(fill.then(answer, [history, *inputs.fields], outputs, **PRIVATE))
-    stop.click(
-        lambda shown, past: (drawn(past, None) if "waiting" in (shown or "") else gr.skip(), STOPPED, *idle_buttons()),
-        [transcript, history],
-        [transcript, account, send, stop],
-        cancels=runs,
-        queue=False,
-        **PRIVATE,
-    )
-    clear.click(
-        lambda: (render.shown(EMPTY), [], "", render.run_line(None), "", *idle_buttons()),
-        None,
-        outputs,
-        cancels=runs,
-        queue=False,
-        **PRIVATE,
-    )
+        fill.then(answer, fields, outputs, **PRIVATE)
+    # In the queue like the answers, so that the page gets it after them.
+    clear.click(new_chat, None, outputs, **PRIVATE)
 
 
 LONGEST_CHAT = 400
@@ -128,11 +156,23 @@ def settings(page: Page) -> dict[str, Any]:
         }
 
 
-def drawn(history: Sequence[dict[str, str]], reply: Completion | None, after: str = "") -> str:
+class Reply(NamedTuple):
+    """What a model says, or has said when `run` is there; with a title where two are compared."""
+
+    title: str
+    said: Completion
+    run: RunInfo | None
+
+
+def drawn(history: Sequence[dict[str, str]], replies: Sequence[Reply] | None, after: str = "") -> str:
     """The conversation; the reply under way comes last and is left open, so that only additions are sent."""
     turns = "".join(turn(message["role"], escape(message["content"])) for message in history)
-    if reply is not None:
-        turns += '<div class="turn assistant"><div class="who">Model</div><div class="said">' + escape(reply.text)
+    if replies:
+        turns += '<div class="turn assistant"><div class="who">Model</div><div class="said">'
+        if replies[0].title:
+            turns += columns([(reply.title, escape(reply.said.text), reply.run) for reply in replies])
+        else:
+            turns += escape(replies[0].said.text)
     if not turns and not after:
         turns = EMPTY
     return f'<div class="shown transcript" aria-live="polite">{turns}{after}'

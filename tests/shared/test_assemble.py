@@ -53,7 +53,9 @@ def test_nothing_hidden_cached_or_for_tests_is_taken(name: str) -> None:
     for path in assemble(name).files:
         parts = path.split("/")
         assert not any(part.startswith(".") or part in ("tests", "__pycache__", "docs", "benchmarks") for part in parts)
-        assert path.endswith((".py", ".yaml", ".css", ".js", ".txt", ".md", ".png", ".json", ".svg")) or path in (
+        assert path.endswith(
+            (".py", ".yaml", ".css", ".js", ".txt", ".md", ".png", ".json", ".svg", ".ogg")
+        ) or path in (
             "LICENSE",
             "NOTICE",
         )
@@ -165,7 +167,9 @@ def test_the_card_says_what_the_hub_wants_to_know(name: str) -> None:
     assert card["license"]
     assert card["emoji"]
     assert 0 < len(card["short_description"]) <= SHORT
-    assert card["models"] == sorted({c.source.repo for c in assembled.checkpoints if isinstance(c.source, HubSource)})
+    assert card.get("models", []) == sorted(
+        {c.source.repo for c in assembled.checkpoints if isinstance(c.source, HubSource)}
+    )
     assert card["tags"] == sorted(tasks_of([ROOT / "spaces" / n for n in (NAMES if name == SUITE else [name])]))
     assert "preload_from_hub" not in card
     if name != SUITE:

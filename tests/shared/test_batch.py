@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import batch as batch_module
+from shared.adapters import Adapters
 from shared.batch import Batch, BatchResult, Table, batch_task, from_lines, parse, parse_settings, read_file
 from shared.cache import ModelCache
 from shared.catalog import Catalog
@@ -217,7 +218,9 @@ def context() -> Iterator[Context]:
     cache = ModelCache(10, lambda checkpoint, progress: FakeEngine(), lambda checkpoint: 1)
     hub = HubLink("embedded")
     files = HubFiles(LIMITS, hub, cache.refuse_if_too_large)
-    runtime = Runtime(LIMITS, Catalog.read(), cache, Lane(1), Admission(1, 1), hub, files)
+    catalog = Catalog.read()
+    adapters = Adapters(LIMITS, catalog)
+    runtime = Runtime(LIMITS, catalog, cache, Lane(1), Admission(1, 1), hub, files, adapters)
     yield Context(runtime)
     assert cache.report()["checkpoints"] == [] or cache.report()["checkpoints"][0]["borrows"] == 0
     assert runtime.admission.report() == {"running": 0, "queued": 0}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import pytest
@@ -70,6 +74,25 @@ def test_an_added_checkpoint_replaces_one_of_its_id() -> None:
     assert len(list(catalog)) == len(list(CATALOG))
 
 
+def test_two_threads_add_at_once() -> None:
+    first = CATALOG.checkpoints[0]
+    both = threading.Barrier(2)
+
+    class Met(tuple[Checkpoint, ...]):
+        """Checkpoints that two threads read at the same time, if anything lets them."""
+
+        def __iter__(self) -> Iterator[Checkpoint]:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return super().__iter__()
+
+    catalog = Catalog(Met(CATALOG.checkpoints))
+    added = [first.model_copy(update={"id": f"user/{name}"}) for name in "ab"]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(catalog.add, added))
+    assert {c.id for c in catalog} == {c.id for c in CATALOG} | {"user/a", "user/b"}
+
+
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
@@ -114,7 +137,7 @@ def test_a_checkpoint_is_chosen_by_id_and_by_revision() -> None:
         ("all-minilm-l6-v2", "summarization", "no checkpoint of this name"),
         ("all-MiniLM-L6-v2@main", "summarization", "pinned at 1110a243"),
         ("all-MiniLM-L6-v2", "text-generation", "does not do text-generation; those that do: SmolLM2-135M-Instruct"),
-        ("all-MiniLM-L6-v2+mine", "summarization", "adapters cannot be loaded"),
+        ("all-MiniLM-L6-v2+mine", "summarization", "Did you mean all-MiniLM-L6-v2?"),
         ("../../etc/passwd", "summarization", "no checkpoint of this name"),
         ("@1110a243", "summarization", "no checkpoint of this name"),
     ],

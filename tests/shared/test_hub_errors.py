@@ -57,11 +57,31 @@ def test_statuses(hub: StandInHub, hub_env: HubEnv, status: int, kind: type[Suit
 
 
 @pytest.mark.parametrize("said", ["Invalid credentials in Authorization header", 'User Access Token "ci" is expired'])
-def test_a_token_that_is_not_accepted(hub: StandInHub, hub_env: HubEnv, said: str) -> None:
+def test_a_token_that_is_not_accepted(
+    hub: StandInHub, hub_env: HubEnv, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     hub.add("user/tiny", TINY)
+    monkeypatch.setenv("HF_TOKEN", "hf_reader")
     hub.faults.refuse("/api/models/", Refusal(401, said))
     with pytest.raises(HubRefused, match=r"does not accept the token .* Correct HF_TOKEN, or remove it"):
         asked()
+
+
+def test_who_gave_no_password_is_told_of_none(
+    hub: StandInHub, hub_env: HubEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(UnknownCheckpoint) as unknown:
+        asked("user/nothing")
+    assert unknown.value.message.startswith(
+        "the Hub has no repository user/nothing, or it is private. Check the spelling; if it is private, set HF_TOKEN"
+    )
+    hub.faults.refuse("/api/models/", Refusal(401, "Invalid username or password."))
+    with pytest.raises(HubRefused, match=r"does not let us read user/tiny\. If you may read it, set HF_TOKEN"):
+        asked()
+    monkeypatch.setenv("HF_TOKEN", "hf_reader")
+    with pytest.raises(UnknownCheckpoint, match=r"or it is private \(Repository not found\.\) Check"):
+        asked("user/nothing")
 
 
 def test_revisions(hub: StandInHub, hub_env: HubEnv) -> None:

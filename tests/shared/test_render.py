@@ -258,6 +258,12 @@ def test_a_bar_shows_how_far_it_is() -> None:
         (InvalidInput("is empty", field="candidate_labels"), "candidate labels is empty."),
         (SuiteError("something failed. Please try again"), "Something failed. Please try again."),
         (SuiteError("it ends with a stop."), "It ends with a stop."),
+        (SuiteError("no, it is not"), "No, it is not."),
+        (SuiteError("user/x cannot be used here"), "user/x cannot be used here."),
+        (SuiteError("gpt2 is not there"), "gpt2 is not there."),
+        (SuiteError("'x' is not an id"), "'x' is not an id."),
+        (SuiteError("config.json is damaged"), "config.json is damaged."),
+        (SuiteError(""), "."),
     ],
 )
 def test_errors_are_sentences(error: SuiteError, expected: str) -> None:
