@@ -155,7 +155,7 @@ def simpler(evaluation: dict[str, Any] | None) -> str:
     """A method without any foundation model that does as well, if there is one."""
     if evaluation is None:
         return ""
-    headline = evaluation["headline"]
+    headline = evaluation["metric"]
     sign = -1 if headline == "perplexity" else 1
     figures = {s["name"]: sign * s["metrics"][headline] for s in evaluation["systems"] if headline in s["metrics"]}
     classic = {

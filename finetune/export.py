@@ -15,7 +15,6 @@ deprecated, warns at every use, and no `from_pretrained` reads what it saves.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import time
@@ -177,7 +176,6 @@ def merge(model: Any) -> Any:
 def quantization(name: str, recipe: Recipe, whole: Sequence[str]) -> Any:
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every module of every pass
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=list(whole))
     return BitsAndBytesConfig(

@@ -75,8 +75,10 @@ def _in_words(error: Exception, repo: str, writing: bool) -> SuiteError:
     from huggingface_hub.errors import GatedRepoError
 
     status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
+    said = " ".join(str(getattr(error, "server_message", "") or error).split())[:300].rstrip(".")
+    if writing and status == 401:
+        return HubRefused(f"the Hub does not accept the token it was given ({said}). Make a new one that may write")
     if writing and status == 403 and not isinstance(error, GatedRepoError):
-        said = " ".join(str(getattr(error, "server_message", "") or error).split())[:300].rstrip(".")
         return HubRefused(
             f"the token may not write to {repo} ({said}). Use one with the right to write to "
             f"{repo.partition('/')[0]}'s repositories, or name another repository",

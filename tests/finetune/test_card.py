@@ -50,7 +50,7 @@ def evaluation(*, beats: bool = True, confusion: dict[str, Any] | None = None) -
     base = SYSTEM | {"name": "base, zero-shot", "metrics": {"accuracy": 0.5, "f1": 0.4}, "interval": [0.2, 0.8]}
     return {
         "rows": 8,
-        "headline": "accuracy",
+        "metric": "accuracy",
         "lead": [0.1, 0.6] if beats else [-0.1, 0.2],
         "beats_base": beats,
         "verdict": verdict,
@@ -162,7 +162,7 @@ def test_a_simpler_method_that_does_as_well_is_named_above_all() -> None:
 
 def test_less_perplexity_is_better() -> None:
     measured = evaluation()
-    measured["headline"] = "perplexity"
+    measured["metric"] = "perplexity"
     measured["systems"][-1]["metrics"] = {"perplexity": 9.0}
     classic = SYSTEM | {"name": "nearest", "kind": "baseline", "metrics": {"perplexity": 12.0}}
     measured["systems"].insert(0, classic)

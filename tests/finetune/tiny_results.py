@@ -71,9 +71,8 @@ def write_moods(table: Path, count: int = 24) -> Path:
     return table
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyResults:
-    folder = tmp_path_factory.mktemp("tiny-results")
+def train_tiny(folder: Path) -> TinyResults:
+    """Trains all of them in `folder`, with a Hub of their own."""
     (folder / "private").mkdir()
     table = write_moods(folder / "private" / "moods.csv")
     settings = Settings(cache_dir=folder / "cache", warm_examples=False)
