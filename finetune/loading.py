@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.base import find_base
+from finetune.hub import is_repository, pulled
 from finetune.recipe import Recipe, check_recipe, recipe_file
 from finetune.runs import all_runs
 from finetune.tasks import TrainingTask, task_of
@@ -30,7 +31,10 @@ class Trained:
 
 
 def find_trained(name: str | Path, runtime: Runtime) -> Path:
-    """The result's folder: given as such, or the newest whole one of a recipe. Raises `SuiteError`."""
+    """The result's folder: given as such, the newest whole one of a recipe, or brought here from the Hub (user/name).
+
+    Raises `SuiteError`.
+    """
     for folder in (Path(name), Path(name) / "result"):
         if (folder / TRAINING).is_file():
             return folder
@@ -40,8 +44,12 @@ def find_trained(name: str | Path, runtime: Runtime) -> Path:
     try:
         recipe_file(name)
     except SuiteError:
+        if isinstance(name, str) and is_repository(name) and not Path(name).exists():
+            runtime.hub.require()
+            return pulled(name, runtime.settings)
         raise SuiteError(
-            f"{str(name)!r} is neither a folder that a run wrote nor the name of a recipe", field="checkpoint"
+            f"{str(name)!r} is neither a folder that a run wrote nor the name of a recipe, nor a repository user/name",
+            field="checkpoint",
         ) from None
     raise SuiteError(
         f"the recipe {name} has not been trained on this machine; run `python -m finetune {name}` first",
@@ -52,11 +60,13 @@ def find_trained(name: str | Path, runtime: Runtime) -> Path:
 def facts_of(folder: Path) -> dict[str, Any]:
     """What the run recorded. Raises `SuiteError`."""
     try:
-        return json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise SuiteError(
-            f"{folder.name} holds no readable {TRAINING}, so no run wrote it", field="checkpoint"
-        ) from None
+        facts = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        whole = isinstance(facts["recipe"], dict) and isinstance(facts["labels"], list)
+    except (OSError, ValueError, TypeError, LookupError):
+        whole, facts = False, {}
+    if not whole:
+        raise SuiteError(f"{folder.name} holds no readable {TRAINING}, so no run wrote it", field="checkpoint")
+    return facts
 
 
 def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Trained:

@@ -14,6 +14,7 @@ from finetune.base import shared_parts
 from finetune.recipe import Recipe, check_recipe
 from shared.context import Runtime
 from shared.settings import Settings
+from tests.finetune.tiny_results import TinyResults, train_tiny
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -30,6 +31,11 @@ def topics_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writeheader()
         writer.writerows({"text": row["text"], "label": row["label"]} for row in rows)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyResults:
+    return train_tiny(tmp_path_factory.mktemp("tiny-results"))
 
 
 @pytest.fixture

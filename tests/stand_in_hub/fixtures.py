@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def hub_env(
 def turn_clients_to(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything as if these variables had been set before the libraries were imported."""
     # What is imported only now would keep the changed values for good.
+    import datasets.config  # noqa: F401
     import huggingface_hub.hf_api
     import transformers.dynamic_module_utils
     import transformers.utils.hub
@@ -67,14 +69,16 @@ def turn_clients_to(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1"])))
 
-    modules = transformers.utils.hub.HF_MODULES_CACHE, str(home / "modules")
-    changed: dict[str, tuple[object, object]] = {"HF_MODULES_CACHE": modules}
+    # Libraries may have values of their own under one name.
+    changed: list[tuple[str, object, object]] = [
+        ("HF_MODULES_CACHE", transformers.utils.hub.HF_MODULES_CACHE, str(home / "modules"))
+    ]
     for module in [sys.modules[name] for name in SETTLED_AT_IMPORT if name in sys.modules]:
         fresh = _imported_afresh(module)
         for name, old in vars(module).items():
             new = getattr(fresh, name, old)
             if isinstance(new, str | bool | int | float | Path | frozenset | None) and new != old:
-                changed[name] = old, new
+                changed.append((name, old, new))
     _set_everywhere(changed, monkeypatch)
     monkeypatch.setattr(sys, "path", sys.path.copy())  # transformers adds its folder of modules
 
@@ -95,12 +99,14 @@ def _imported_afresh(module: ModuleType) -> ModuleType:
     return fresh
 
 
-def _set_everywhere(changed: dict[str, tuple[object, object]], monkeypatch: pytest.MonkeyPatch) -> None:
+def _set_everywhere(changed: list[tuple[str, object, object]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Old values become new ones under their names, also where a module took one over by `from … import`."""
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").split(".")[0] in LIBRARIES:
             held = vars(module)
-            for name in changed.keys() & held.keys():
-                old, new = changed[name]
-                if type(held[name]) is type(old) and held[name] == old:
+            for name in {name for name, _, _ in changed} & held.keys():
+                fitting = (
+                    n for key, o, n in changed if key == name and type(held[name]) is type(o) and held[name] == o
+                )
+                for new in itertools.islice(fitting, 1):
                     monkeypatch.setattr(module, name, new)

@@ -72,6 +72,13 @@ def bert_mlm(folder: Path) -> Path:
     return _bert(folder, BertForMaskedLM, 5)
 
 
+def tiny_bert(folder: Path) -> Path:
+    """As BERT before any task, of a width that four-bit weights can be computed in: a multiple of 64."""
+    from transformers import BertForMaskedLM
+
+    return _bert(folder, BertForMaskedLM, 9, hidden_size=64)
+
+
 def bert_qa(folder: Path) -> Path:
     """As BERT fine-tuned on SQuAD."""
     from transformers import BertForQuestionAnswering
@@ -134,8 +141,7 @@ def _bert(folder: Path, architecture: Any, seed: int, **more: Any) -> Path:
         vocab_size=len(vocabulary),
         max_position_embeddings=512,
         pad_token_id=vocabulary["[PAD]"],
-        **SIZES,
-        **more,
+        **{**SIZES, **more},
     )
     return _saved(architecture(config), folder, seed)
 

@@ -1,0 +1,95 @@
+"""The lines of Python with which anybody loads a published checkpoint, without the suite."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "conversational": "AutoModelForCausalLM",
+    "summarization": "AutoModelForSeq2SeqLM",
+    "translation": "AutoModelForSeq2SeqLM",
+}
+
+EXAMPLE = "Hello! How are you today?"
+
+
+def snippet(repo: str, base: str, facts: dict[str, Any], instruction: str) -> str:
+    """A whole program; "" for tasks that take more than lines (sound). It prints the answer to the recipe's example."""
+    recipe = facts["recipe"]
+    if recipe["task"] not in CLASSES:
+        return ""
+    adapter = is_adapter(recipe)
+    model = CLASSES[recipe["task"]]
+    lines = [
+        "import torch",
+        *(["from peft import PeftModel"] if adapter else []),
+        f"from transformers import {model}, AutoTokenizer",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({literal(repo)})",
+    ]
+    text = recipe["publishing"]["example"] or EXAMPLE
+    classifies = recipe["task"] == "text-classification"
+    dtype = f"dtype=torch.{_dtype(recipe)}"
+    if adapter:
+        if classifies:
+            lines.append(f"labels = {literal(facts['labels'])}")
+            dtype += ", num_labels=len(labels), id2label=dict(enumerate(labels))"
+        lines += [
+            f"base = {model}.from_pretrained(",
+            f"    {literal(base)}, {dtype}",
+            ")",
+            f"model = PeftModel.from_pretrained(base, {literal(repo)}).eval()",
+        ]
+    else:
+        lines.append(f"model = {model}.from_pretrained({literal(repo)}, {dtype}).eval()")
+    lines += ["", *(_classify(text, recipe) if classifies else _write(text, instruction, recipe))]
+    return "\n".join(lines) + "\n"
+
+
+def is_adapter(recipe: dict[str, Any]) -> bool:
+    return recipe["method"]["name"] in ("lora", "qlora", "ia3")
+
+
+def _dtype(recipe: dict[str, Any]) -> str:
+    half = recipe["training"]["dtype"] == "bfloat16" and recipe["task"] == "conversational"
+    return "bfloat16" if half and is_adapter(recipe) else "float32"
+
+
+def _classify(text: str, recipe: dict[str, Any]) -> list[str]:
+    length = recipe["training"]["max_length"]
+    return [
+        f"text = {literal(text)}",
+        f'inputs = tokenizer(text, truncation=True, max_length={length}, return_tensors="pt")',
+        "with torch.inference_mode():",
+        "    probabilities = model(**inputs).logits.softmax(-1)[0]",
+        "print(model.config.id2label[int(probabilities.argmax())], float(probabilities.max()))",
+    ]
+
+
+def _write(text: str, instruction: str, recipe: dict[str, Any]) -> list[str]:
+    options = f"max_new_tokens={recipe['evaluation']['max_new_tokens']}, do_sample=False"
+    if recipe["task"] == "conversational":
+        message = {"role": "user", "content": f"{instruction}\n\n{text}" if instruction else text}
+        return [
+            f"messages = [{literal(message)}]",
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+            "with torch.inference_mode():",
+            f"    written = model.generate(**inputs, {options})",
+            'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+        ]
+    return [
+        f"text = {literal(f'{instruction} {text}' if instruction else text)}",
+        'inputs = tokenizer(text, return_tensors="pt")',
+        "with torch.inference_mode():",
+        f"    written = model.generate(**inputs, {options})",
+        "print(tokenizer.decode(written[0], skip_special_tokens=True))",
+    ]
+
+
+def literal(value: Any) -> str:
+    """Texts, or lists or dicts of them, as Python reads them too, in a form that cannot end a fenced block of code."""
+    return json.dumps(value, ensure_ascii=False).replace("`", "\\u0060")
