@@ -22,7 +22,15 @@ BUTTONS = ("load", "unload", "pin", "unpin")
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Suite]:
     """A suite whose visitors are not the admin."""
-    settings = Settings(port=0, admin=False, admin_token=SecretStr(TOKEN), warm_examples=False, spaces=("translation",))
+    settings = Settings(
+        port=0,
+        admin=False,
+        admin_token=SecretStr(TOKEN),
+        warm_examples=False,
+        spaces=("translation",),
+        max_upload=10**6,
+        max_audio_upload=2 * 10**6,
+    )
     running = serve(settings, block=False)
     yield running
     running.close()
@@ -43,6 +51,12 @@ def nothing_loaded(guarded: Suite, loopback: Suite) -> None:
     for suite in (guarded, loopback):
         suite.runtime.cache.unpin(CHECKPOINT)
         suite.runtime.cache.unload(CHECKPOINT)
+
+
+def test_an_upload_larger_than_any_input_may_be_is_refused(guarded: Suite) -> None:
+    for size, status in ((1_900_000, 200), (2_100_000, 413)):
+        files = {"files": ("long.wav", b"x" * size)}
+        assert httpx.post(f"{guarded.url}gradio_api/upload", files=files).status_code == status
 
 
 def click(

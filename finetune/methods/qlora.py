@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune.methods.lora import LoRA
+from finetune.methods.partial import HEADS
 from shared.errors import InvalidInput
 
 BLOCK = 64
@@ -36,6 +37,8 @@ class QLoRA(BaseModel):
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_compute_dtype=dtype,
+            # Patterns: what is trained or saved whole cannot be in four bits.
+            llm_int8_skip_modules=[rf"(.*\.)?{name}" for name in (*HEADS, "lm_head")],
         )
 
     def adapt(self, model: Any, task: str) -> Any:
