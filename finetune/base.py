@@ -46,14 +46,18 @@ def shared_parts(settings: Settings) -> Iterator[Runtime]:
         parts.cache.close()
 
 
-def find_base(model: str, parts: Runtime, progress: Progress) -> Base:
-    """Raises `SuiteError`s for what is unknown, missing, gated or damaged."""
+def find_base(model: str, parts: Runtime, progress: Progress, revision: str = "") -> Base:
+    """Raises `SuiteError`s for what is unknown, missing, gated or damaged.
+
+    `revision` is the commit that was trained on; without it a repository's pinned or newest one counts.
+    """
     checkpoint = next((c for c in parts.catalog if c.id == model), None)
     if checkpoint is None and "/" in model:
         checkpoint = hub_models.described(model, parts.hub)
     if checkpoint is None:
         checkpoint = parts.catalog.choose_by_id(model)
     if isinstance(checkpoint.source, HubSource):
+        checkpoint = checkpoint.model_copy(update={"revision": revision or checkpoint.revision})
         checkpoint = _fetched(checkpoint, parts, progress)
         folder = parts.files.verified_folder(checkpoint, progress)
     else:

@@ -18,6 +18,7 @@ COMMANDS = ("train", "list", "show", "evaluate", "compare", "export", "publish")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of a shipped one.")]
+Checkpoint = Annotated[str, typer.Argument(help="Folder a run wrote, a recipe's name, or user/name on a Hub.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: training.epochs=1. May be repeated.")]
 
 
@@ -79,7 +80,7 @@ def show(recipe: Recipe, changes: Set = None) -> None:
 
 
 @app.command()
-def evaluate(checkpoint: Annotated[str, typer.Argument(help="Folder a run wrote, or a recipe's name.")]) -> None:
+def evaluate(checkpoint: Checkpoint) -> None:
     """Measure a trained checkpoint again on its held-out rows."""
     from finetune.job import evaluate_again
 
@@ -96,7 +97,7 @@ def compare(one: str, other: str) -> None:
 
 @app.command()
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="Folder a run wrote, or a recipe's name.")],
+    checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
 ) -> None:
     """Write the merged checkpoint and its int8 and NF4 forms, and measure each."""
@@ -107,7 +108,7 @@ def export(
 
 @app.command()
 def publish(
-    checkpoint: Annotated[str, typer.Argument(help="Folder a run wrote, or a recipe's name.")],
+    checkpoint: Checkpoint,
     repo: Annotated[str, typer.Argument(help="user/name on the Hub.")],
     public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Although it is not better than its base.")] = False,

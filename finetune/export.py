@@ -24,9 +24,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from finetune.base import find_base, shared_parts
+from finetune.base import shared_parts
 from finetune.evaluation import measure, tuned_system
-from finetune.loading import Trained, load_trained
+from finetune.loading import Trained, base_of, facts_of, load_trained
 from finetune.methods.partial import HEADS
 from finetune.methods.qlora import BLOCK
 from finetune.recipe import Recipe
@@ -73,7 +73,7 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
             say(f"written, but not measured: {unmeasured}")
         out.mkdir(parents=True, exist_ok=True)
         adapter = recipe.method.saves == "adapter"
-        base_bytes = weight_bytes(find_base(recipe.base, runtime, lambda *_: None).folder) if adapter else 0
+        base_bytes = weight_bytes(base_of(facts_of(trained.folder), runtime).folder) if adapter else 0
         forms = []
         headline = ""
         for name, made in _forms(trained, out):
@@ -92,7 +92,7 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
         "base": recipe.base,
         "base_bytes": base_bytes,
         "rows": len(items),
-        "headline": headline,
+        "metric": headline,
         "unit": "tokens" if recipe.generates else "rows",
         "unmeasured": unmeasured,
         "forms": [asdict(form) for form in forms],
@@ -302,7 +302,7 @@ def weight_bytes(folder: Path) -> int:
 
 def as_table(content: dict[str, Any]) -> str:
     """Markdown of what `export.json` holds."""
-    columns = ["form", "MB", f"{content['unit']} a second", content["headline"] or "metric", "worse than merged by"]
+    columns = ["form", "MB", f"{content['unit']} a second", content["metric"] or "metric", "worse than merged by"]
     lines = [f"| {' | '.join(columns)} |", "|---|---:|---:|---:|---:|"]
     for form in content["forms"]:
         if form["failed"]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune import evaluation
-from finetune.base import find_base, shared_parts
+from finetune.base import shared_parts
 from finetune.estimate import duration, estimate
 from finetune.evaluation import EVALUATION
-from finetune.loading import Trained, facts_of, find_trained, load_trained
+from finetune.loading import Trained, base_of, facts_of, find_trained, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import Recipe
 from finetune.runs import Run, run_of
@@ -101,7 +101,7 @@ def evaluate_again(checkpoint: str, settings: Settings) -> None:
     with shared_parts(settings) as runtime:
         trained = load_trained(checkpoint, None, runtime)
         parts = read_parts(trained.recipe, runtime, Line())
-        base = find_base(trained.recipe.base, runtime, Line())
+        base = base_of(facts_of(trained.folder), runtime)
         done = evaluation.evaluate(trained.recipe, parts, trained, runtime, base, say)
     say(evaluation.as_table(evaluation.write(done, trained.folder)))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.base import find_base
+from finetune.base import Base, find_base
 from finetune.hub import is_repository, pulled
 from finetune.recipe import Recipe, check_recipe, recipe_file
 from finetune.runs import all_runs
@@ -69,6 +69,12 @@ def facts_of(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def base_of(facts: dict[str, Any], runtime: Runtime) -> Base:
+    """The base of a run, at the revision it was trained on."""
+    recipe = check_recipe(facts["recipe"])
+    return find_base(recipe.base, runtime, lambda *_: None, facts.get("base", {}).get("revision") or "")
+
+
 def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Trained:
     """The tuned model. `like` is the recipe that wants it as a teacher: its rows must fit."""
     folder = find_trained(name, runtime)
@@ -83,7 +89,7 @@ def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Tra
         return Trained(folder, recipe, labels, task, processor, task.load(folder, recipe, labels, None).eval())
     import peft
 
-    base = find_base(recipe.base, runtime, lambda *_: None)
+    base = base_of(facts, runtime)
     model = task.load(base.folder, recipe, labels, None)
     adapted = peft.PeftModel.from_pretrained(model, str(folder)).eval()
     return Trained(folder, recipe, labels, task, processor, adapted)

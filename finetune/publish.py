@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from finetune.base import Base, find_base
+from finetune.base import Base
 from finetune.card import Subject, card
 from finetune.evaluation import EVALUATION
 from finetune.hub import api_of, asked, downloaded, is_published, is_repository
-from finetune.loading import TRAINING, facts_of, load_trained
+from finetune.loading import TRAINING, base_of, facts_of, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import check_recipe
 from finetune.split import Item
@@ -55,7 +55,7 @@ def publish(
         raise InvalidInput(f"{repo!r} is not of the form user/name", field="repo")
     api = api_of(token)
     facts = facts_of(folder)
-    base = find_base(check_recipe(facts["recipe"]).base, runtime, lambda *_: None)
+    base = base_of(facts, runtime)
     files = contents(folder, repo, base, secrets=(api.token,), private_paths=paths_of(folder, runtime))
     before = prepare(api, repo, private, files, say)
     commit = upload(api, repo, files, before)

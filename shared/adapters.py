@@ -1,7 +1,7 @@
 """Adapters: which there are, and which one a request's `model` means (`checkpoint[@revision][+adapter]`).
 
-Offered are those in `adapters/` of the cache folder and of this repository, looked for whenever somebody asks, so one
-that a recipe has just written is there at once; and those that the admin added, by a folder or by a Hub id.
+Offered are those in `adapters/` of the cache folder and in `finetune/adapters/`, looked for whenever somebody asks, so
+one that a recipe has just written is there at once; and those that the admin added, by a folder or by a Hub id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-COMMITTED = Path(__file__).resolve().parent.parent / "adapters"
+COMMITTED = Path(__file__).resolve().parent.parent / "finetune" / "adapters"
 
 SENTIMENTS = {"positive", "negative"}
 

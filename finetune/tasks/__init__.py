@@ -51,6 +51,11 @@ class TrainingTask(Protocol):
         ...
 
 
+def quantized(config: Any) -> dict[str, Any]:
+    """For `from_pretrained`: said to be None, it would switch off what a quantized checkpoint's own config says."""
+    return {} if config is None else {"quantization_config": config}
+
+
 def task_of(recipe: Recipe) -> TrainingTask:
     module: Any = importlib.import_module(f"finetune.tasks.{MODULES[recipe.task]}")
     return module

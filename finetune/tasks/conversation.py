@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune.recipe import Recipe
 from finetune.split import Item
+from finetune.tasks import quantized
 from shared.errors import InvalidInput
 
 NO_LOSS = -100
@@ -28,7 +29,7 @@ def load(folder: Path, recipe: Recipe, labels: Sequence[str], quantization: Any)
     return AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16 if frozen_in_half else torch.float32,
-        quantization_config=quantization,
+        **quantized(quantization),
         local_files_only=True,
     )
 

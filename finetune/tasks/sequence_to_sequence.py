@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.recipe import Recipe
 from finetune.split import Item
+from finetune.tasks import quantized
 
 NO_LOSS = -100
 BATCH = 16
@@ -18,7 +19,7 @@ def load(folder: Path, recipe: Recipe, labels: Sequence[str], quantization: Any)
     from transformers import AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM.from_pretrained(
-        folder, dtype=torch.float32, quantization_config=quantization, local_files_only=True
+        folder, dtype=torch.float32, **quantized(quantization), local_files_only=True
     )
 
 

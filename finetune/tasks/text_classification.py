@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.recipe import Recipe
 from finetune.split import Item
+from finetune.tasks import quantized
 
 BATCH = 32
 
@@ -22,7 +23,7 @@ def load(folder: Path, recipe: Recipe, labels: Sequence[str], quantization: Any)
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
-        quantization_config=quantization,
+        **quantized(quantization),
         dtype=torch.float32,
         local_files_only=True,
     )

@@ -66,7 +66,7 @@ def test_every_form_of_a_classifier_is_written_read_back_and_measured(
         assert found[name]["bytes"] == (out / name / "model.safetensors").stat().st_size
     assert found["nf4"]["bytes"] < found["int8"]["bytes"] < found["merged"]["bytes"]
     assert found["adapter on its base"]["bytes"] == (tiny.sorting / "adapter_model.safetensors").stat().st_size
-    assert content["headline"] == "accuracy"
+    assert content["metric"] == "accuracy"
     assert content["rows"] == 7
     assert all(0 <= form["metric"] <= 1 and form["per_second"] > 0 for form in content["forms"])
     assert found["merged"]["lost"] == found["adapter on its base"]["lost"] == 0
@@ -95,7 +95,7 @@ def test_what_nf4_cannot_compute_is_a_row_that_says_why(tiny: TinyResults, onlin
     assert "inputs, and NF4 on a CPU needs a multiple of 64" in found["nf4"]["failed"]
     assert "not possible: this model has linear modules of 32 inputs" in (out / "export.md").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "export.md", "int8", "merged"]
-    assert (content["headline"], content["unit"], content["rows"]) == ("perplexity", "tokens", 3)
+    assert (content["metric"], content["unit"], content["rows"]) == ("perplexity", "tokens", 3)
     assert found["int8"]["lost"] == pytest.approx(found["int8"]["metric"] - found["merged"]["metric"], abs=1e-3)
     model: Any = AutoModelForCausalLM.from_pretrained(out / "int8")
     assert type(model.lm_head).__name__ == "Linear"
