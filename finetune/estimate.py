@@ -88,7 +88,7 @@ def _step(prepared: Prepared, rows: list[dict[str, Any]]) -> None:
 
     model = prepared.model
     batch = prepared.task.collate(rows, prepared.processor)
-    batch = {key: value.to(model.device) for key, value in batch.items()}
+    batch = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in batch.items()}
     half = prepared.recipe.training.dtype == "bfloat16"
     with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
         loss = model(**batch).loss

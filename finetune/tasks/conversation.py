@@ -87,7 +87,8 @@ def collate(rows: Sequence[dict[str, Any]], processor: Any) -> dict[str, Any]:
     if "position_ids" in rows[0]:
         # One row of all: a mask would have to be made for padding, and there is none.
         joined = {key: [value for row in rows for value in row[key]] for key in rows[0]}
-        return {key: torch.tensor([values]) for key, values in joined.items()}
+        # With a key-value cache transformers takes the row for one conversation, whatever its positions say.
+        return {key: torch.tensor([values]) for key, values in joined.items()} | {"use_cache": False}
     longest = max(len(row["input_ids"]) for row in rows)
 
     def padded(key: str, filler: int) -> Any:

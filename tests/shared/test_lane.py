@@ -293,10 +293,11 @@ def test_closing_ends_those_who_wait_and_refuses_new_ones() -> None:
 
     threads = start(*[wait_in_line] * 3)
     held.wait_for(3)
-    lane.close()
+    closing = start(lane.close)  # waits for the step that is being computed
     join(threads)
     assert outcomes == ["cancelled"] * 3
     held.release()
+    join(closing)
     with pytest.raises(Cancelled):
         run(lane, lambda: None)
 
