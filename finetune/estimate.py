@@ -96,7 +96,7 @@ def _step(prepared: Prepared, rows: list[dict[str, Any]]) -> None:
 
 
 def _size(row: dict[str, Any]) -> int:
-    return len(row.get("input_ids") or row.get("input_values") or ())
+    return len(row["input_ids"] if "input_ids" in row else row["input_values"])
 
 
 def _elements(weight: Any) -> int:

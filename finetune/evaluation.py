@@ -65,6 +65,8 @@ class Evaluation:
     @property
     def best_base(self) -> Measured | None:
         able = [s for s in self.systems if s.kind == "base" and not s.failed]
+        # A base without a head cannot answer at all; then a baseline is what must be beaten.
+        able = able or [s for s in self.systems if s.kind == "baseline" and len(s.rows) == len(self.tuned.rows)]
         return max(able, key=lambda s: float(s.rows.mean()), default=None)
 
     @property
@@ -76,12 +78,12 @@ class Evaluation:
         if base is None or self.lead is None:
             return "There is no base to compare with: it cannot do this without training."
         low, high = self.lead
+        than = f"the best of its base ({base.name})" if base.kind == "base" else base.name
         what = "a lower loss per token" if self.headline == "perplexity" else f"more {self.headline}"
         if self.beats_base:
-            return f"Better than the best of its base ({base.name}): {low:.3f} to {high:.3f} {what} (95 %)."
+            return f"Better than {than}: {low:.3f} to {high:.3f} {what} (95 %)."
         return (
-            f"Not shown to be better than the best of its base ({base.name}): {low:.3f} to {high:.3f} {what} (95 %). "
-            "Publishing it needs --force."
+            f"Not shown to be better than {than}: {low:.3f} to {high:.3f} {what} (95 %). Publishing it needs --force."
         )
 
 

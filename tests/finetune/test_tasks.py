@@ -22,6 +22,7 @@ from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
 from tests.tiny_checkpoints import seq2seq
 from tests.tiny_checkpoints.decoders import llama_chat
+from tests.tiny_checkpoints.encoders import wav2vec2_genres
 
 ITEMS = [Item("hello", "hi there"), Item("how are you", "fine, and you?"), Item("bye", "see you")]
 
@@ -154,3 +155,43 @@ def test_sequence_to_sequence(
         for model in (prepared.model, again.model)
     ]
     assert answer[0] == answer[1]
+
+
+# -- sound -------------------------------------------------------------------------------------------
+
+
+def test_audio_classification(hub: StandInHub, online: Runtime, tmp_path: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    from finetune.loading import load_trained
+
+    wav2vec2_genres(tmp_path / "tiny")
+    hub.add("user/tiny", tmp_path / "tiny")
+    chance = np.random.default_rng(0)
+    for label, ending, loud in (("noise", "wav", 0.5), ("hum", "flac", 0.02)):
+        (tmp_path / "genres" / label).mkdir(parents=True)
+        for i in range(12):
+            time = np.arange(6_000) / 8_000
+            tone = np.sin(2 * np.pi * 60 * time) if label == "hum" else chance.normal(size=6_000)
+            sound = loud * tone + 0.001 * chance.normal(size=6_000)
+            soundfile.write(tmp_path / "genres" / label / f"{i}.{ending}", np.clip(sound, -1, 1), 8_000)
+    chosen = recipe(
+        task="audio-classification",
+        method={"name": "full"},
+        data={"source": {"audio_folder": str(tmp_path / "genres")}, "input": "audio", "split": {"validation": 0.1}},
+        training={"learning_rate": 0.001, "batch_size": 8, "max_steps": 40, "max_length": 4_000, "evaluations": 1},
+    )
+    run = run_of(chosen, online.settings)
+    prepared, _ = train(chosen, run, online)
+    assert prepared.labels == ["hum", "noise"]
+    found = losses(run)
+    assert sum(found[-10:]) < 0.95 * sum(found[:10])
+    items = [*prepared.parts.test, *prepared.parts.train]
+    again = load_trained(run.folder, None, online)
+    answer = [
+        prepared.task.answers(model.eval(), prepared.processor, items, chosen, prepared.labels, lambda *_: None)
+        for model in (prepared.model, again.model)
+    ]
+    assert answer[0] == answer[1]
+    assert set(answer[0]) <= {"hum", "noise"}
