@@ -202,10 +202,11 @@ def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
                 {"role": "assistant", "content": item.target},
             )
         ]
-        prompts = lambda items: [  # noqa: E731
-            conversation.prompt_ids([*turns, *conversation.messages(i.input, recipe.instruction)], processor)
-            for i in items
-        ]
+
+        def prompts(items: Sequence[Item]) -> list[list[int]]:
+            asked = [[*turns, *conversation.messages(item.input, recipe.instruction)] for item in items]
+            return [conversation.prompt_ids(one, processor) for one in asked]
+
         return System(
             f"base, {shots} examples" if shots else "base, zero-shot",
             "base",

@@ -227,7 +227,8 @@ def _distilling(prepared: Prepared, runtime: Runtime) -> Any:
 def _train(trainer: Any, checkpoint: Path | None, watch: Watch, run: Run) -> None:
     watch.start()
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with watch.stopped_by_signals():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             raise SuiteError(

@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from finetune.estimate import Estimate
@@ -66,14 +67,26 @@ class Watch:
         if self._ended:
             raise self._ended
 
+    @contextlib.contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """While it trains, Ctrl-C and a plea to end stop the run after its step; before and after, they mean what
+        they always do."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, lambda *_: self.run.stop_file.touch()) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
     def callback(self) -> Any:
         """What the Trainer calls at each step."""
         from transformers import TrainerCallback
 
         watch = self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(number, lambda *_: watch.run.stop_file.touch())
 
         class Callback(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -156,6 +156,14 @@ def test_a_loss_that_is_no_number_ends_the_run(loss: float, make_recipe: MakeRec
     assert run.status().loss is None
 
 
+def test_ctrl_c_stops_a_training_run_and_nothing_else(tmp_path: Path) -> None:
+    watch, usual = Watch(Run(tmp_path), lambda *_: None), signal.getsignal(signal.SIGINT)
+    with watch.stopped_by_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert watch.run.stop_file.exists()
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
 def test_only_one_process_trains_a_run(make_recipe: MakeRecipe, parts: Runtime) -> None:
     recipe = make_recipe()
     run = run_of(recipe, parts.settings)
