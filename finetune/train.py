@@ -27,7 +27,7 @@ from finetune.tasks import TrainingTask, task_of
 from finetune.tasks.conversation import pack
 from finetune.watch import Stopped, Watch
 from shared.context import Runtime
-from shared.errors import InvalidInput, SuiteError
+from shared.errors import SuiteError
 from shared.events import Progress
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes")
@@ -304,6 +304,3 @@ def _disk_error(error: OSError, run: Run) -> SuiteError:
         f"{error.strerror or error} while writing to the run's folder ({free / 1e6:,.0f} MB are free there). Make "
         "room, or set SUITE_CACHE_DIR to a larger disk, and go on with --resume"
     )
-
-
-__all__ = ["InvalidInput", "Prepared", "Stopped", "prepare", "read_parts", "save_result", "train"]
