@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from finetune.background import step_aside
 from finetune.recipe import read_recipe, shipped_recipes
 from finetune.runs import run_of
 from shared.errors import SuiteError
@@ -43,12 +45,17 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen and how long it takes.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Publish although it is not better than its base.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Publish for everybody; private otherwise.")] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Leave the processor to whatever else wants it.")
+    ] = False,
     skip_evaluation: Annotated[bool, typer.Option("--skip-evaluation", help="Train only.")] = False,
 ) -> None:
     """Train a recipe, measure it against its base, keep the result for the suite, and publish it if asked."""
     from finetune.job import dry, run_job
 
     chosen, settings = read_recipe(recipe, changes or ()), Settings()
+    if background:
+        step_aside()
     if dry_run:
         dry(chosen, settings)
         return
@@ -112,8 +119,14 @@ def publish(
     repo: Annotated[str, typer.Argument(help="user/name on the Hub.")],
     public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Although it is not better than its base.")] = False,
+    token_from_stdin: Annotated[
+        bool,
+        typer.Option("--token-from-stdin", help="Read the Hub's token there, so that it is in no command or file."),
+    ] = False,
 ) -> None:
     """Publish a trained checkpoint with its card."""
+    if token_from_stdin:
+        os.environ["HF_TOKEN"] = sys.stdin.readline().strip()  # of this process alone
     from finetune.job import publish_result
 
     publish_result(checkpoint, repo, Settings(), private=not public, force=force)

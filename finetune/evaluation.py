@@ -20,14 +20,14 @@ import numpy as np
 from finetune.comparisons import System, systems
 from finetune.loading import Trained
 from finetune.recipe import Recipe
-from finetune.runs import replace, runs_folder
+from finetune.runs import EVALUATION, replace, runs_folder
 from finetune.scores import Interval, confusion, difference, interval, per_row, perplexity, scores
 from finetune.split import Item, Parts
 from finetune.train import write_json
 from shared.context import Runtime
 from shared.errors import SuiteError
 
-EVALUATION, TABLE = "evaluation.json", "evaluation.md"
+TABLE = "evaluation.md"
 
 
 @dataclass

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from finetune import evaluation
 from finetune.base import shared_parts
 from finetune.estimate import duration, estimate
-from finetune.evaluation import EVALUATION
-from finetune.loading import Trained, base_of, facts_of, find_trained, load_trained
+from finetune.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import Recipe
-from finetune.runs import Run, run_of
-from finetune.train import Prepared, Stopped, prepare, read_parts, train
+from finetune.runs import EVALUATION, Run, Status, run_of
+from finetune.split import Parts
+from finetune.train import Stopped, prepare, read_parts, train
+from finetune.turn import turn
 from shared.context import Runtime
 from shared.errors import SuiteError
 from shared.settings import Settings
@@ -37,37 +40,76 @@ def run_job(
     """Trains, measures, keeps and publishes. Raises `SuiteError`; ends the process with 130 after a stop."""
     run = run_of(recipe, settings)
     say(f"{recipe.title}: {recipe.base}, {recipe.method.name} → {run.folder}")
-    with shared_parts(settings) as runtime:
+    with run.held():
+        run.stop_file.unlink(missing_ok=True)
         try:
-            prepared, _ = train(recipe, run, runtime, resume=resume, progress=Line(), say=say)
+            with turn(run, settings, Waiting(run)), shared_parts(settings) as runtime:
+                trained, parts = trained_model(recipe, run, runtime, resume)
+                if not _first_process():
+                    return
+                if measure:
+                    say(evaluation.as_table(measure_result(trained, parts, run, runtime)))
         except Stopped:
+            stopped_at(run)
             say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
             raise SystemExit(130) from None
-        if not _first_process():
-            return
-        status = run.status()
-        say(f"trained {status.step} steps in {duration(status.seconds)}; at most {status.peak_memory / 1e9:.1f} GB")
-        draw(run.entries(), run.result / "loss.png", recipe.title)
-        if measure:
-            say(evaluation.as_table(measure_result(prepared, run, runtime)))
-    if recipe.method.saves == "adapter":
-        say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
+        if recipe.method.saves == "adapter":
+            say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
     if push_to_hub:
         publish_result(run.result, push_to_hub, settings, private=private, force=force)
 
 
-def measure_result(prepared: Prepared, run: Run, runtime: Runtime) -> dict[str, Any]:
+def trained_model(recipe: Recipe, run: Run, runtime: Runtime, resume: bool) -> tuple[Trained, Parts]:
+    """The tuned model. Where a run was cut short while it was measured, the one that is there already."""
+    if resume and (run.result / TRAINING).is_file():
+        say("it was trained already; going on with what is left")
+        return load_trained(run.result, None, runtime), read_parts(recipe, runtime, Line())
+    prepared, _ = train(recipe, run, runtime, resume=resume, progress=Line(), say=say)
     status = run.status()
-    status.state = "evaluating"
-    run.write(status)
-    trained = Trained(
-        run.result, prepared.recipe, prepared.labels, prepared.task, prepared.processor, prepared.model.eval()
-    )
-    done = evaluation.evaluate(prepared.recipe, prepared.parts, trained, runtime, prepared.base, say)
-    content = evaluation.write(done, run.result)
-    status.state = "done"
+    say(f"trained {status.step} steps in {duration(status.seconds)}; at most {status.peak_memory / 1e9:.1f} GB")
+    if _first_process():
+        draw(run.entries(), run.result / "loss.png", recipe.title)
+    model = prepared.model.eval()
+    return Trained(run.result, recipe, prepared.labels, prepared.task, prepared.processor, model), prepared.parts
+
+
+def measure_result(trained: Trained, parts: Parts, run: Run, runtime: Runtime) -> dict[str, Any]:
+    status = run.status()
+    status.state, status.pid = "evaluating", os.getpid()
+
+    def tell(text: str) -> None:
+        say(text)
+        status.what = text
+        run.write(status)
+
+    tell("measuring")
+    base = base_of(facts_of(trained.folder), runtime)
+    content = evaluation.write(evaluation.evaluate(trained.recipe, parts, trained, runtime, base, tell), run.result)
+    status.state, status.what = "done", ""
     run.write(status)
     return content
+
+
+class Waiting:
+    """Says once for whom the run waits, keeps its status true, and obeys a stop."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._said: list[str] = []
+
+    def __call__(self, earlier: list[str]) -> None:
+        if self.run.stop_file.exists():
+            raise Stopped
+        if earlier != self._said:
+            self._said = earlier
+            self.run.write(Status(state="waiting", what=f"waiting for {', '.join(earlier)}"))
+            say(f"waiting: {', '.join(earlier)} came earlier, and one training at a time is all this machine should do")
+
+
+def stopped_at(run: Run) -> None:
+    status = run.status()
+    status.state = "stopped"
+    run.write(status)
 
 
 def keep(recipe: Recipe, run: Run, settings: Settings) -> str:
@@ -107,25 +149,36 @@ def evaluate_again(checkpoint: str, settings: Settings) -> None:
 
 
 def compare_results(one: str, other: str, settings: Settings) -> None:
-    """The figures of two results; those of other rows are not compared. Raises `SuiteError`."""
+    """Prints the figures of two results side by side. Raises `SuiteError`."""
     with shared_parts(settings) as runtime:
         folders = [find_trained(name, runtime) for name in (one, other)]
-    found = [measured(folder) for folder in folders]
-    facts = [facts_of(folder) for folder in folders]
-    if facts[0]["recipe"]["data"] != facts[1]["recipe"]["data"]:
-        say("note: these were measured on different rows")
-    lines = [f"| | {' | '.join(str(name) for name in (one, other))} |", "|---|---|---|"]
-    for name in found[0]["systems"][-1]["metrics"]:
-        values = [content["systems"][-1]["metrics"].get(name) for content in found]
-        lines.append(f"| {name} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
-    rows: list[tuple[str, Any]] = [
-        ("method", lambda f: f["recipe"]["method"]["name"]),
-        ("trainable parameters", lambda f: f"{f['status']['trainable']:,}"),
-        ("seconds", lambda f: f"{f['status']['seconds']:.0f}"),
-        ("peak memory, GB", lambda f: f"{f['status']['peak_memory'] / 1e9:.2f}"),
-    ]
-    lines += [f"| {name} | {value(facts[0])} | {value(facts[1])} |" for name, value in rows]
+    rows, note = compared(*folders)
+    if note:
+        say(f"note: {note}")
+    lines = [f"| | {one} | {other} |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]
     say("\n".join(lines))
+
+
+def compared(one: Path, other: Path) -> tuple[list[tuple[str, str, str]], str]:
+    """Rows of name and both values, and what must be known to read them. Raises `SuiteError`."""
+    found = [measured(folder) for folder in (one, other)]
+    facts = [facts_of(folder) for folder in (one, other)]
+    figures = [content["systems"][-1]["metrics"] for content in found]
+    names = dict.fromkeys(name for metrics in figures for name in metrics)
+    cells = [[f"{metrics[name]:.3f}" if name in metrics else "" for metrics in figures] for name in names]
+    rows = [(name, pair[0], pair[1]) for name, pair in zip(names, cells, strict=True)]
+    for name, value in COMPARED.items():
+        rows.append((name, value(facts[0]), value(facts[1])))
+    same = facts[0]["recipe"]["data"] == facts[1]["recipe"]["data"]
+    return rows, "" if same else "these were measured on different rows"
+
+
+COMPARED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "method": lambda facts: facts["recipe"]["method"]["name"],
+    "trainable parameters": lambda facts: f"{facts['status']['trainable']:,}",
+    "seconds": lambda facts: f"{facts['status']['seconds']:.0f}",
+    "peak memory, GB": lambda facts: f"{facts['status']['peak_memory'] / 1e9:.2f}",
+}
 
 
 def publish_result(checkpoint: str | Path, repo: str, settings: Settings, *, private: bool, force: bool) -> None:
@@ -169,6 +222,4 @@ class Line:
 
 
 def _first_process() -> bool:
-    import os
-
     return os.environ.get("RANK", "0") == "0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,9 @@ def find_trained(name: str | Path, runtime: Runtime) -> Path:
         if (folder / TRAINING).is_file():
             return folder
     for run in all_runs(runtime.settings):
-        if (run.result / TRAINING).is_file() and run.recipe.name == str(name):
-            return run.result
+        with contextlib.suppress(SuiteError):  # a recipe of another version, which this one cannot read
+            if (run.result / TRAINING).is_file() and run.recipe.name == str(name):
+                return run.result
     try:
         recipe_file(name)
     except SuiteError:

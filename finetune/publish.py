@@ -17,11 +17,11 @@ from typing import Any
 
 from finetune.base import Base
 from finetune.card import Subject, card
-from finetune.evaluation import EVALUATION
 from finetune.hub import api_of, asked, downloaded, is_published, is_repository
 from finetune.loading import TRAINING, base_of, facts_of, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import check_recipe
+from finetune.runs import EVALUATION
 from finetune.split import Item
 from shared.catalog import WheelSource
 from shared.context import Runtime

@@ -27,7 +27,12 @@ from finetune.recipe import Recipe, read_recipe
 from shared.errors import Busy
 from shared.settings import Settings
 
-State = Literal["preparing", "training", "evaluating", "done", "stopped", "failed"]
+State = Literal["waiting", "preparing", "training", "evaluating", "done", "stopped", "failed"]
+
+
+EVALUATION = "evaluation.json"
+
+AT_WORK: frozenset[str] = frozenset({"waiting", "preparing", "training", "evaluating"})
 
 
 @dataclass
@@ -93,6 +98,18 @@ class Run:
         lock.release()
         return False
 
+    def measured(self) -> dict[str, Any] | None:
+        """What `finetune.evaluation` wrote of the result; None where it was not measured."""
+        try:
+            return json.loads((self.result / EVALUATION).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def state(self) -> State | Literal["dead"]:
+        """What its status says, unless the process that should be at it is gone: killed, or out of memory."""
+        state = self.status().state
+        return "dead" if state in AT_WORK and not self.alive() else state
+
     def write(self, status: Status) -> None:
         status.updated = time.time()
         status.peak_memory = max(status.peak_memory, peak_memory())
@@ -114,9 +131,9 @@ class Run:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Only one process works on a run. Raises `Busy`."""
+        """Only one process works on a run; in that one, who holds it may take it again. Raises `Busy`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
+        lock = FileLock(self.folder / "lock", is_singleton=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -174,7 +174,7 @@ def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime
         load_best_model_at_end=validates,
         metric_for_best_model="eval_loss" if validates else None,
         greater_is_better=False if validates else None,
-        prediction_loss_only=True,
+        prediction_loss_only=recipe.generates,
         use_cpu=not torch.cuda.is_available(),
         bf16=settings.dtype == "bfloat16",
         seed=settings.seed,
@@ -196,12 +196,18 @@ def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime
         data_collator=lambda rows: prepared.task.collate(rows, prepared.processor),
         train_dataset=table(prepared.train_rows),
         eval_dataset=table(prepared.validation_rows),
+        compute_metrics=None if recipe.generates else _accuracy,
         callbacks=[watch.callback()],
     )
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _accuracy(predicted: Any) -> dict[str, float]:
+    """Share of the validation rows whose likeliest label is right. Logits: rows x labels."""
+    return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
 
 
 def _distilling(prepared: Prepared, runtime: Runtime) -> Any:

@@ -38,6 +38,8 @@ class Watch:
         run.write(self.status)
 
     def preparing(self, what: str, done: int, total: int) -> None:
+        if self.run.stop_file.exists():
+            raise Stopped
         if what != self.status.what:
             self.status.what = what
             self.run.write(self.status)
@@ -115,7 +117,10 @@ class Watch:
             status.seconds_left = round(status.seconds / done * (status.steps - status.step), 1)
         entry: dict[str, Any] = {"step": status.step, "seconds": status.seconds}
         if "eval_loss" in logs:
-            self.run.log({**entry, "validation_loss": _number(logs["eval_loss"])})
+            measured = {"validation_loss": _number(logs["eval_loss"])}
+            if "eval_accuracy" in logs:
+                measured["validation_accuracy"] = _number(logs["eval_accuracy"])
+            self.run.log({**entry, **measured})
         if "loss" in logs:
             loss = float(logs["loss"])
             status.loss = _number(loss)

@@ -28,8 +28,13 @@ def is_admin(settings: Settings, request: Any) -> bool:
     headers = getattr(request, "headers", None) or {}
     if settings.everyone_is_admin and (settings.admin or _names_this_machine(headers)):
         return True
+    return shows_token(settings, request)
+
+
+def shows_token(settings: Settings, request: Any) -> bool:
+    """Whether the request carries the admin token."""
     token = settings.admin_token.get_secret_value()
-    cookies = getattr(request, "cookies", None) or {}
+    headers, cookies = getattr(request, "headers", None) or {}, getattr(request, "cookies", None) or {}
     given = headers.get(HEADER) or cookies.get(COOKIE) or ""
     return bool(token) and hmac.compare_digest(given.encode(), token.encode())
 

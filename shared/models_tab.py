@@ -23,12 +23,15 @@ from shared.inputs import PRIVATE
 from shared.requests import Request
 from shared.stop import Stop
 
-SIGN_IN = (
-    '<div class="admin-form">Loading, pinning and unloading need the admin token, which the server printed at start.'
-    '<label><span style="position:absolute;left:-999px">Admin token</span>'
-    '<input type="password" autocomplete="off" placeholder="Admin token"></label>'
-    '<button data-act="sign-in">Sign in</button><span role="status"></span></div>'
-)
+
+def sign_in_form(what: str) -> str:
+    """Where the admin's token is typed. No component of Gradio's: their values reach the browser's history."""
+    return (
+        f'<div class="admin-form">{what} need the admin token, which the server printed at start.'
+        '<label><span style="position:absolute;left:-999px">Admin token</span>'
+        '<input type="password" autocomplete="off" placeholder="Admin token"></label>'
+        '<button data-act="sign-in">Sign in</button><span role="status"></span></div>'
+    )
 
 
 class Nothing(Request):
@@ -124,7 +127,7 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     """The tab's content. The buttons' events check the visitor on the server, whatever the page shows."""
     endpoint = Endpoint(act, OneCheckpoint, {})
     gr.HTML('<p class="space-summary">Which checkpoints are in memory, who uses them, and what they cost.</p>')
-    sign_in = gr.HTML(SIGN_IN, visible=False)
+    sign_in = gr.HTML(sign_in_form("Loading, pinning and unloading"), visible=False)
     with gr.Row(equal_height=False):
         ids = known_ids(edge.runtime)
         chosen = gr.Dropdown(ids, value=ids[0], label="Checkpoint", filterable=False, min_width=260)
@@ -264,7 +267,8 @@ def not_here(checkpoints: Sequence[Checkpoint]) -> str:
     ]
     columns = ["checkpoint", "revision", "does", "to fetch", "from", "licence"]
     return (
-        f'<details class="elsewhere"><summary>{len(rows)} more that are not on this machine</summary>'
+        '<details class="elsewhere" data-fold="elsewhere">'
+        f"<summary>{len(rows)} more that are not on this machine</summary>"
         f"{render.table(columns, rows, ['to fetch'])}</details>"
     )
 

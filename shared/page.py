@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from shared.errors import SuiteError
 from shared.guard import StrictBlocks
 from shared.inputs import PRIVATE, Inputs
 from shared.models_tab import build_models_tab, models_endpoint
-from shared.space import BrokenSpace, Space
+from shared.space import BrokenSpace, Space, fine_tuning_offered
 from shared.ui import Page
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
             with gr.Tab("Models", id="models") as tab:
                 build_models_tab(edge, tab)
             tab.select(None, None, None, js="() => window.suite.tab('models')", **PRIVATE)
+            extra_tabs(edge)
         for endpoint in [*endpoints, models_endpoint(traffic)]:
             gr.api(api_function(endpoint, edge), api_name=endpoint.name, concurrency_limit=None)
         if any(endpoint.rows for endpoint in endpoints):
@@ -63,8 +65,16 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
             blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
         inputs = [one for page in pages for one in page.inputs]
         refresh_choices(blocks, pages, runtime)
-        restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models"})
+        restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models", "finetune"})
     return blocks
+
+
+def extra_tabs(edge: Edge) -> None:
+    """The Fine-tuning tab, where it is allowed and `finetune/` is here: a Space that was copied out has none."""
+    if fine_tuning_offered(edge.runtime.settings):
+        with gr.Tab("Fine-tuning", id="finetune") as tab:
+            importlib.import_module("finetune.tab").build(edge, tab)
+        tab.select(None, None, None, js="() => window.suite.tab('finetune')", **PRIVATE)
 
 
 def build_space(space: Space | BrokenSpace, edge: Any) -> Any:

@@ -128,6 +128,11 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Token that makes a visitor the admin; empty makes a fresh one at start, printed once.",
     )
+    allow_training: bool | None = Field(
+        default=None,
+        description="Whether there is a Fine-tuning tab, for the admin. Unset: yes on loopback without a share link, "
+        "else no.",
+    )
     warm_examples: bool = Field(
         default=True, description="Compute each Space's first example in the background after start."
     )
@@ -155,6 +160,10 @@ class Settings(BaseSettings):
     @property
     def everyone_is_admin(self) -> bool:
         return self.on_loopback if self.admin is None else self.admin
+
+    @property
+    def training_allowed(self) -> bool:
+        return self.on_loopback if self.allow_training is None else self.allow_training
 
     @property
     def budget(self) -> int:

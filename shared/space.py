@@ -19,6 +19,7 @@ import yaml
 
 from shared.endpoint import Endpoint
 from shared.errors import SuiteError
+from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,11 @@ class BrokenSpace:
     @property
     def title(self) -> str:
         return self.name.replace("_", " ").capitalize()
+
+
+def fine_tuning_offered(settings: Settings) -> bool:
+    """Whether the suite trains here: allowed, and the package `finetune` lies beside `shared/`."""
+    return settings.training_allowed and (ROOT / "finetune" / "__init__.py").is_file()
 
 
 def discover(wanted: tuple[str, ...] = (), root: Path = ROOT) -> list[Space | BrokenSpace]:

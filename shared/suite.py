@@ -28,7 +28,7 @@ from shared.events import Event
 from shared.hub_models import added
 from shared.runtime import start
 from shared.settings import Settings
-from shared.space import BrokenSpace, Space, discover
+from shared.space import BrokenSpace, Space, discover, fine_tuning_offered
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
         css=theme.css(),
         head=theme.head(),
         app_kwargs={
-            "routes": [health_route(runtime, traffic, time.monotonic()), *routes(settings)],
+            "routes": [health_route(runtime, traffic, time.monotonic()), *routes(settings), *extra_routes(settings)],
             "middleware": [Middleware(CallGuard, blocks=blocks)],
         },
     )
@@ -123,6 +123,12 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
         finally:
             suite.close()
     return suite
+
+
+def extra_routes(settings: Settings) -> list[Route]:
+    if not fine_tuning_offered(settings):
+        return []
+    return [importlib.import_module("finetune.tab.publishing").route(settings)]
 
 
 def begin_asking_the_hub(runtime: Runtime) -> None:

@@ -53,7 +53,7 @@ def opener(browser: Browser, url: str) -> Iterator[Open]:
             foreign.append(asked)
 
     def open_(query: str = "", width: int = 1280, height: int = 800) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height})
+        context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)

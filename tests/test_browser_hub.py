@@ -223,7 +223,12 @@ def test_loading_from_the_models_tab_can_be_stopped(open_page: Open, taught: Cou
 def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
     page = open_page(f"?tab=models&__theme={theme}", 390, 844)
     page.locator("#models-report summary").click()
-    expect(page.locator("#models-report .elsewhere table")).to_be_visible()
+    table = page.locator("#models-report .elsewhere table")
+    expect(table).to_be_visible()
+    drawn = page.locator("#models-report .elsewhere").element_handle()
+    page.locator("#models-load").click()
+    page.wait_for_function("drawn => !drawn.isConnected", arg=drawn)
+    expect(table).to_be_visible()  # drawn anew, and still unfolded
     assert overflow(page) <= 0
     assert contrast(page, "#models-report .elsewhere td") >= 4.5
     assert contrast(page, "#models-report summary") >= 4.5

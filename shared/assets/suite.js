@@ -100,6 +100,41 @@
     },
   };
 
+  // An update draws a fold anew: it stays as its reader left it.
+  const unfolded = new Map();
+  document.addEventListener("click", (event) => {
+    const fold = event.target.closest("details[data-fold] > summary")?.parentElement;
+    if (fold) unfolded.set(fold.dataset.fold, !fold.open); // the click turns it after this
+  });
+  new MutationObserver(() => {
+    for (const fold of document.querySelectorAll("details[data-fold]:not([data-drawn])")) {
+      fold.dataset.drawn = "";
+      if (unfolded.has(fold.dataset.fold)) fold.open = unfolded.get(fold.dataset.fold);
+    }
+  }).observe(document, { childList: true, subtree: true });
+
+  // The token goes from the field into one request, and is forgotten here before that is answered.
+  const publish = async (button) => {
+    const form = button.closest(".publish-form"), said = form.querySelector("[role=status]");
+    const field = (name) => form.querySelector(`[name=${name}]`);
+    const wanted = {
+      run: document.querySelector("[data-run]")?.dataset.run || "", repo: field("repo").value.trim(),
+      token: field("token").value.trim(), public: field("public").checked, force: field("force").checked,
+    };
+    field("token").value = "";
+    button.disabled = true;
+    said.textContent = "Publishing…";
+    try {
+      const sent = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) };
+      const reader = (await fetch("finetune/publish", sent)).body.pipeThrough(new TextDecoderStream()).getReader();
+      said.textContent = "";
+      for (let part = await reader.read(); !part.done; part = await reader.read()) said.textContent += part.value;
+    } catch (error) {
+      said.textContent = `The suite did not answer (${error.message}).`;
+    }
+    button.disabled = false;
+  };
+
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-act]");
     if (!button) return;
@@ -114,6 +149,7 @@
     if (act === "play") suite.play(button);
     if (act === "append") suite.append(button.dataset.text);
     if (act === "theme") suite.theme();
+    if (act === "publish") publish(button);
     if (act === "sign-in") {
       const field = button.parentElement.querySelector("input");
       const answer = await fetch("admin", { method: "POST", body: field.value });

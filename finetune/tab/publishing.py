@@ -1,0 +1,126 @@
+"""`POST /finetune/publish`: pushes a run's result to a Hub with a token that is nowhere afterwards.
+
+The token is no component's value, since those reach the browser's history and the server's event log. It is typed into
+a plain field, sent in this request's body, and handed to the publishing process through a pipe: it is in no file, no
+command line, no environment that others could read, and no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from finetune.background import ROOT, command, environment
+from finetune.runs import Run, all_runs
+from shared.admin import is_admin, shows_token
+from shared.settings import Settings
+
+LONGEST_BODY = 4096
+
+_publishing: set[asyncio.Task[None]] = set()
+"""Keeps what publishes alive when its page is closed."""
+
+
+class Wanted(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    run: str
+    repo: str = Field(pattern=r"^[\w.-]{1,96}/[\w.-]{1,96}$")
+    token: SecretStr = Field(min_length=1, max_length=500)
+    public: bool = False
+    force: bool = False
+
+
+def route(settings: Settings) -> Route:
+    """Answers 403 to who is not the admin or comes from another site, 400 and 415 to what is no such request; else 200
+    with the publishing's words as lines of text, the last of which is `done` or `failed`."""
+
+    async def publish(request: HttpRequest) -> Response:
+        # Gradio's own log-in does not cover this route.
+        allowed = is_admin if not settings.auth.get_secret_value() else shows_token
+        if not allowed(settings, request) or not _from_this_site(request):
+            return PlainTextResponse("Only the admin may publish; sign in with the admin token.", status_code=403)
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            return PlainTextResponse("The request must be JSON.", status_code=415)
+        wanted = await _read(request)
+        if isinstance(wanted, str):
+            return PlainTextResponse(wanted, status_code=400)
+        run = next((one for one in all_runs(settings) if one.folder.name == wanted.run), None)
+        if run is None or not run.result.is_dir():
+            return PlainTextResponse("There is no finished run of that name.", status_code=400)
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+        task = asyncio.create_task(_publish(run, wanted, settings, lines))
+        _publishing.add(task)
+        task.add_done_callback(_publishing.discard)
+        return StreamingResponse(_as_they_come(lines), media_type="text/plain; charset=utf-8")
+
+    return Route("/finetune/publish", publish, methods=["POST"])
+
+
+async def _read(request: HttpRequest) -> Wanted | str:
+    """The request, or what is wrong with it; never a word of what it held."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_BODY:
+            return "The request is too long."
+    try:
+        return Wanted.model_validate(json.loads(body))
+    except ValidationError as error:
+        names = {str(detail["loc"][0]) for detail in error.errors(include_input=False) if detail["loc"]}
+        if "repo" in names:
+            return "The repository must be user/name, of letters, digits, dots, dashes and underscores."
+        return "A token of the Hub is needed." if "token" in names else "There is no such setting."
+    except ValueError:
+        return "The request must be JSON."
+
+
+async def _publish(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.Queue[str | None]) -> None:
+    token = wanted.token.get_secret_value().strip()
+    flags = ["--token-from-stdin", *(["--public"] if wanted.public else []), *(["--force"] if wanted.force else [])]
+    process = await asyncio.create_subprocess_exec(
+        *command("publish", run.result, wanted.repo, *flags),
+        cwd=ROOT,
+        env=environment(settings),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(token.encode() + b"\n")
+    process.stdin.close()
+    while line := await process.stdout.readline():
+        text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
+        await lines.put(text.replace(token, "…"))
+    await lines.put("done" if await process.wait() == 0 else "failed")
+    await lines.put(None)
+
+
+async def _as_they_come(lines: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+    while (line := await lines.get()) is not None:
+        yield re.sub(r"[\x00-\x08\x0b-\x1f]", "", line) + "\n"
+
+
+def _from_this_site(request: HttpRequest) -> bool:
+    """A page of another site may send a request with the visitor's cookies; browsers say where it came from."""
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host", "")
+
+
+FORM = (
+    '<div class="admin-form publish-form"><label>Repository <input name="repo" placeholder="user/name" '
+    'autocomplete="off" spellcheck="false"></label><label>Token of the Hub, with the right to write <input '
+    'type="password" name="token" autocomplete="off"></label><label><input type="checkbox" name="public"> for '
+    'everybody to see</label><label><input type="checkbox" name="force"> even if it is not better than its base'
+    '</label><button data-act="publish">Publish</button><pre role="status"></pre></div>'
+)
+"""The token is used for this once; it is not kept and not shown."""

@@ -1,0 +1,140 @@
+"""The right side of the tab: the runs of this machine, one of them in full, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from finetune import background
+from finetune.runs import AT_WORK, Run, all_runs
+from finetune.tab.drawing import draw_run, in_a_line
+from finetune.tab.publishing import FORM
+from shared import render
+from shared.admin import is_admin, require_admin
+from shared.errors import SuiteError
+from shared.inputs import PRIVATE
+from shared.settings import Settings
+
+LOOKS_EVERY = 1.0
+"""Seconds between two looks at a run that is at work."""
+
+NO_RUN = render.shown(
+    '<p class="empty">No run yet. Estimate says how long a recipe takes and how much memory it needs; Start trains it, '
+    "measures it against its base on rows that it has not seen, and offers the result in the other tabs.</p>"
+)
+
+ABOUT_PUBLISHING = (
+    '<p class="limits">Pushes the run that is shown above, with a card that says how it was made and measured. The '
+    "token is used for this once; it is kept nowhere.</p>"
+)
+
+
+class RunsPanel:
+    """Lays itself out where it is made. Every event asks on the server whether the visitor is the admin."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        with gr.Row(equal_height=True):
+            self.menu = gr.Dropdown([], label="Run", filterable=False, scale=4, elem_id="finetune-runs")
+            self.refresh = gr.Button("Refresh", size="sm", min_width=70, scale=0, elem_id="finetune-refresh")
+        self.view = gr.HTML(NO_RUN, elem_id="finetune-view", elem_classes="result-block")
+        with gr.Row():
+            stop = gr.Button("Stop", min_width=80, elem_id="finetune-stop")
+            resume = gr.Button("Resume", min_width=80, elem_id="finetune-resume")
+        said = gr.HTML("", elem_id="finetune-acted", padding=False)
+        with gr.Accordion("Compare", open=False):
+            self.other = gr.Dropdown([], label="With", filterable=False, elem_id="finetune-other")
+            compare = gr.Button("Compare", size="sm", elem_id="finetune-compare")
+            compared = gr.HTML("", elem_id="finetune-compared", padding=False)
+        with gr.Accordion("Publish", open=False):
+            gr.HTML(ABOUT_PUBLISHING + FORM, padding=False)
+        self.timer = gr.Timer(LOOKS_EVERY, active=False)
+
+        self.seen = [self.menu, self.other, self.view, self.timer]
+        """What `look` fills."""
+        quick: dict[str, Any] = {"queue": False, **PRIVATE}
+        self.menu.input(self.show, self.menu, self.seen, **quick)
+        self.timer.tick(self.tick, self.menu, self.seen, **quick)
+        stop.click(self.stop, self.menu, [*self.seen, said], **quick)
+        resume.click(self.resume, self.menu, [*self.seen, said], **quick)
+        compare.click(self.compare, [self.menu, self.other], compared, **quick)
+
+    def look(self, name: str | None) -> tuple[Any, ...]:
+        """The menus, the run of this name or else the newest, and a timer that ticks while it is at work."""
+        runs = all_runs(self.settings)
+        chosen = next((run for run in runs if run.folder.name == name), runs[0] if runs else None)
+        if chosen is None:
+            return gr.Dropdown([], value=None), gr.Dropdown([], value=None), NO_RUN, gr.Timer(active=False)
+        others = [(in_a_line(run), run.folder.name) for run in runs if run.measured() and run is not chosen]
+        return (
+            gr.Dropdown([(in_a_line(run), run.folder.name) for run in runs], value=chosen.folder.name),
+            gr.Dropdown(others),
+            # With its name, which the form for publishing reads from here.
+            f'<div data-run="{escape(chosen.folder.name)}">{draw_run(chosen, self.settings)}</div>',
+            gr.Timer(active=chosen.state() in AT_WORK),
+        )
+
+    # -- events --------------------------------------------------------------------------------
+
+    def show(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
+        if not is_admin(self.settings, request):
+            return gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=False)
+        return self.look(name)
+
+    def tick(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
+        """The run alone while it is at work: a menu that changes under the hand cannot be used."""
+        menu, other, view, timer = self.show(request, name)
+        at_work = any(run.folder.name == name and run.state() in AT_WORK for run in all_runs(self.settings))
+        return (gr.skip(), gr.skip(), view, timer) if at_work else (menu, other, view, timer)
+
+    def stop(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
+        def act() -> str:
+            run = self._chosen(name)
+            if run.state() not in AT_WORK:
+                raise SuiteError("this run is not at work, so there is nothing to stop")
+            background.stop(run)
+            return "It stops after the step it is in, and can be resumed from there."
+
+        return self._acted(request, act, name)
+
+    def resume(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
+        def act() -> str:
+            run = self._chosen(name)
+            if run.state() == "done" and run.measured():
+                raise SuiteError("this run is finished; change a setting of the form and start another")
+            background.start(run.recipe, self.settings, resume=True)
+            return ""
+
+        return self._acted(request, act, name)
+
+    def compare(self, request: gr.Request, one: str | None, other: str | None) -> str:
+        from finetune.job import compared  # which brings all of scikit-learn
+
+        try:
+            require_admin(is_admin(self.settings, request))
+            if not other:
+                raise SuiteError("choose another run that was measured")
+            runs = self._chosen(one), self._chosen(other)
+            rows, note = compared(runs[0].result, runs[1].result)
+        except SuiteError as error:
+            return render.problem(error)
+        names = [run.folder.name.rpartition("-")[0] for run in runs]
+        return render.table(["", *names], rows) + render.note(note and render.sentence(note) + ".")
+
+    def _chosen(self, name: str | None) -> Run:
+        found = next((run for run in all_runs(self.settings) if run.folder.name == name), None)
+        if found is None:
+            raise SuiteError("no run is chosen, or it is no longer there; press Refresh")
+        return found
+
+    def _acted(self, request: gr.Request, act: Callable[[], str], name: str | None) -> tuple[Any, ...]:
+        """Does it, and shows the run afterwards with what is to be said."""
+        try:
+            require_admin(is_admin(self.settings, request))
+            said = render.note(act())
+        except SuiteError as error:
+            return *(gr.skip() for _ in self.seen), render.problem(error)
+        return *self.look(name), said
