@@ -16,7 +16,7 @@ from shared import render
 from shared.errors import SuiteError
 from shared.settings import Settings
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 44, 22
+WIDTH, HEIGHT, LEFT, BOTTOM = 460, 170, 40, 22
 """Of a curve's picture, in its own units, and of its margins."""
 
 SMOOTHING = 0.9
@@ -126,7 +126,7 @@ def curve(entries: Sequence[dict[str, Any]], each: str, now_and_then: str, title
 
     dots = "".join(f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"/>' for x, y in map(place, dotted))
     marks = "".join(
-        f'<text x="{LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.3g}</text>'
+        f'<text x="{LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.2g}</text>'
         f'<line class="rule" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y}" y2="{y}"/>'
         for value in (high, (low + high) / 2, low)
         for _, y in [place((first, value))]
@@ -179,7 +179,7 @@ def before_and_after(run: Run) -> str:
                 f"{system['seconds']:.0f} s",
             )
         )
-    table = render.table(["on the same held-out rows", metric, "95 %", "took"], rows, [metric, "took"])
+    table = render.table(["on the same held-out rows", metric, "95 %", "took"], rows, [metric, "95 %", "took"])
     better = "note good" if content["beats_base"] else "note"
     verdict = f'<div class="{better}">{content["rows"]} held-out rows. {escape(content["verdict"])}</div>'
     return f"<h4>Before and after</h4>{verdict}{table}{_samples(content)}"

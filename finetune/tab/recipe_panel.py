@@ -56,7 +56,11 @@ class RecipePanel:
         self._training(value)
         with gr.Accordion("Settings", open=False):
             self.fields["name"] = gr.Textbox(
-                FIRST, label="Name", info="Of the run, and of the adapter in the suite.", max_lines=1
+                FIRST,
+                label="Name",
+                info="Of the run, and of the adapter in the suite.",
+                max_lines=1,
+                elem_id="finetune-name",
             )
             self.fields["more"] = gr.Textbox(
                 "",

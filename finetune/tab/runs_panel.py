@@ -37,13 +37,13 @@ class RunsPanel:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=False):
             self.menu = gr.Dropdown([], label="Run", filterable=False, scale=4, elem_id="finetune-runs")
             self.refresh = gr.Button("Refresh", size="sm", min_width=70, scale=0, elem_id="finetune-refresh")
         self.view = gr.HTML(NO_RUN, elem_id="finetune-view", elem_classes="result-block")
         with gr.Row():
-            stop = gr.Button("Stop", min_width=80, elem_id="finetune-stop")
-            resume = gr.Button("Resume", min_width=80, elem_id="finetune-resume")
+            stop = gr.Button("Stop", interactive=False, min_width=80, elem_id="finetune-stop")
+            resume = gr.Button("Resume", interactive=False, min_width=80, elem_id="finetune-resume")
         said = gr.HTML("", elem_id="finetune-acted", padding=False)
         with gr.Accordion("Compare", open=False):
             self.other = gr.Dropdown([], label="With", filterable=False, elem_id="finetune-other")
@@ -53,7 +53,7 @@ class RunsPanel:
             gr.HTML(ABOUT_PUBLISHING + FORM, padding=False)
         self.timer = gr.Timer(LOOKS_EVERY, active=False)
 
-        self.seen = [self.menu, self.other, self.view, self.timer]
+        self.seen = [self.menu, self.other, self.view, self.timer, stop, resume]
         """What `look` fills."""
         quick: dict[str, Any] = {"queue": False, **PRIVATE}
         self.menu.input(self.show, self.menu, self.seen, **quick)
@@ -63,32 +63,36 @@ class RunsPanel:
         compare.click(self.compare, [self.menu, self.other], compared, **quick)
 
     def look(self, name: str | None) -> tuple[Any, ...]:
-        """The menus, the run of this name or else the newest, and a timer that ticks while it is at work."""
+        """The menus, the run of this name or else the newest, a timer that ticks while it is at work, Stop, Resume."""
         runs = all_runs(self.settings)
         chosen = next((run for run in runs if run.folder.name == name), runs[0] if runs else None)
         if chosen is None:
-            return gr.Dropdown([], value=None), gr.Dropdown([], value=None), NO_RUN, gr.Timer(active=False)
+            nothing = gr.Dropdown([], value=None)
+            return nothing, nothing, NO_RUN, gr.Timer(active=False), *[gr.Button(interactive=False)] * 2
+        at_work = chosen.state() in AT_WORK
         others = [(in_a_line(run), run.folder.name) for run in runs if run.measured() and run is not chosen]
         return (
             gr.Dropdown([(in_a_line(run), run.folder.name) for run in runs], value=chosen.folder.name),
             gr.Dropdown(others),
             # With its name, which the form for publishing reads from here.
             f'<div data-run="{escape(chosen.folder.name)}">{draw_run(chosen, self.settings)}</div>',
-            gr.Timer(active=chosen.state() in AT_WORK),
+            gr.Timer(active=at_work),
+            gr.Button(interactive=at_work),
+            gr.Button(interactive=not at_work and chosen.measured() is None),
         )
 
     # -- events --------------------------------------------------------------------------------
 
     def show(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         if not is_admin(self.settings, request):
-            return gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=False)
+            return *[gr.skip()] * 3, gr.Timer(active=False), *[gr.skip()] * 2
         return self.look(name)
 
     def tick(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         """The run alone while it is at work: a menu that changes under the hand cannot be used."""
-        menu, other, view, timer = self.show(request, name)
+        shown = self.show(request, name)
         at_work = any(run.folder.name == name and run.state() in AT_WORK for run in all_runs(self.settings))
-        return (gr.skip(), gr.skip(), view, timer) if at_work else (menu, other, view, timer)
+        return (gr.skip(), gr.skip(), *shown[2:]) if at_work else shown
 
     def stop(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         def act() -> str:
@@ -103,7 +107,7 @@ class RunsPanel:
     def resume(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         def act() -> str:
             run = self._chosen(name)
-            if run.state() == "done" and run.measured():
+            if run.state() not in AT_WORK and run.measured():
                 raise SuiteError("this run is finished; change a setting of the form and start another")
             background.start(run.recipe, self.settings, resume=True)
             return ""

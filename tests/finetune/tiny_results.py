@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from finetune.base import shared_parts
-from finetune.job import measure_result
+from finetune.job import measure_result, trained_model
 from finetune.recipe import Recipe, check_recipe
 from finetune.runs import run_of
-from finetune.train import train
 from shared.settings import Settings
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import turn_clients_to
@@ -90,8 +89,8 @@ def train_tiny(folder: Path) -> TinyResults:
         with shared_parts(settings) as runtime:
             for name, recipe in recipes.items():
                 run = run_of(recipe, settings)
-                prepared, _ = train(recipe, run, runtime)
+                trained, parts = trained_model(recipe, run, runtime, resume=False)
                 if name != "head":
-                    measure_result(prepared, run, runtime)
+                    measure_result(trained, parts, run, runtime)
                 found[name] = run.result
     return TinyResults(**found)
