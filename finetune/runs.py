@@ -107,8 +107,10 @@ class Run:
 
     def state(self) -> State | Literal["dead"]:
         """What its status says, unless the process that should be at it is gone: killed, or out of memory."""
-        state = self.status().state
-        return "dead" if state in AT_WORK and not self.alive() else state
+        state, alive = self.status().state, self.alive()
+        if state in AT_WORK and not alive:
+            return "dead"
+        return "evaluating" if state == "done" and alive else state
 
     def write(self, status: Status) -> None:
         status.updated = time.time()
