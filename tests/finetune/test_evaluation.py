@@ -19,6 +19,8 @@ from shared.context import Runtime
 from shared.errors import SuiteError
 from tests.finetune.conftest import MakeRecipe
 
+pytestmark = pytest.mark.slow
+
 PARTS = Parts(
     train=[Item(f"ball goal match {i}", "sports") for i in range(6)]
     + [Item(f"bank share loan {i}", "money") for i in range(4)],

@@ -21,6 +21,8 @@ from shared.context import Runtime
 from shared.errors import InvalidInput
 from tests.finetune.conftest import MakeRecipe
 
+pytestmark = pytest.mark.slow
+
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": {"name": "full"}, "training.learning_rate": 2e-4},
     "partial, head": {"method": {"name": "partial"}, "training.learning_rate": 5e-3},

@@ -22,6 +22,8 @@ from shared.context import Runtime
 from shared.errors import Busy, SuiteError
 from tests.finetune.conftest import MakeRecipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
