@@ -33,6 +33,8 @@ LICENCES = {
 CORPORA = {
     "bbc-news": "BBC News (Greene & Cunningham 2006), 2,225 articles of 2004 and 2005. The articles are the BBC's.",
     "bbc-headlines": "BBC News (Greene & Cunningham 2006), articles and their headlines. The articles are the BBC's.",
+    "spam-assassin": "SpamAssassin's public corpus of mail (CC0-1.0): the first mail of each thread, at most 20 of one "
+    "sender, without headers, quotations and signatures; all mails of a sender are on one side.",
     "chatterbot": "The English part of ChatterBot's corpus of short exchanges (BSD-3-Clause).",
 }
 

