@@ -183,7 +183,8 @@ def what(subject: Subject, facts: dict[str, Any]) -> list[str]:
     if labels:
         found.append(f"It sorts its input into {len(labels)} labels: {', '.join(plain(label) for label in labels)}.")
     if subject.instruction and recipe["task"] != "text-classification":
-        found.append(f"Every input is preceded by this instruction: {plain(subject.instruction, 1000)}")
+        how = "put into this prompt" if "{text}" in subject.instruction else "preceded by this instruction"
+        found.append(f"Every input is {how}: {plain(subject.instruction, 1000)}")
     if recipe["publishing"]["example"]:
         found.append(f"To try: {plain(recipe['publishing']['example'], 1000)}")
     return found or [f"Task: {recipe['task']}."]

@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetune import scores
 from finetune.base import shared_parts
 from finetune.evaluation import measure, tuned_system
 from finetune.loading import Trained, base_of, facts_of, load_trained
@@ -281,7 +282,7 @@ def headline_of(metrics: dict[str, float], recipe: Recipe) -> str:
     """As `finetune.evaluation` chooses it."""
     if not metrics:
         return ""
-    return "perplexity" if metrics.get("perplexity") else "rougeL" if recipe.generates else "accuracy"
+    return "perplexity" if metrics.get("perplexity") else scores.headline(recipe.task)
 
 
 def compared(forms: Sequence[Form], headline: str) -> list[Form]:

@@ -38,7 +38,7 @@ class Split(Strict):
 
 
 class Data(Strict):
-    """Where rows come from, and which columns are read."""
+    """Where rows come from, and which columns are read; `translation.en` is the key `en` within a column."""
 
     source: Source
     input: str = Field("text", description="Column of the text (of audio: the file) that goes in.")
@@ -95,7 +95,8 @@ class Recipe(Strict):
     data: Data
     instruction: str = Field(
         default="",
-        description="Put before every input, in training and afterwards; a classifier's base alone is asked with it.",
+        description="Put before every input, in training and afterwards, or around it where it holds {text}; a "
+        "classifier's base alone is asked with it.",
     )
     method: Annotated[Method, Field(discriminator="name")]
     training: Training

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from finetune.tasks.sequence_to_sequence import asked
+
 CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "conversational": "AutoModelForCausalLM",
@@ -82,7 +84,7 @@ def _write(text: str, instruction: str, recipe: dict[str, Any]) -> list[str]:
             'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
         ]
     return [
-        f"text = {literal(f'{instruction} {text}' if instruction else text)}",
+        f"text = {literal(asked(text, instruction))}",
         'inputs = tokenizer(text, return_tensors="pt")',
         "with torch.inference_mode():",
         f"    written = model.generate(**inputs, {options})",

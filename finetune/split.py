@@ -75,22 +75,37 @@ def clean(rows: Iterable[dict[str, Any]], data: Data, counts: Counter[str], *, g
     seen: dict[int, int] = {}
     for row in rows:
         counts["read"] += 1
-        for column in filter(None, (data.input, data.target, data.group)):
-            if column not in row:
-                there = ", ".join(map(str, row)) or "none"
-                raise InvalidInput(f"row {counts['read']} has no column {column!r}; it has {there}", field="data")
-        source, target = _text(row[data.input]), _text(row[data.target])
+        try:
+            source, target = _text(cell(row, data.input)), _text(cell(row, data.target))
+            group = _text(cell(row, data.group)) if data.group else ""
+        except KeyError as error:
+            there = ", ".join(map(str, row)) or "none"
+            raise InvalidInput(
+                f"row {counts['read']} has no column {error.args[0]!r}; it has {there}", field="data"
+            ) from None
         if not source or not target:
             counts["empty"] += 1
             continue
         key, answer = _hashed(source), _hashed(target)
         if generates:
-            key ^= answer
+            key = (3 * key + answer) % 2**64  # not the same for a pair and its reverse, nor for all that are copies
         if key in seen:
             counts["repeated" if seen[key] == answer else "contradictory"] += 1
             continue
         seen[key] = answer
-        yield Item(source, target, _text(row[data.group]) if data.group else "")
+        yield Item(source, target, group)
+
+
+def cell(row: dict[str, Any], column: str) -> Any:
+    """The column's value; `translation.en` is that of `en` in the column `translation`. Raises `KeyError`."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise KeyError(column)
+        value = value[part]
+    return value
 
 
 def draw(items: Iterable[Item], limit: int, seed: int) -> list[Item]:

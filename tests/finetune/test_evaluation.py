@@ -13,7 +13,7 @@ from finetune.evaluation import Evaluation, Measured
 from finetune.job import compare_results, run_job
 from finetune.loading import load_trained
 from finetune.runs import run_of
-from finetune.scores import confusion, difference, interval, scores
+from finetune.scores import confusion, difference, interval, per_row, scores
 from finetune.split import Item, Parts
 from shared.context import Runtime
 from shared.errors import SuiteError
@@ -33,6 +33,16 @@ def test_metrics_come_through_evaluate() -> None:
     same = scores(["the cat sat"], ["the cat sat"], generates=True)
     assert same == {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "chrf": 1.0}
     assert scores(["dogs bark"], ["the cat sat"], generates=True)["rouge1"] == 0
+
+
+def test_each_task_has_the_metric_that_can_judge_it() -> None:
+    assert per_row(["a", "b"], ["a", "a"], "audio-classification").tolist() == [1.0, 0.0]
+    assert per_row(["the cat sat"], ["the cat sat"], "summarization").tolist() == [1.0]
+    russian = ["Дом большой, а улица маленькая.", "Дом маленький."]
+    assert per_row(russian, [russian[0]] * 2, "summarization").tolist() == [0.0, 0.0]  # ROUGE knows a to z alone
+    right, wrong = per_row(russian, [russian[0]] * 2, "translation")
+    assert right == 1.0
+    assert 0 < wrong < 0.6
 
 
 def test_intervals_hold_the_mean_and_shrink_with_rows() -> None:

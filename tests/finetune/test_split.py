@@ -58,6 +58,25 @@ def test_a_prompt_may_have_several_replies_where_texts_are_generated() -> None:
     assert len(holding) == 1  # both in one part
 
 
+def test_a_column_may_hold_others() -> None:
+    found = [
+        {"translation": {"en": row["text"], "es": row["text"].upper()}, "a.b": i} for i, row in enumerate(rows(60))
+    ]
+    columns = {"input": "translation.en", "target": "translation.es", "group": "a.b"}
+    first = split(found, data(**columns), generates=True).train[0]
+    assert first.target == first.input.upper()
+    assert first.group.isdecimal()
+    with pytest.raises(InvalidInput, match=r"row 1 has no column 'translation\.fr'; it has translation, a\.b"):
+        split(found, data(**columns | {"target": "translation.fr"}), generates=True)
+
+
+def test_a_pair_is_not_its_reverse_and_a_copy_is_a_pair_as_any_other() -> None:
+    texts = [row["text"] for row in rows(40)]
+    given = [*zip(texts, reversed(texts), strict=True), *zip(texts, texts, strict=True)]
+    found = split(({"text": a, "label": b} for a, b in given), data(), generates=True)
+    assert found.counts["drawn"] == found.counts["read"] == 80
+
+
 def test_near_duplicates_stay_together() -> None:
     changed = ARTICLE.replace("Tuesday", "Wednesday").upper()
     assert list(near_duplicates([ARTICLE, "Something else entirely.", changed])) == [(0, 2)]
