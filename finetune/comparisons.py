@@ -113,7 +113,11 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
     def zero(items: Sequence[Item]) -> list[str]:
         asked = [
             ZeroShot(
-                text=item.input, candidate_labels=names, hypothesis_template=DESCRIPTION, multi_label=False, model=model
+                text=_accepted(item.input, runtime),
+                candidate_labels=names,
+                hypothesis_template=DESCRIPTION,
+                multi_label=False,
+                model=model,
             )
             for item in items
         ]
@@ -124,10 +128,12 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
         def answer(items: Sequence[Item]) -> list[str]:
             chosen = examples(parts, shots, recipe.data.split.seed, each_label=True)
             with _lease(context, model, "few-shot-classification") as lease:
-                shown: Any = [{"text": _cut_text(i.input, recipe, lease), "label": i.target} for i in chosen]
+                shown: Any = [
+                    {"text": _cut_text(_accepted(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
+                ]
                 asked = [
                     FewShot(
-                        text=_cut_text(item.input, recipe, lease),
+                        text=_cut_text(_accepted(item.input, runtime), recipe, lease),
                         candidate_labels=names,
                         examples=shown,
                         instruction=FewShot.model_fields["instruction"].default
@@ -180,6 +186,11 @@ def _cut_text(text: str, recipe: Recipe, lease: Any) -> str:
     if lease.checkpoint.kind == "sentence-encoder":
         return text  # reads long texts in windows
     return text[: 4 * recipe.training.max_length]
+
+
+def _accepted(text: str, runtime: Runtime) -> str:
+    """As much of a row as a visitor may send."""
+    return text[: runtime.settings.max_chars]
 
 
 # -- language models -------------------------------------------------------------------------------

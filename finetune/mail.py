@@ -71,8 +71,12 @@ def body(message: Message) -> str:
 
 
 def decoded(content: bytes, charset: str | None) -> str:
-    """Text in the encoding it claims; in UTF-8 or Windows-1252 where it claims none, a wrong one, or an unknown one."""
-    for name in (charset or "utf-8", "utf-8"):
+    """Text in the encoding it claims; in UTF-8 or Windows-1252 where it claims none, a wrong one, or an unknown one.
+
+    What claims Latin-1 is read as Windows-1252, which has letters where Latin-1 has control characters, as browsers do.
+    """
+    claimed = (charset or "utf-8").lower()
+    for name in ("cp1252" if claimed in ("iso-8859-1", "latin-1") else claimed, "utf-8"):
         try:
             return content.decode(name)
         except (LookupError, ValueError):  # of an encoding nobody knows; of bytes that are not in it

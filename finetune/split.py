@@ -17,6 +17,7 @@ from typing import Any
 
 from finetune.recipe import Data
 from shared.errors import InvalidInput
+from shared.requests import NO_TEXT
 
 SHINGLE = 8
 """Words in a row by which near-duplicates are found (Broder 1997)."""
@@ -195,7 +196,8 @@ def _refuse_too_little(parts: Parts, *, generates: bool) -> None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).replace("\x00", "").strip()
+    """Without control characters and halves of characters, which the Spaces refuse and files of people hold."""
+    return "" if value is None else NO_TEXT.sub("", str(value)).strip()
 
 
 def _hashed(text: str) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from finetune import evaluation
-from finetune.comparisons import commonest, examples, logistic_regression, nearest
+from finetune.base import find_base
+from finetune.comparisons import classifying_base, commonest, examples, logistic_regression, nearest
 from finetune.evaluation import Evaluation, Measured
 from finetune.job import compare_results, run_job
 from finetune.loading import load_trained
@@ -103,6 +105,17 @@ def test_a_system_that_cannot_do_it_is_a_row_that_says_why(make_recipe: MakeReci
     assert not done.beats_base
     table = evaluation.as_table(evaluation.as_json(done))
     assert "not possible: its window is too small" in table
+
+
+def test_the_base_reads_as_much_of_a_row_as_a_visitor_may_send(
+    make_recipe: MakeRecipe, parts: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUITE_MAX_CHARS", "120")
+    runtime = replace(parts, settings=parts.settings.model_copy(update={"max_chars": 120}))
+    base = find_base("all-MiniLM-L6-v2", parts, lambda *_: None)
+    items = [Item("a goal in the match " * 40, "sports"), *PARTS.test]
+    for system in classifying_base(make_recipe(), base, replace(PARTS, train=[*PARTS.train, items[0]]), runtime):
+        assert evaluation.measure(system, make_recipe(), items).answers[0] == "sports"
 
 
 def test_a_whole_job(make_recipe: MakeRecipe, parts: Runtime, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,10 @@ def test_an_encoding_that_is_wrong_or_unknown_is_guessed(charset: str | None) ->
     assert decoded("café".encode(), charset) == "café"
 
 
+def test_latin_1_has_no_control_characters() -> None:
+    assert decoded(b"\x93so\x94 \x95 caf\xe9", "iso-8859-1") == "“so” • café"
+
+
 def test_the_plain_part_is_taken_and_an_attachment_is_not() -> None:
     html = b"<html><body>Hello <b>HTML</b></body></html>"
     both = multipart("alternative", ("text/plain", b"Hello text"), ("text/html", html))

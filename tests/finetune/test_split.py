@@ -41,10 +41,11 @@ def test_what_is_left_out_is_counted() -> None:
         {"text": "text number 4 of its own kind 16", "label": "b"},
         {"text": "", "label": "a"},
         {"text": "no label", "label": None},
+        {"text": "\x00\x95\ud800 ", "label": "a"},
     ]
     counts = split(given, data(), generates=False).counts
     assert counts | {"groups": 0} == {
-        "read": 104, "repeated": 1, "contradictory": 1, "empty": 2, "drawn": 100, "groups": 0,
+        "read": 105, "repeated": 1, "contradictory": 1, "empty": 3, "drawn": 100, "groups": 0,
     }  # fmt: skip
 
 
