@@ -50,7 +50,7 @@ def run_job(
         draw(run.entries(), run.result / "loss.png", recipe.title)
         if measure:
             say(evaluation.as_table(measure_result(prepared, run, runtime)))
-    if recipe.method.saves == "adapter":
+    if recipe.saves == "adapter":
         say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
     if push_to_hub:
         publish_result(run.result, push_to_hub, settings, private=private, force=force)

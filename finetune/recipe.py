@@ -109,7 +109,14 @@ class Recipe(Strict):
             raise ValueError("training.packing puts conversations together; it is for the task conversational alone")
         if self.task in GENERATES and self.method.name == "partial" and not self.method.top_layers:
             raise ValueError("method.top_layers: a language model has no head of its own to train; name some layers")
+        if self.task == "audio-classification" and self.method.name == "qlora":
+            raise ValueError("method.name: an adapter for sound is merged into its base, which four bits do not allow")
         return self
+
+    @property
+    def saves(self) -> Literal["adapter", "checkpoint"]:
+        """What is kept. Speech models come without a head, so an adapter for sound is merged into base and new head."""
+        return "checkpoint" if self.task == "audio-classification" else self.method.saves
 
     @property
     def generates(self) -> bool:

@@ -18,9 +18,11 @@ from typing import Any
 from finetune import corpora
 from finetune.base import Base, find_base
 from finetune.estimate import Estimate, estimate
+from finetune.loading import load_trained, merge
 from finetune.methods import Distillation
 from finetune.recipe import Recipe
 from finetune.runs import Run, Status, replace
+from finetune.sounds import on_disk
 from finetune.sources import Corpus
 from finetune.split import Parts, leaked, sizes, split
 from finetune.tasks import TrainingTask, task_of
@@ -84,6 +86,8 @@ def read_parts(recipe: Recipe, runtime: Runtime, progress: Progress) -> Parts:
     progress("reading rows", 0, 0)
     source = recipe.data.source
     rows = corpora.read(source.corpus, runtime.settings, progress) if isinstance(source, Corpus) else source.rows()
+    if recipe.task == "audio-classification":
+        rows = on_disk(rows, recipe.data.input, runtime.settings.cache_dir / "sounds")
     return split(rows, recipe.data, generates=recipe.generates)
 
 
@@ -208,8 +212,6 @@ def _distilling(prepared: Prepared, runtime: Runtime) -> Any:
     """A Trainer whose loss also asks the teacher."""
     from transformers import Trainer
 
-    from finetune.loading import load_trained
-
     method: Any = prepared.recipe.method
     teacher = load_trained(method.teacher, prepared.recipe, runtime).model.eval().requires_grad_(False)
 
@@ -245,8 +247,10 @@ def save_result(prepared: Prepared, run: Run, status: Status, expected: Estimate
     recipe, building = prepared.recipe, run.folder / "result.part"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
+    if recipe.saves != recipe.method.saves:
+        prepared.model = merge(prepared.model)
     model = prepared.model
-    if recipe.method.saves == "adapter":
+    if recipe.saves == "adapter":
         for config in model.peft_config.values():
             config.base_model_name_or_path = prepared.base.published_as
             config.inference_mode = True
