@@ -12,6 +12,7 @@ from finetune import evaluation
 from finetune.base import shared_parts
 from finetune.estimate import duration, estimate
 from finetune.evaluation import EVALUATION
+from finetune.failures import told
 from finetune.loading import Trained, base_of, facts_of, find_trained, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import Recipe
@@ -63,11 +64,13 @@ def measure_result(prepared: Prepared, run: Run, runtime: Runtime) -> dict[str, 
     trained = Trained(
         run.result, prepared.recipe, prepared.labels, prepared.task, prepared.processor, prepared.model.eval()
     )
-    done = evaluation.evaluate(prepared.recipe, prepared.parts, trained, runtime, prepared.base, say)
-    content = evaluation.write(done, run.result)
-    status.state = "done"
-    run.write(status)
-    return content
+    try:
+        with told(prepared.recipe, run.folder):
+            done = evaluation.evaluate(prepared.recipe, prepared.parts, trained, runtime, prepared.base, say)
+            return evaluation.write(done, run.result)
+    finally:
+        status.state = "done"  # of the training, even where it could not be measured
+        run.write(status)
 
 
 def keep(recipe: Recipe, run: Run, settings: Settings) -> str:
@@ -88,7 +91,7 @@ def keep(recipe: Recipe, run: Run, settings: Settings) -> str:
 
 def dry(recipe: Recipe, settings: Settings) -> None:
     """Everything up to the first step: rows, splits, estimate. Writes nothing."""
-    with shared_parts(settings) as runtime:
+    with shared_parts(settings) as runtime, told(recipe, settings.cache_dir):
         prepared = prepare(recipe, runtime, Line())
         expected = estimate(prepared)
     rows = ", ".join(f"{count:,} {what}" for what, count in prepared.facts["rows"].items())

@@ -18,6 +18,7 @@ from typing import Any
 from finetune import corpora
 from finetune.base import Base, find_base
 from finetune.estimate import Estimate, estimate
+from finetune.failures import told
 from finetune.loading import load_trained, merge
 from finetune.methods import Distillation
 from finetune.recipe import Recipe
@@ -128,26 +129,23 @@ def train(
         replace(run.folder / "recipe.yaml", recipe.to_yaml())
         watch = Watch(run, progress)
         try:
-            prepared = prepare(recipe, runtime, watch.preparing)
-            expected = estimate(prepared)
-            watch.expect(prepared.model, expected)
-            say(expected.in_words())
-            trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
-            _train(trainer, checkpoint, watch, run)
-            if trainer.is_world_process_zero():
-                save_result(prepared, run, watch.status, expected)
-            watch.done()
-            return prepared, expected
+            with told(recipe, run.folder):
+                prepared = prepare(recipe, runtime, watch.preparing)
+                expected = estimate(prepared)
+                watch.expect(prepared.model, expected)
+                say(expected.in_words())
+                trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
+                _train(trainer, checkpoint, watch)
+                if trainer.is_world_process_zero():
+                    save_result(prepared, run, watch.status, expected)
+                watch.done()
+                return prepared, expected
         except Stopped:
             watch.end("stopped", "")
             raise
-        except SuiteError as error:
-            watch.end("failed", str(error))
+        except Exception as error:
+            watch.end("failed", str(error) or type(error).__name__)
             raise
-        except OSError as error:
-            failed = _disk_error(error, run)
-            watch.end("failed", str(failed))
-            raise failed from error
 
 
 def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime: Runtime) -> Any:
@@ -226,19 +224,10 @@ def _distilling(prepared: Prepared, runtime: Runtime) -> Any:
     return DistillationTrainer
 
 
-def _train(trainer: Any, checkpoint: Path | None, watch: Watch, run: Run) -> None:
+def _train(trainer: Any, checkpoint: Path | None, watch: Watch) -> None:
     watch.start()
-    try:
-        with watch.stopped_by_signals():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            raise SuiteError(
-                "the memory of this machine is not enough for this run; lower training.batch_size (and raise "
-                "training.gradient_accumulation by as much), lower training.max_length, or use the method lora or "
-                "qlora with training.dtype bfloat16"
-            ) from error
-        raise
+    with watch.stopped_by_signals():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     watch.raise_if_ended_early()
 
 
@@ -300,11 +289,3 @@ def suite_entry(prepared: Prepared) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _disk_error(error: OSError, run: Run) -> SuiteError:
-    free = shutil.disk_usage(run.folder).free
-    return SuiteError(
-        f"{error.strerror or error} while writing to the run's folder ({free / 1e6:,.0f} MB are free there). Make "
-        "room, or set SUITE_CACHE_DIR to a larger disk, and go on with --resume"
-    )
