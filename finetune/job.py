@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from finetune import evaluation
+from finetune import evaluation, processes
 from finetune.base import shared_parts
 from finetune.estimate import duration, estimate
 from finetune.evaluation import EVALUATION
@@ -44,7 +44,7 @@ def run_job(
         except Stopped:
             say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
             raise SystemExit(130) from None
-        if not _first_process():
+        if not processes.first():
             return
         status = run.status()
         say(f"trained {status.step} steps in {duration(status.seconds)}; at most {status.peak_memory / 1e9:.1f} GB")
@@ -152,7 +152,8 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    if processes.first():
+        print(text, flush=True)
 
 
 class Line:
@@ -162,6 +163,8 @@ class Line:
         self._last: tuple[str, int] = ("", -1)
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if not processes.first():
+            return
         tenth = 10 * done // total if total and what == "training" else 0
         if sys.stderr.isatty():
             of = f" {done:,} of {total:,}" if total else ""
@@ -169,9 +172,3 @@ class Line:
         elif (what, tenth) != self._last:
             self._last = what, tenth
             print(f"{what} {done:,} of {total:,}" if tenth else what, file=sys.stderr, flush=True)
-
-
-def _first_process() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"

@@ -6,6 +6,7 @@ starts, progress anyone can read, a stop and a resumption at any step, and a res
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from finetune import corpora
+from finetune import corpora, processes
 from finetune.base import Base, find_base
 from finetune.estimate import Estimate, estimate
 from finetune.failures import told
@@ -119,14 +120,11 @@ def train(
     Raises `Stopped` after a stop, at which the run can be resumed, and `SuiteError` for whatever went wrong, which
     `run.status()` then tells too.
     """
-    with run.held():
+    with run.held() if processes.first() else contextlib.nullcontext():
+        if processes.first():
+            _clear(recipe, run, resume=resume)
+        processes.meet()
         checkpoint = run.last_checkpoint() if resume else None
-        if not resume:
-            for old in (run.checkpoints, run.result):
-                shutil.rmtree(old, ignore_errors=True)
-            (run.folder / "log.jsonl").unlink(missing_ok=True)
-        run.stop_file.unlink(missing_ok=True)
-        replace(run.folder / "recipe.yaml", recipe.to_yaml())
         watch = Watch(run, progress)
         try:
             with told(recipe, run.folder):
@@ -136,8 +134,9 @@ def train(
                 say(expected.in_words())
                 trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
                 _train(trainer, checkpoint, watch)
-                if trainer.is_world_process_zero():
+                if processes.first():
                     save_result(prepared, run, watch.status, expected)
+                processes.leave()
                 watch.done()
                 return prepared, expected
         except Stopped:
@@ -146,6 +145,15 @@ def train(
         except Exception as error:
             watch.end("failed", str(error) or type(error).__name__)
             raise
+
+
+def _clear(recipe: Recipe, run: Run, *, resume: bool) -> None:
+    if not resume:
+        for old in (run.checkpoints, run.result):
+            shutil.rmtree(old, ignore_errors=True)
+        (run.folder / "log.jsonl").unlink(missing_ok=True)
+    run.stop_file.unlink(missing_ok=True)
+    replace(run.folder / "recipe.yaml", recipe.to_yaml())
 
 
 def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime: Runtime) -> Any:
@@ -200,6 +208,9 @@ def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime
         eval_dataset=table(prepared.validation_rows),
         callbacks=[watch.callback()],
     )
+    # A model whose forward takes any keyword is believed to divide its loss by the tokens of the whole step. Those with
+    # a head, T5 and Marian do not, and their loss would count once for each accumulated batch and each process.
+    trainer.model_accepts_loss_kwargs = recipe.task == "conversational" and kind is Trainer
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)

@@ -131,6 +131,18 @@ def test_a_model_of_the_hub_learns_from_a_data_set_of_the_hub(
     assert any(answers[0])
 
 
+@pytest.mark.parametrize("name", ["summaries-t5", "translation-marian"])
+def test_batches_that_are_put_together_count_as_one(name: str, taught: Runtime) -> None:
+    found = []
+    for size, count in ((8, 1), (2, 4)):
+        changes = [f"training.batch_size={size}", f"training.gradient_accumulation={count}", "training.max_steps=1"]
+        recipe = read_recipe(name, [*TINY, *BRIEF, *changes])
+        run = run_of(recipe, taught.settings)
+        train(recipe, run, taught)
+        found += losses(run)
+    assert found[1] == pytest.approx(found[0], rel=0.2)  # rows are of different length
+
+
 def test_an_adapter_for_dialogues_answers_in_the_space_as_it_was_trained(taught: Runtime) -> None:
     from shared.context import Context
     from shared.endpoint import Traffic, collect

@@ -181,6 +181,17 @@ def test_ctrl_c_stops_a_training_run_and_nothing_else(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is usual
 
 
+def test_a_step_costs_the_same_in_one_batch_or_in_several(make_recipe: MakeRecipe, parts: Runtime) -> None:
+    found = []
+    for size, count in ((8, 1), (2, 4)):
+        settings = {"training.batch_size": size, "training.gradient_accumulation": count, "training.max_steps": 1}
+        recipe = make_recipe(**settings, **{"training.evaluations": 1})
+        run = run_of(recipe, parts.settings)
+        train(recipe, run, parts)
+        found.append(run.entries()[0]["loss"])
+    assert found[1] == pytest.approx(found[0], abs=0.1)  # dropout draws anew
+
+
 def test_only_one_process_trains_a_run(make_recipe: MakeRecipe, parts: Runtime) -> None:
     recipe = make_recipe()
     run = run_of(recipe, parts.settings)
