@@ -33,6 +33,8 @@ LICENCES = {
 CORPORA = {
     "bbc-news": "BBC News (Greene & Cunningham 2006), 2,225 articles of 2004 and 2005. The articles are the BBC's.",
     "bbc-headlines": "BBC News (Greene & Cunningham 2006), articles and their headlines. The articles are the BBC's.",
+    "spam-assassin": "SpamAssassin's public corpus of mail (CC0-1.0): the first mail of each thread, at most 20 of one "
+    "sender, without headers, quotations and signatures; all mails of a sender are on one side.",
     "chatterbot": "The English part of ChatterBot's corpus of short exchanges (BSD-3-Clause).",
 }
 
@@ -181,7 +183,8 @@ def what(subject: Subject, facts: dict[str, Any]) -> list[str]:
     if labels:
         found.append(f"It sorts its input into {len(labels)} labels: {', '.join(plain(label) for label in labels)}.")
     if subject.instruction and recipe["task"] != "text-classification":
-        found.append(f"Every input is preceded by this instruction: {plain(subject.instruction, 1000)}")
+        how = "put into this prompt" if "{text}" in subject.instruction else "preceded by this instruction"
+        found.append(f"Every input is {how}: {plain(subject.instruction, 1000)}")
     if recipe["publishing"]["example"]:
         found.append(f"To try: {plain(recipe['publishing']['example'], 1000)}")
     return found or [f"Task: {recipe['task']}."]

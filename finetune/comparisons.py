@@ -44,7 +44,7 @@ def systems(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime) -> Itera
         yield from replying_base(recipe, base, parts)
     elif recipe.generates:
         yield System("the text itself", "baseline", lambda items: [item.input for item in items])
-        yield from rewriting_base(recipe, base)
+        yield from rewriting_base(recipe, base, parts)
     else:
         yield System("the commonest label", "baseline", commonest(parts))
 
@@ -113,7 +113,11 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
     def zero(items: Sequence[Item]) -> list[str]:
         asked = [
             ZeroShot(
-                text=item.input, candidate_labels=names, hypothesis_template=DESCRIPTION, multi_label=False, model=model
+                text=_accepted(item.input, runtime),
+                candidate_labels=names,
+                hypothesis_template=DESCRIPTION,
+                multi_label=False,
+                model=model,
             )
             for item in items
         ]
@@ -124,10 +128,12 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
         def answer(items: Sequence[Item]) -> list[str]:
             chosen = examples(parts, shots, recipe.data.split.seed, each_label=True)
             with _lease(context, model, "few-shot-classification") as lease:
-                shown: Any = [{"text": _cut_text(i.input, recipe, lease), "label": i.target} for i in chosen]
+                shown: Any = [
+                    {"text": _cut_text(_accepted(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
+                ]
                 asked = [
                     FewShot(
-                        text=_cut_text(item.input, recipe, lease),
+                        text=_cut_text(_accepted(item.input, runtime), recipe, lease),
                         candidate_labels=names,
                         examples=shown,
                         instruction=FewShot.model_fields["instruction"].default
@@ -182,6 +188,11 @@ def _cut_text(text: str, recipe: Recipe, lease: Any) -> str:
     return text[: 4 * recipe.training.max_length]
 
 
+def _accepted(text: str, runtime: Runtime) -> str:
+    """As much of a row as a visitor may send."""
+    return text[: runtime.settings.max_chars]
+
+
 # -- language models -------------------------------------------------------------------------------
 
 
@@ -208,7 +219,7 @@ def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
             return [conversation.prompt_ids(one, processor) for one in asked]
 
         return System(
-            f"base, {shots} examples" if shots else "base, zero-shot",
+            _name(shots),
             "base",
             lambda items: conversation.completions(model, processor, prompts(items), recipe, lambda *_: None),
             lambda items: conversation.reply_losses(model, processor, items, prompts(items)),
@@ -219,12 +230,32 @@ def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
         yield system(shots)
 
 
-def rewriting_base(recipe: Recipe, base: Base) -> Iterator[System]:
+def rewriting_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
+    """The base with its prompt; examples only where the prompt has a place for the text, so that blocks can be made."""
+    from finetune.tasks.sequence_to_sequence import asked
+
     task = task_of(recipe)
     processor = task.load_processor(base.folder, recipe)
     model = task.load(base.folder, recipe, (), None).eval()
-    yield System(
-        "base, zero-shot",
-        "base",
-        lambda items: task.answers(model, processor, items, recipe, (), lambda *_: None),
-    )
+    length = recipe.training.max_length
+
+    def system(shots: int) -> System:
+        shown = examples(parts, shots, recipe.data.split.seed, each_label=False)
+        blocks = [f"{asked(one.input, recipe.instruction)} {one.target}\n\n" for one in shown]
+        # T5 reads positions relative to each other, so a prompt may be longer than those it was trained on.
+        longer = recipe.training.model_copy(update={"max_length": (shots + 1) * length})
+        plain = recipe.model_copy(update={"instruction": "", "training": longer})
+
+        def answer(items: Sequence[Item]) -> list[str]:
+            prompts = [Item("".join([*blocks, asked(item.input, recipe.instruction)]), item.target) for item in items]
+            return task.answers(model, processor, prompts, plain, (), lambda *_: None)
+
+        return System(_name(shots), "base", answer)
+
+    yield system(0)
+    if "{text}" in recipe.instruction:
+        yield from map(system, recipe.evaluation.shots)
+
+
+def _name(shots: int) -> str:
+    return f"base, {shots} example{'s' * (shots > 1)}" if shots else "base, zero-shot"

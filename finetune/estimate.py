@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune import processes
 from finetune.runs import peak_memory
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def steps_of(prepared: Prepared) -> int:
     settings = prepared.recipe.training
     if settings.max_steps:
         return settings.max_steps
-    batches = math.ceil(len(prepared.train_rows) / settings.batch_size)
+    batches = math.ceil(math.ceil(len(prepared.train_rows) / settings.batch_size) / processes.count())
     per_epoch = max(1, math.ceil(batches / settings.gradient_accumulation))
     return math.ceil(per_epoch * settings.epochs)
 

@@ -21,7 +21,7 @@ from finetune.comparisons import System, systems
 from finetune.loading import Trained
 from finetune.recipe import Recipe
 from finetune.runs import EVALUATION, replace, runs_folder
-from finetune.scores import Interval, confusion, difference, interval, per_row, perplexity, scores
+from finetune.scores import Interval, confusion, difference, headline, interval, per_row, perplexity, scores
 from finetune.split import Item, Parts
 from finetune.train import write_json
 from shared.context import Runtime
@@ -43,7 +43,7 @@ class Measured:
     confusion: dict[str, Any] | None = None
     failed: str = ""
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """Of each row what the comparison goes by: right or not, ROUGE-L, or minus the loss."""
+    """Of each row what the comparison goes by: right or not, ROUGE-L, chrF, or minus the loss."""
     answers: list[str] = field(default_factory=list)
 
 
@@ -100,8 +100,8 @@ def evaluate(
     found = compared_with(recipe, parts, items, runtime, base, say)
     say("measuring: tuned")
     found.append(measure(tuned_system(trained), recipe, items))
-    headline = "perplexity" if found[-1].metrics.get("perplexity") else ("rougeL" if recipe.generates else "accuracy")
-    done = Evaluation(recipe, headline, list(items), found)
+    name = "perplexity" if found[-1].metrics.get("perplexity") else headline(recipe.task)
+    done = Evaluation(recipe, name, list(items), found)
     if (best := done.best_base) is not None:
         done.lead = difference(found[-1].rows, best.rows)
     return done
@@ -144,7 +144,7 @@ def measure(system: System, recipe: Recipe, items: Sequence[Item]) -> Measured:
     except SuiteError as error:
         return Measured(system.name, system.kind, failed=str(error))
     seconds = round(time.perf_counter() - began, 1)
-    rows = per_row(answers, references, generates=recipe.generates)
+    rows = per_row(answers, references, recipe.task)
     found = Measured(
         system.name,
         system.kind,

@@ -24,9 +24,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetune import scores
 from finetune.base import shared_parts
 from finetune.evaluation import measure, tuned_system
-from finetune.loading import Trained, base_of, facts_of, load_trained
+from finetune.loading import Trained, base_of, facts_of, load_trained, merge, plain
 from finetune.methods.partial import HEADS
 from finetune.methods.qlora import BLOCK
 from finetune.recipe import Recipe
@@ -72,7 +73,7 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
         if unmeasured:
             say(f"written, but not measured: {unmeasured}")
         out.mkdir(parents=True, exist_ok=True)
-        adapter = recipe.method.saves == "adapter"
+        adapter = recipe.saves == "adapter"
         base_bytes = weight_bytes(base_of(facts_of(trained.folder), runtime).folder) if adapter else 0
         forms = []
         headline = ""
@@ -109,7 +110,7 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
 def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trained]]]:
     """Each form's name, and what writes it and reads it back from where it was written."""
     recipe = trained.recipe
-    yield ("adapter on its base" if recipe.method.saves == "adapter" else "as trained"), lambda: trained
+    yield ("adapter on its base" if recipe.saves == "adapter" else "as trained"), lambda: trained
     architecture = type(plain(trained.model))
 
     def merged() -> Trained:
@@ -158,19 +159,6 @@ def in_place_of(final: Path) -> Iterator[Path]:
         building.rename(final)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def plain(model: Any) -> Any:
-    """The model of transformers, without peft's around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def merge(model: Any) -> Any:
-    """The base with the adapter in its weights: added in float32, since bfloat16 would round small updates away."""
-    if not hasattr(model, "merge_and_unload"):
-        return model
-    dtype = plain(model).dtype
-    return model.float().merge_and_unload(safe_merge=True).to(dtype)
 
 
 def quantization(name: str, recipe: Recipe, whole: Sequence[str]) -> Any:
@@ -281,7 +269,7 @@ def headline_of(metrics: dict[str, float], recipe: Recipe) -> str:
     """As `finetune.evaluation` chooses it."""
     if not metrics:
         return ""
-    return "perplexity" if metrics.get("perplexity") else "rougeL" if recipe.generates else "accuracy"
+    return "perplexity" if metrics.get("perplexity") else scores.headline(recipe.task)
 
 
 def compared(forms: Sequence[Form], headline: str) -> list[Form]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune import evaluation
+from finetune import evaluation, processes
 from finetune.base import shared_parts
 from finetune.estimate import duration, estimate
+from finetune.failures import told
 from finetune.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import Recipe
 from finetune.runs import EVALUATION, Run, Status, run_of
 from finetune.split import Parts
-from finetune.train import Stopped, prepare, read_parts, train
+from finetune.train import Prepared, Stopped, prepare, read_parts, train
 from finetune.turn import turn
 from shared.context import Runtime
 from shared.errors import SuiteError
@@ -40,23 +42,32 @@ def run_job(
     """Trains, measures, keeps and publishes. Raises `SuiteError`; ends the process with 130 after a stop."""
     run = run_of(recipe, settings)
     say(f"{recipe.title}: {recipe.base}, {recipe.method.name} → {run.folder}")
-    with run.held():
-        run.stop_file.unlink(missing_ok=True)
-        try:
-            with turn(run, settings, Waiting(run)), shared_parts(settings) as runtime:
-                trained, parts = trained_model(recipe, run, runtime, resume)
-                if not _first_process():
-                    return
-                if measure:
-                    say(evaluation.as_table(measure_result(trained, parts, run, runtime)))
-        except Stopped:
-            stopped_at(run)
-            say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
-            raise SystemExit(130) from None
-        if recipe.method.saves == "adapter":
-            say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
+    try:
+        with at_work(run, settings), shared_parts(settings) as runtime:
+            trained, parts = trained_model(recipe, run, runtime, resume)
+            if not processes.first():
+                return
+            if measure:
+                say(evaluation.as_table(measure_result(trained, parts, run, runtime)))
+            if recipe.saves == "adapter":
+                say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
+    except Stopped:
+        say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
+        raise SystemExit(130) from None
     if push_to_hub:
         publish_result(run.result, push_to_hub, settings, private=private, force=force)
+
+
+@contextlib.contextmanager
+def at_work(run: Run, settings: Settings) -> Iterator[None]:
+    """Holds the run, and waits for its turn. Of several processes of one run, the first does."""
+    if not processes.first():
+        yield
+        return
+    with run.held():
+        run.stop_file.unlink(missing_ok=True)
+        with turn(run, settings, Waiting(run)):
+            yield
 
 
 def trained_model(recipe: Recipe, run: Run, runtime: Runtime, resume: bool) -> tuple[Trained, Parts]:
@@ -65,12 +76,17 @@ def trained_model(recipe: Recipe, run: Run, runtime: Runtime, resume: bool) -> t
         say("it was trained already; going on with what is left")
         return load_trained(run.result, None, runtime), read_parts(recipe, runtime, Line())
     prepared, _ = train(recipe, run, runtime, resume=resume, progress=Line(), say=say)
-    status = run.status()
-    say(f"trained {status.step} steps in {duration(status.seconds)}; at most {status.peak_memory / 1e9:.1f} GB")
-    if _first_process():
+    if processes.first():
+        status = run.status()
+        say(f"trained {status.step} steps in {duration(status.seconds)}; at most {status.peak_memory / 1e9:.1f} GB")
         draw(run.entries(), run.result / "loss.png", recipe.title)
+    return as_trained(prepared, run), prepared.parts
+
+
+def as_trained(prepared: Prepared, run: Run) -> Trained:
+    """The tuned model as it is in memory."""
     model = prepared.model.eval()
-    return Trained(run.result, recipe, prepared.labels, prepared.task, prepared.processor, model), prepared.parts
+    return Trained(run.result, prepared.recipe, prepared.labels, prepared.task, prepared.processor, model)
 
 
 def measure_result(trained: Trained, parts: Parts, run: Run, runtime: Runtime) -> dict[str, Any]:
@@ -83,11 +99,15 @@ def measure_result(trained: Trained, parts: Parts, run: Run, runtime: Runtime) -
         run.write(status)
 
     tell("measuring")
-    base = base_of(facts_of(trained.folder), runtime)
-    content = evaluation.write(evaluation.evaluate(trained.recipe, parts, trained, runtime, base, tell), run.result)
-    status.state, status.what = "done", ""
-    run.write(status)
-    return content
+    try:
+        with told(trained.recipe, run.folder):
+            base = base_of(facts_of(trained.folder), runtime)
+            return evaluation.write(
+                evaluation.evaluate(trained.recipe, parts, trained, runtime, base, tell), run.result
+            )
+    finally:
+        status.state, status.what = "done", ""  # of the training, even where it could not be measured
+        run.write(status)
 
 
 class Waiting:
@@ -99,17 +119,12 @@ class Waiting:
 
     def __call__(self, earlier: list[str]) -> None:
         if self.run.stop_file.exists():
+            self.run.write(Status(state="stopped"))
             raise Stopped
         if earlier != self._said:
             self._said = earlier
             self.run.write(Status(state="waiting", what=f"waiting for {', '.join(earlier)}"))
             say(f"waiting: {', '.join(earlier)} came earlier, and one training at a time is all this machine should do")
-
-
-def stopped_at(run: Run) -> None:
-    status = run.status()
-    status.state = "stopped"
-    run.write(status)
 
 
 def keep(recipe: Recipe, run: Run, settings: Settings) -> str:
@@ -130,7 +145,7 @@ def keep(recipe: Recipe, run: Run, settings: Settings) -> str:
 
 def dry(recipe: Recipe, settings: Settings) -> None:
     """Everything up to the first step: rows, splits, estimate. Writes nothing."""
-    with shared_parts(settings) as runtime:
+    with shared_parts(settings) as runtime, told(recipe, settings.cache_dir):
         prepared = prepare(recipe, runtime, Line())
         expected = estimate(prepared)
     rows = ", ".join(f"{count:,} {what}" for what, count in prepared.facts["rows"].items())
@@ -202,7 +217,8 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    if processes.first():
+        print(text, flush=True)
 
 
 class Line:
@@ -212,6 +228,8 @@ class Line:
         self._last: tuple[str, int] = ("", -1)
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if not processes.first():
+            return
         tenth = 10 * done // total if total and what == "training" else 0
         if sys.stderr.isatty():
             of = f" {done:,} of {total:,}" if total else ""
@@ -219,7 +237,3 @@ class Line:
         elif (what, tenth) != self._last:
             self._last = what, tenth
             print(f"{what} {done:,} of {total:,}" if tenth else what, file=sys.stderr, flush=True)
-
-
-def _first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"

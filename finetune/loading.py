@@ -87,7 +87,7 @@ def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Tra
     task = task_of(recipe)
     labels = list(facts["labels"])
     processor = task.load_processor(folder, recipe)
-    if recipe.method.saves == "checkpoint":
+    if recipe.saves == "checkpoint":
         return Trained(folder, recipe, labels, task, processor, task.load(folder, recipe, labels, None).eval())
     import peft
 
@@ -95,3 +95,16 @@ def load_trained(name: str | Path, like: Recipe | None, runtime: Runtime) -> Tra
     model = task.load(base.folder, recipe, labels, None)
     adapted = peft.PeftModel.from_pretrained(model, str(folder)).eval()
     return Trained(folder, recipe, labels, task, processor, adapted)
+
+
+def plain(model: Any) -> Any:
+    """The model of transformers, without peft's around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def merge(model: Any) -> Any:
+    """The base with the adapter in its weights: added in float32, since bfloat16 would round small updates away."""
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    dtype = plain(model).dtype
+    return model.float().merge_and_unload(safe_merge=True).to(dtype)

@@ -38,7 +38,7 @@ class Split(Strict):
 
 
 class Data(Strict):
-    """Where rows come from, and which columns are read."""
+    """Where rows come from, and which columns are read; `translation.en` is the key `en` within a column."""
 
     source: Source
     input: str = Field("text", description="Column of the text (of audio: the file) that goes in.")
@@ -95,7 +95,8 @@ class Recipe(Strict):
     data: Data
     instruction: str = Field(
         default="",
-        description="Put before every input, in training and afterwards; a classifier's base alone is asked with it.",
+        description="Put before every input, in training and afterwards, or around it where it holds {text}; a "
+        "classifier's base alone is asked with it.",
     )
     method: Annotated[Method, Field(discriminator="name")]
     training: Training
@@ -108,7 +109,14 @@ class Recipe(Strict):
             raise ValueError("training.packing puts conversations together; it is for the task conversational alone")
         if self.task in GENERATES and self.method.name == "partial" and not self.method.top_layers:
             raise ValueError("method.top_layers: a language model has no head of its own to train; name some layers")
+        if self.task == "audio-classification" and self.method.name == "qlora":
+            raise ValueError("method.name: an adapter for sound is merged into its base, which four bits do not allow")
         return self
+
+    @property
+    def saves(self) -> Literal["adapter", "checkpoint"]:
+        """What is kept. Speech models come without a head, so an adapter for sound is merged into base and new head."""
+        return "checkpoint" if self.task == "audio-classification" else self.method.saves
 
     @property
     def generates(self) -> bool:

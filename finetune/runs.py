@@ -23,6 +23,7 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock, Timeout
 
+from finetune import processes
 from finetune.recipe import Recipe, read_recipe
 from shared.errors import Busy
 from shared.settings import Settings
@@ -113,11 +114,16 @@ class Run:
         return "evaluating" if state == "done" and alive else state
 
     def write(self, status: Status) -> None:
+        """Of several processes the first one's counts."""
+        if not processes.first():
+            return
         status.updated = time.time()
         status.peak_memory = max(status.peak_memory, peak_memory())
         replace(self.folder / "status.json", json.dumps(asdict(status), indent=1))
 
     def log(self, entry: dict[str, Any]) -> None:
+        if not processes.first():
+            return
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 

@@ -36,10 +36,21 @@ def scores(answers: Sequence[str], references: Sequence[str], *, generates: bool
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
-def per_row(answers: Sequence[str], references: Sequence[str], *, generates: bool) -> np.ndarray:
-    """The headline metric of each row: right or wrong, or its ROUGE-L. (rows,)"""
-    if not generates:
+def headline(task: str) -> str:
+    """The metric that systems are compared by. ROUGE knows Latin letters alone, so a translation's is chrF."""
+    if task == "translation":
+        return "chrf"
+    return "accuracy" if task.endswith("-classification") else "rougeL"
+
+
+def per_row(answers: Sequence[str], references: Sequence[str], task: str) -> np.ndarray:
+    """The headline metric of each row: right or wrong, ROUGE-L, or the sentence's chrF. (rows,)"""
+    if headline(task) == "accuracy":
         return np.array([float(a == r) for a, r in zip(answers, references, strict=True)])
+    if headline(task) == "chrf":
+        from sacrebleu import sentence_chrf
+
+        return np.array([sentence_chrf(a, [r]).score / 100 for a, r in zip(answers, references, strict=True)])
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)

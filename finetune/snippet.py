@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from finetune.tasks.sequence_to_sequence import asked
+
 CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "conversational": "AutoModelForCausalLM",
@@ -12,14 +14,36 @@ CLASSES = {
     "translation": "AutoModelForSeq2SeqLM",
 }
 
+PREDICT = """\
+import soundfile
+import torch
+from scipy.signal import resample_poly
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+extractor = AutoFeatureExtractor.from_pretrained({repo})
+model = AutoModelForAudioClassification.from_pretrained({repo}).eval()
+
+
+def predict(path):
+    sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    sound = resample_poly(sound.mean(axis=1), extractor.sampling_rate, rate)[:{samples}]
+    inputs = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    with torch.inference_mode():
+        probabilities = model(inputs["input_values"]).logits.softmax(-1)[0]
+    return model.config.id2label[int(probabilities.argmax())], float(probabilities.max())
+
+
+print(*predict("recording.wav"))
+"""
+
 EXAMPLE = "Hello! How are you today?"
 
 
 def snippet(repo: str, base: str, facts: dict[str, Any], instruction: str) -> str:
-    """A whole program; "" for tasks that take more than lines (sound). It prints the answer to the recipe's example."""
+    """A whole program. It prints the answer to the recipe's example, or for sound, to a recording."""
     recipe = facts["recipe"]
-    if recipe["task"] not in CLASSES:
-        return ""
+    if recipe["task"] == "audio-classification":
+        return PREDICT.format(repo=literal(repo), samples=recipe["training"]["max_length"])
     adapter = is_adapter(recipe)
     model = CLASSES[recipe["task"]]
     lines = [
@@ -49,7 +73,7 @@ def snippet(repo: str, base: str, facts: dict[str, Any], instruction: str) -> st
 
 
 def is_adapter(recipe: dict[str, Any]) -> bool:
-    return recipe["method"]["name"] in ("lora", "qlora", "ia3")
+    return recipe["method"]["name"] in ("lora", "qlora", "ia3") and recipe["task"] != "audio-classification"
 
 
 def _dtype(recipe: dict[str, Any]) -> str:
@@ -82,7 +106,7 @@ def _write(text: str, instruction: str, recipe: dict[str, Any]) -> list[str]:
             'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
         ]
     return [
-        f"text = {literal(f'{instruction} {text}' if instruction else text)}",
+        f"text = {literal(asked(text, instruction))}",
         'inputs = tokenizer(text, return_tensors="pt")',
         "with torch.inference_mode():",
         f"    written = model.generate(**inputs, {options})",

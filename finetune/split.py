@@ -17,6 +17,7 @@ from typing import Any
 
 from finetune.recipe import Data
 from shared.errors import InvalidInput
+from shared.requests import NO_TEXT
 
 SHINGLE = 8
 """Words in a row by which near-duplicates are found (Broder 1997)."""
@@ -75,22 +76,37 @@ def clean(rows: Iterable[dict[str, Any]], data: Data, counts: Counter[str], *, g
     seen: dict[int, int] = {}
     for row in rows:
         counts["read"] += 1
-        for column in filter(None, (data.input, data.target, data.group)):
-            if column not in row:
-                there = ", ".join(map(str, row)) or "none"
-                raise InvalidInput(f"row {counts['read']} has no column {column!r}; it has {there}", field="data")
-        source, target = _text(row[data.input]), _text(row[data.target])
+        try:
+            source, target = _text(cell(row, data.input)), _text(cell(row, data.target))
+            group = _text(cell(row, data.group)) if data.group else ""
+        except KeyError as error:
+            there = ", ".join(map(str, row)) or "none"
+            raise InvalidInput(
+                f"row {counts['read']} has no column {error.args[0]!r}; it has {there}", field="data"
+            ) from None
         if not source or not target:
             counts["empty"] += 1
             continue
         key, answer = _hashed(source), _hashed(target)
         if generates:
-            key ^= answer
+            key = (3 * key + answer) % 2**64  # not the same for a pair and its reverse, nor for all that are copies
         if key in seen:
             counts["repeated" if seen[key] == answer else "contradictory"] += 1
             continue
         seen[key] = answer
-        yield Item(source, target, _text(row[data.group]) if data.group else "")
+        yield Item(source, target, group)
+
+
+def cell(row: dict[str, Any], column: str) -> Any:
+    """The column's value; `translation.en` is that of `en` in the column `translation`. Raises `KeyError`."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise KeyError(column)
+        value = value[part]
+    return value
 
 
 def draw(items: Iterable[Item], limit: int, seed: int) -> list[Item]:
@@ -180,7 +196,8 @@ def _refuse_too_little(parts: Parts, *, generates: bool) -> None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).replace("\x00", "").strip()
+    """Without control characters and halves of characters, which the Spaces refuse and files of people hold."""
+    return "" if value is None else NO_TEXT.sub("", str(value)).strip()
 
 
 def _hashed(text: str) -> int:

@@ -6,6 +6,7 @@ starts, progress anyone can read, a stop and a resumption at any step, and a res
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,12 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from finetune import corpora
+from finetune import corpora, processes
 from finetune.base import Base, find_base
 from finetune.estimate import Estimate, estimate
+from finetune.failures import told
+from finetune.loading import load_trained, merge
 from finetune.methods import Distillation
 from finetune.recipe import Recipe
 from finetune.runs import Run, Status, replace
+from finetune.sounds import on_disk
 from finetune.sources import Corpus
 from finetune.split import Parts, leaked, sizes, split
 from finetune.tasks import TrainingTask, task_of
@@ -84,6 +88,8 @@ def read_parts(recipe: Recipe, runtime: Runtime, progress: Progress) -> Parts:
     progress("reading rows", 0, 0)
     source = recipe.data.source
     rows = corpora.read(source.corpus, runtime.settings, progress) if isinstance(source, Corpus) else source.rows()
+    if recipe.task == "audio-classification":
+        rows = on_disk(rows, recipe.data.input, runtime.settings.cache_dir / "sounds")
     return split(rows, recipe.data, generates=recipe.generates)
 
 
@@ -114,36 +120,40 @@ def train(
     Raises `Stopped` after a stop, at which the run can be resumed, and `SuiteError` for whatever went wrong, which
     `run.status()` then tells too.
     """
-    with run.held():
+    with run.held() if processes.first() else contextlib.nullcontext():
+        if processes.first():
+            _clear(recipe, run, resume=resume)
+        processes.meet()
         checkpoint = run.last_checkpoint() if resume else None
-        if not resume:
-            for old in (run.checkpoints, run.result):
-                shutil.rmtree(old, ignore_errors=True)
-            (run.folder / "log.jsonl").unlink(missing_ok=True)
-        run.stop_file.unlink(missing_ok=True)
-        replace(run.folder / "recipe.yaml", recipe.to_yaml())
         watch = Watch(run, progress)
         try:
-            prepared = prepare(recipe, runtime, watch.preparing)
-            expected = estimate(prepared)
-            watch.expect(prepared.model, expected)
-            say(expected.in_words())
-            trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
-            _train(trainer, checkpoint, watch, run)
-            if trainer.is_world_process_zero():
-                save_result(prepared, run, watch.status, expected)
-            watch.done()
-            return prepared, expected
+            with told(recipe, run.folder):
+                prepared = prepare(recipe, runtime, watch.preparing)
+                expected = estimate(prepared)
+                watch.expect(prepared.model, expected)
+                say(expected.in_words())
+                trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
+                _train(trainer, checkpoint, watch)
+                if processes.first():
+                    save_result(prepared, run, watch.status, expected)
+                processes.leave()
+                watch.done()
+                return prepared, expected
         except Stopped:
             watch.end("stopped", "")
             raise
-        except SuiteError as error:
-            watch.end("failed", str(error))
+        except Exception as error:
+            watch.end("failed", str(error) or type(error).__name__)
             raise
-        except OSError as error:
-            failed = _disk_error(error, run)
-            watch.end("failed", str(failed))
-            raise failed from error
+
+
+def _clear(recipe: Recipe, run: Run, *, resume: bool) -> None:
+    if not resume:
+        for old in (run.checkpoints, run.result):
+            shutil.rmtree(old, ignore_errors=True)
+        (run.folder / "log.jsonl").unlink(missing_ok=True)
+    run.stop_file.unlink(missing_ok=True)
+    replace(run.folder / "recipe.yaml", recipe.to_yaml())
 
 
 def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime: Runtime) -> Any:
@@ -199,6 +209,9 @@ def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime
         compute_metrics=None if recipe.generates else _accuracy,
         callbacks=[watch.callback()],
     )
+    # A model whose forward takes any keyword is believed to divide its loss by the tokens of the whole step. Those with
+    # a head, T5 and Marian do not, and their loss would count once for each accumulated batch and each process.
+    trainer.model_accepts_loss_kwargs = recipe.task == "conversational" and kind is Trainer
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -214,8 +227,6 @@ def _distilling(prepared: Prepared, runtime: Runtime) -> Any:
     """A Trainer whose loss also asks the teacher."""
     from transformers import Trainer
 
-    from finetune.loading import load_trained
-
     method: Any = prepared.recipe.method
     teacher = load_trained(method.teacher, prepared.recipe, runtime).model.eval().requires_grad_(False)
 
@@ -230,19 +241,10 @@ def _distilling(prepared: Prepared, runtime: Runtime) -> Any:
     return DistillationTrainer
 
 
-def _train(trainer: Any, checkpoint: Path | None, watch: Watch, run: Run) -> None:
+def _train(trainer: Any, checkpoint: Path | None, watch: Watch) -> None:
     watch.start()
-    try:
-        with watch.stopped_by_signals():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            raise SuiteError(
-                "the memory of this machine is not enough for this run; lower training.batch_size (and raise "
-                "training.gradient_accumulation by as much), lower training.max_length, or use the method lora or "
-                "qlora with training.dtype bfloat16"
-            ) from error
-        raise
+    with watch.stopped_by_signals():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     watch.raise_if_ended_early()
 
 
@@ -251,8 +253,10 @@ def save_result(prepared: Prepared, run: Run, status: Status, expected: Estimate
     recipe, building = prepared.recipe, run.folder / "result.part"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
+    if recipe.saves != recipe.method.saves:
+        prepared.model = merge(prepared.model)
     model = prepared.model
-    if recipe.method.saves == "adapter":
+    if recipe.saves == "adapter":
         for config in model.peft_config.values():
             config.base_model_name_or_path = prepared.base.published_as
             config.inference_mode = True
@@ -302,11 +306,3 @@ def suite_entry(prepared: Prepared) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _disk_error(error: OSError, run: Run) -> SuiteError:
-    free = shutil.disk_usage(run.folder).free
-    return SuiteError(
-        f"{error.strerror or error} while writing to the run's folder ({free / 1e6:,.0f} MB are free there). Make "
-        "room, or set SUITE_CACHE_DIR to a larger disk, and go on with --resume"
-    )

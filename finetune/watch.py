@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from finetune import processes
 from finetune.estimate import Estimate
 from finetune.runs import Run, State, Status
 from shared.errors import SuiteError
@@ -38,7 +39,7 @@ class Watch:
         run.write(self.status)
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        if self.run.stop_file.exists():
+        if processes.count() == 1 and self.run.stop_file.exists():
             raise Stopped
         if what != self.status.what:
             self.status.what = what
@@ -98,7 +99,8 @@ class Watch:
                 watch.logged(state, control, logs or {})
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if watch.run.stop_file.exists() and state.global_step < state.max_steps:
+                wanted = processes.any_says(watch.run.stop_file.exists())
+                if wanted and state.global_step < state.max_steps:
                     control.should_save = True
                     control.should_training_stop = True
                     watch._ended = Stopped()

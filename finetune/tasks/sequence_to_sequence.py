@@ -12,6 +12,8 @@ from finetune.tasks import quantized
 
 NO_LOSS = -100
 BATCH = 16
+JOINTS = 2
+"""Tokens by which a prompt may be longer than its parts: they join differently than they split."""
 
 
 def load(folder: Path, recipe: Recipe, labels: Sequence[str], quantization: Any) -> Any:
@@ -29,14 +31,27 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def asked(text: str, recipe: Recipe) -> str:
-    """T5 is told what to do by a prefix, which is the recipe's `evaluation.instruction`."""
-    return f"{recipe.instruction} {text}" if recipe.instruction else text
+def asked(text: str, instruction: str) -> str:
+    """T5 is told what to do by a prefix, FLAN-T5 by a prompt with a place for the text."""
+    if "{text}" in instruction:
+        return instruction.replace("{text}", text)
+    return f"{instruction} {text}" if instruction else text
+
+
+def prompt(text: str, processor: Any, recipe: Recipe) -> str:
+    """What the encoder reads. Of a text too long for the recipe's length the end is cut, not that of the prompt."""
+    instruction, length = recipe.instruction, recipe.training.max_length
+    whole = asked(text, instruction)
+    if "{text}" not in instruction or len(processor(whole)["input_ids"]) <= length:
+        return whole
+    room = length - len(processor(asked("", instruction))["input_ids"]) - JOINTS
+    ids = processor(text, add_special_tokens=False)["input_ids"][: max(room, 0)]
+    return asked(processor.decode(ids, skip_special_tokens=True), instruction)
 
 
 def encode(item: Item, processor: Any, recipe: Recipe, labels: Sequence[str]) -> dict[str, Any]:
     length = recipe.training.max_length
-    ids = processor(asked(item.input, recipe), truncation=True, max_length=length)["input_ids"]
+    ids = processor(prompt(item.input, processor, recipe), truncation=True, max_length=length)["input_ids"]
     target = processor(text_target=item.target, truncation=True, max_length=length)["input_ids"]
     return {"input_ids": ids, "labels": target}
 
@@ -57,7 +72,7 @@ def answers(
 
     found: list[str] = []
     for start in range(0, len(items), BATCH):
-        texts = [asked(item.input, recipe) for item in items[start : start + BATCH]]
+        texts = [prompt(item.input, processor, recipe) for item in items[start : start + BATCH]]
         batch = processor(
             texts, truncation=True, max_length=recipe.training.max_length, padding=True, return_tensors="pt"
         ).to(model.device)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from finetune import corpora
 from finetune.base import shared_parts
 from finetune.recipe import Recipe, check_recipe
 from shared.context import Runtime
+from shared.download import FetchFailed
 from shared.settings import Settings
 from tests.finetune.tiny_results import TinyResults, train_tiny
 
@@ -31,6 +33,15 @@ def topics_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writeheader()
         writer.writerows({"text": row["text"], "label": row["label"]} for row in rows)
     return path
+
+
+@pytest.fixture(scope="session")
+def mails() -> list[dict[str, str]]:
+    """The rows of the corpus of mail, read once: that takes seconds."""
+    try:
+        return list(corpora.read("spam-assassin"))
+    except FetchFailed as error:
+        pytest.skip(f"the corpus of mail is missing: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from finetune import evaluation
-from finetune.comparisons import commonest, examples, logistic_regression, nearest
+from finetune.base import find_base
+from finetune.comparisons import classifying_base, commonest, examples, logistic_regression, nearest
 from finetune.evaluation import Evaluation, Measured
 from finetune.job import compare_results, run_job
 from finetune.loading import load_trained
 from finetune.runs import run_of
-from finetune.scores import confusion, difference, interval, scores
+from finetune.scores import confusion, difference, interval, per_row, scores
 from finetune.split import Item, Parts
 from shared.context import Runtime
 from shared.errors import SuiteError
@@ -35,6 +37,16 @@ def test_metrics_come_through_evaluate() -> None:
     same = scores(["the cat sat"], ["the cat sat"], generates=True)
     assert same == {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "chrf": 1.0}
     assert scores(["dogs bark"], ["the cat sat"], generates=True)["rouge1"] == 0
+
+
+def test_each_task_has_the_metric_that_can_judge_it() -> None:
+    assert per_row(["a", "b"], ["a", "a"], "audio-classification").tolist() == [1.0, 0.0]
+    assert per_row(["the cat sat"], ["the cat sat"], "summarization").tolist() == [1.0]
+    russian = ["Дом большой, а улица маленькая.", "Дом маленький."]
+    assert per_row(russian, [russian[0]] * 2, "summarization").tolist() == [0.0, 0.0]  # ROUGE knows a to z alone
+    right, wrong = per_row(russian, [russian[0]] * 2, "translation")
+    assert right == 1.0
+    assert 0 < wrong < 0.6
 
 
 def test_intervals_hold_the_mean_and_shrink_with_rows() -> None:
@@ -95,6 +107,17 @@ def test_a_system_that_cannot_do_it_is_a_row_that_says_why(make_recipe: MakeReci
     assert not done.beats_base
     table = evaluation.as_table(evaluation.as_json(done))
     assert "not possible: its window is too small" in table
+
+
+def test_the_base_reads_as_much_of_a_row_as_a_visitor_may_send(
+    make_recipe: MakeRecipe, parts: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUITE_MAX_CHARS", "120")
+    runtime = replace(parts, settings=parts.settings.model_copy(update={"max_chars": 120}))
+    base = find_base("all-MiniLM-L6-v2", parts, lambda *_: None)
+    items = [Item("a goal in the match " * 40, "sports"), *PARTS.test]
+    for system in classifying_base(make_recipe(), base, replace(PARTS, train=[*PARTS.train, items[0]]), runtime):
+        assert evaluation.measure(system, make_recipe(), items).answers[0] == "sports"
 
 
 def test_a_whole_job(make_recipe: MakeRecipe, parts: Runtime, capsys: pytest.CaptureFixture[str]) -> None:

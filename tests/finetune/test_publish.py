@@ -239,7 +239,7 @@ def test_a_description_that_makes_no_sense_is_told(
 # -- a Hub that fails ------------------------------------------------------------------------------
 
 
-ASKED = ["/api/repos/create", "/preupload/", "/objects/batch", "/commit/", "/user/moods/resolve/"]
+ASKED = ["/api/repos/create", "/preupload/", "/objects/batch", "/storage/", "/commit/", "/user/moods/resolve/"]
 
 
 @pytest.mark.parametrize("fault", ["busy", "broken", "cut"])

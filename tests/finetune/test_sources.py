@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -122,3 +123,15 @@ def test_small_talk_comes_from_its_package() -> None:
     assert len(rows) == 792
     assert all(row["prompt"] and row["reply"] for row in rows)
     assert not {row["category"] for row in rows} & corpora.MANUALS
+
+
+def test_mail_comes_from_its_package(mails: list[dict[str, str]]) -> None:
+    labels = Counter(row["label"] for row in mails)
+    assert (labels["ham"] > 1400, labels["spam"] > 1600, len(mails)) == (True, True, 3093)
+    assert max(Counter(row["sender"] for row in mails if row["sender"]).values()) == corpora.OF_ONE_SENDER
+    subjects = Counter(row["text"].partition("\n")[0].lower() for row in mails)
+    assert subjects["selling wedded bliss (was re: ouch...)"] == 1
+    # Nothing of how the mails were collected.
+    header = re.compile(r"^(X-Spam|Received|List-Id|Delivered-To|Return-Path|Message-Id): ", re.MULTILINE)
+    assert sum(bool(header.search(row["text"])) for row in mails) < 20  # some quote whole mails
+    assert not [row for row in mails if "@" in row["text"] and "taint.org" in row["text"].split("@")[1]]

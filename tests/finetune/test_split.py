@@ -41,10 +41,11 @@ def test_what_is_left_out_is_counted() -> None:
         {"text": "text number 4 of its own kind 16", "label": "b"},
         {"text": "", "label": "a"},
         {"text": "no label", "label": None},
+        {"text": "\x00\x95\ud800 ", "label": "a"},
     ]
     counts = split(given, data(), generates=False).counts
     assert counts | {"groups": 0} == {
-        "read": 104, "repeated": 1, "contradictory": 1, "empty": 2, "drawn": 100, "groups": 0,
+        "read": 105, "repeated": 1, "contradictory": 1, "empty": 3, "drawn": 100, "groups": 0,
     }  # fmt: skip
 
 
@@ -56,6 +57,25 @@ def test_a_prompt_may_have_several_replies_where_texts_are_generated() -> None:
     parts = (found.train, found.validation, found.test)
     holding = [part for part in parts if any(item.input == prompt for item in part)]
     assert len(holding) == 1  # both in one part
+
+
+def test_a_column_may_hold_others() -> None:
+    found = [
+        {"translation": {"en": row["text"], "es": row["text"].upper()}, "a.b": i} for i, row in enumerate(rows(60))
+    ]
+    columns = {"input": "translation.en", "target": "translation.es", "group": "a.b"}
+    first = split(found, data(**columns), generates=True).train[0]
+    assert first.target == first.input.upper()
+    assert first.group.isdecimal()
+    with pytest.raises(InvalidInput, match=r"row 1 has no column 'translation\.fr'; it has translation, a\.b"):
+        split(found, data(**columns | {"target": "translation.fr"}), generates=True)
+
+
+def test_a_pair_is_not_its_reverse_and_a_copy_is_a_pair_as_any_other() -> None:
+    texts = [row["text"] for row in rows(40)]
+    given = [*zip(texts, reversed(texts), strict=True), *zip(texts, texts, strict=True)]
+    found = split(({"text": a, "label": b} for a, b in given), data(), generates=True)
+    assert found.counts["drawn"] == found.counts["read"] == 80
 
 
 def test_near_duplicates_stay_together() -> None:

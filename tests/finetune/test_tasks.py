@@ -13,7 +13,7 @@ from finetune.base import shared_parts
 from finetune.recipe import Recipe, check_recipe
 from finetune.runs import run_of
 from finetune.split import Item
-from finetune.tasks import conversation
+from finetune.tasks import conversation, sequence_to_sequence
 from finetune.train import train
 from shared.context import Runtime
 from shared.settings import Settings
@@ -155,6 +155,23 @@ def test_sequence_to_sequence(
         for model in (prepared.model, again.model)
     ]
     assert answer[0] == answer[1]
+
+
+def test_of_a_long_text_the_end_is_cut_and_not_that_of_the_prompt(tmp_path: Path) -> None:
+    seq2seq.flan_t5(tmp_path)
+    chosen = recipe(task="summarization", instruction="The house:\n{text}\nThe garden:")
+    processor = sequence_to_sequence.load_processor(tmp_path, chosen)
+
+    def read(text: str) -> str:
+        ids = sequence_to_sequence.encode(Item(text, "x"), processor, chosen, ())["input_ids"]
+        assert len(ids) <= chosen.training.max_length
+        return processor.decode(ids, skip_special_tokens=True)
+
+    assert read("Close the window.") == "The house: Close the window. The garden:"
+    long = read("Close the window. " * 40)
+    assert long.startswith("The house: Close the window. Close")
+    assert long.endswith("The garden:")
+    assert len(processor(long)["input_ids"]) > chosen.training.max_length - 6
 
 
 # -- sound -------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from finetune.failures import OutOfMemory, in_words
 from finetune.recipe import read_recipe
 from finetune.runs import Run, Status, run_of
 from finetune.train import prepare, train
@@ -25,6 +28,8 @@ from tests.finetune.conftest import MakeRecipe
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+MOMENT = 20261122
+"""Seed of the step at which a run is killed."""
 
 
 def test_a_run_leaves_a_result_and_what_made_it(make_recipe: MakeRecipe, parts: Runtime) -> None:
@@ -105,28 +110,40 @@ def test_a_stopped_run_goes_on_to_the_same_weights(make_recipe: MakeRecipe, part
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(make_recipe: MakeRecipe, parts: Runtime, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_model(
+    make_recipe: MakeRecipe, parts: Runtime, tmp_path: Path
+) -> None:
     recipe = make_recipe(**{"training.max_steps": 16, "training.evaluations": 8})
+    whole = Run(parts.settings.cache_dir / "whole")
+    train(recipe, whole, parts)
     path = tmp_path / "tiny.yaml"
     path.write_text(recipe.to_yaml(), encoding="utf-8")
     environment = {**os.environ, "SUITE_CACHE_DIR": str(parts.settings.cache_dir)}
     command = [sys.executable, "-m", "finetune", str(path), "--skip-evaluation"]
     run = run_of(recipe, parts.settings)
+    moment = random.Random(MOMENT)
+    step, later = moment.randrange(1, 14), moment.uniform(0, 0.1)
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while (run.last_checkpoint() is None) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        # Before a checkpoint, while one is written, or after; the status file is not there yet at first.
+        while run.status().step < step and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(later)
         process.send_signal(signal.SIGKILL)
     assert not run.alive()
     assert not run.result.exists()
-    reached = run.status().step
-    assert 0 < reached < 16
-    done = subprocess.run(
-        [*command, "--resume"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert step <= run.status().step < 16
+    train(recipe, run, parts, resume=True)
     assert run.status().state == "done"
-    assert weights(run)
+    assert validation_losses(run).keys() == validation_losses(whole).keys()
+    for at, loss in validation_losses(whole).items():
+        assert validation_losses(run)[at] == pytest.approx(loss, abs=0.02)
+    for name, weight in weights(whole).items():
+        assert (weights(run)[name] - weight).abs().max() < 1e-2
+
+
+def validation_losses(run: Run) -> dict[int, float]:
+    return {entry["step"]: entry["validation_loss"] for entry in run.entries() if "validation_loss" in entry}
 
 
 def test_a_run_that_diverges_stops_and_says_where(
@@ -166,6 +183,17 @@ def test_ctrl_c_stops_a_training_run_and_nothing_else(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is usual
 
 
+def test_a_step_costs_the_same_in_one_batch_or_in_several(make_recipe: MakeRecipe, parts: Runtime) -> None:
+    found = []
+    for size, count in ((8, 1), (2, 4)):
+        settings = {"training.batch_size": size, "training.gradient_accumulation": count, "training.max_steps": 1}
+        recipe = make_recipe(**settings, **{"training.evaluations": 1})
+        run = run_of(recipe, parts.settings)
+        train(recipe, run, parts)
+        found.append(run.entries()[0]["loss"])
+    assert found[1] == pytest.approx(found[0], abs=0.1)  # dropout draws anew
+
+
 def test_only_one_process_trains_a_run(make_recipe: MakeRecipe, parts: Runtime) -> None:
     recipe = make_recipe()
     run = run_of(recipe, parts.settings)
@@ -173,17 +201,72 @@ def test_only_one_process_trains_a_run(make_recipe: MakeRecipe, parts: Runtime) 
         train(recipe, run, parts)
 
 
-def test_a_full_disk_is_said(make_recipe: MakeRecipe, parts: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    import finetune.train
+@pytest.mark.parametrize("room", [300_000, 1_200_000], ids=["of the weights", "of the optimizer"])
+def test_a_full_disk_is_said(room: int, make_recipe: MakeRecipe, parts: Runtime) -> None:
+    """No file may grow beyond `room`, which the operating system refuses as it refuses a full disk."""
+    resource = pytest.importorskip("resource", reason="this system has no limits for files")
+    recipe = make_recipe(**{"training.max_steps": 4, "training.evaluations": 2})
+    run = run_of(recipe, parts.settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(SuiteError, match=r"while writing to the run's folder .*MB are free there.*--resume"):
+            train(recipe, run, parts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    status = run.status()
+    assert (status.state, status.step) == ("failed", 2)
+    assert "--resume" in status.error
+    assert not run.result.exists()
+    train(recipe, run, parts, resume=True)  # what was left half-written is not taken for a checkpoint
+    assert run.status().state == "done"
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(finetune.train, "save_result", full)
-    run = run_of(make_recipe(), parts.settings)
-    with pytest.raises(SuiteError, match=r"No space left on device.*MB are free there.*--resume"):
-        train(make_recipe(), run, parts)
+@pytest.mark.parametrize("where", ["finetune.estimate._step", "transformers.Trainer.compute_loss"])
+def test_too_little_memory_is_said(
+    where: str, make_recipe: MakeRecipe, parts: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def too_much(*_: object, **__: object) -> None:
+        torch.empty(2**48)  # a petabyte, which no allocator gives
+
+    monkeypatch.setattr(where, too_much)
+    recipe = make_recipe()
+    run = run_of(recipe, parts.settings)
+    settings = r"training\.batch_size \(8; raise .*training\.max_length \(32\) or method\.rank \(8\), or take .*qlora"
+    with pytest.raises(OutOfMemory, match=rf"the memory of this machine is not enough.*Lower {settings}"):
+        train(recipe, run, parts)
     assert run.status().state == "failed"
+    assert "Lower training.batch_size" in run.status().error
+
+
+def test_a_mistake_in_a_program_is_not_hidden(
+    make_recipe: MakeRecipe, parts: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("finetune.estimate._step", wrong)
+    run = run_of(make_recipe(), parts.settings)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        train(make_recipe(), run, parts)
+    assert (run.status().state, run.status().error) == ("failed", "mat1 and mat2 shapes cannot be multiplied")
+
+
+@pytest.mark.parametrize(
+    ("error", "method", "said"),
+    [
+        (MemoryError(), {"name": "full"}, "another method than full: lora"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), {"name": "qlora"}, r"method\.rank \(8\)$"),
+        (OSError(28, "No space left on device"), {"name": "lora"}, "No space left on device while writing"),
+        (PermissionError(13, "Permission denied"), {"name": "lora"}, "Permission denied while writing"),
+    ],
+)
+def test_what_a_machine_lacks_is_told(
+    error: Exception, method: dict[str, str], said: str, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    assert re.search(said, str(in_words(error, make_recipe(method=method), tmp_path)))
 
 
 def test_a_status_is_never_read_half_written(tmp_path: Path) -> None:
