@@ -13,7 +13,7 @@ import pytest
 
 from finetune import train as training
 from finetune.base import shared_parts
-from finetune.job import keep, measure_result
+from finetune.job import as_trained, keep, measure_result
 from finetune.loading import load_trained
 from finetune.recipe import read_recipe
 from finetune.runs import run_of
@@ -115,7 +115,7 @@ def test_a_model_of_the_hub_learns_from_a_data_set_of_the_hub(
     found = losses(run)
     assert sum(found[-3:]) < sum(found[:3])
 
-    measured = measure_result(prepared, run, taught)
+    measured = measure_result(as_trained(prepared, run), prepared.parts, run, taught)
     assert measured["metric"] == headline
     assert [system["name"] for system in measured["systems"] if system["kind"] == "base"] == bases
     assert {"rouge1", "rouge2", "rougeL", "chrf"} <= measured["systems"][-1]["metrics"].keys()
