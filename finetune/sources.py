@@ -94,12 +94,16 @@ class HubData(_Strict):
         names = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
         try:
             for row in streamed:
-                known = {name: kind.int2str(row[name]) for name, kind in names.items() if (row[name] or 0) >= 0}
-                yield {**row, **known}
+                yield {**row, **{column: _name_of(row[column], kind) for column, kind in names.items()}}
         except ImportError:  # folders of recordings, which `datasets` reads through torchcodec alone
             if sounds.has_torchcodec():
                 raise
             yield from sounds.repository_rows(self.dataset, self.split, self.revision)
+
+
+def _name_of(label: int | None, kind: Any) -> str | None:
+    """None where it is not known, which data sets write as -1."""
+    return None if label is None or label < 0 else kind.int2str(label)
 
 
 class AudioFolder(_Strict):

@@ -236,5 +236,16 @@ def test_code_holds_exactly_the_value(value: Any) -> None:
     assert "```" not in written
 
 
-def test_sound_has_no_snippet() -> None:
-    assert snippet("user/x", "owner/base", facts(task="audio-classification"), "") == ""
+def test_of_sound_a_whole_checkpoint_is_loaded() -> None:
+    """An adapter for sound is published merged. What the code answers, `test_genres.py` compares with the Space."""
+    code = snippet("user/x", "owner/base", facts(task="audio-classification"), "")
+    compile(code, "README.md", "exec")
+    assert 'AutoModelForAudioClassification.from_pretrained("user/x")' in code
+    assert "owner/base" not in code
+    assert "[:24]" in code  # the samples it was trained on
+
+
+def test_a_prompt_with_a_place_for_the_text_is_filled_in() -> None:
+    changed = facts(task="summarization")
+    code = snippet("user/x", "owner/base", changed, "Sum up:\n{text}\nSummary:")
+    assert f'text = "Sum up:\\n{changed["recipe"]["publishing"]["example"]}\\nSummary:"' in code

@@ -113,7 +113,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(make_recipe: MakeRecipe, part
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_model(
     make_recipe: MakeRecipe, parts: Runtime, tmp_path: Path
 ) -> None:
-    recipe = make_recipe(**{"training.max_steps": 16, "training.evaluations": 8})
+    recipe = make_recipe(**{"training.max_steps": 12, "training.evaluations": 6})
     whole = Run(parts.settings.cache_dir / "whole")
     train(recipe, whole, parts)
     path = tmp_path / "tiny.yaml"
@@ -122,7 +122,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_model(
     command = [sys.executable, "-m", "finetune", str(path), "--skip-evaluation"]
     run = run_of(recipe, parts.settings)
     moment = random.Random(MOMENT)
-    step, later = moment.randrange(1, 14), moment.uniform(0, 0.1)
+    step, later = moment.randrange(1, 10), moment.uniform(0, 0.1)
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         # Before a checkpoint, while one is written, or after; the status file is not there yet at first.
@@ -132,7 +132,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_model(
         process.send_signal(signal.SIGKILL)
     assert not run.alive()
     assert not run.result.exists()
-    assert step <= run.status().step < 16
+    assert step <= run.status().step < 12
     train(recipe, run, parts, resume=True)
     assert run.status().state == "done"
     assert validation_losses(run).keys() == validation_losses(whole).keys()
