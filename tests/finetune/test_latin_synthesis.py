@@ -235,8 +235,13 @@ def test_clips_and_their_table_are_written_and_made_once(
     with (tmp_path / "clips.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[1] | {"soundfont": ""} == {
-        **{"file": "Salsa/00001.flac", "number": "1", "genre": "Salsa", "source": "mma"},
-        **{"groove_file": "stdlib/salsa", "soundfont": "", "split": "test"},
+        "file": "Salsa/00001.flac",
+        "number": "1",
+        "genre": "Salsa",
+        "source": "mma",
+        "groove_file": "stdlib/salsa",
+        "soundfont": "",
+        "split": "test",
     }
     for row in rows:
         info = soundfile.info(tmp_path / row["file"])
