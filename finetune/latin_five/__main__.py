@@ -11,13 +11,12 @@ import typer
 
 from finetune.latin_five import fitting, heard, measuring
 from finetune.latin_five.card import card
-from finetune.latin_five.heard import Heard
 from finetune.latin_five.recipe import RECIPE, read_recipe
 from finetune.latin_synthesis.__main__ import synthesize
 from finetune.latin_synthesis.style import OTHER
 from shared.catalog import Catalog
 from shared.engines import musicnn
-from shared.engines.musicnn_head import HEADS, WEIGHTS, Layer
+from shared.engines.musicnn_head import HEADS, WEIGHTS
 from shared.errors import SuiteError
 from shared.settings import Settings
 from shared.weights import verified_folder
@@ -28,23 +27,22 @@ FIGURES = "figures.json"
 def make(recipe_file: Path, clips: Path, out: Path) -> None:
     """Writes head, card and figures. Raises `SuiteError`."""
     recipe, settings = read_recipe(recipe_file), Settings()
-    synthesize(clips, recipe.clips, recipe.seed)
+    folders = [clips / f"seed-{seed}" for seed in recipe.seeds]
+    for folder, seed in zip(folders, recipe.seeds, strict=True):
+        synthesize(folder, recipe.clips, seed)
     checkpoint = Catalog.read().choose_by_id(recipe.base)
     engine = musicnn.load(checkpoint, verified_folder(checkpoint, settings, _quiet), settings, _quiet)
-    synthetic: dict[Layer, list[Heard]] = {}
-    real: dict[Layer, list[Heard]] = {}
-    for layer in recipe.layers:
-        synthetic[layer] = heard.clips(clips, engine, layer, _tick)
-        real[layer] = heard.real_music(clips / "real", engine, layer, _tick)
-    head, trials = fitting.best_head({layer: synthetic[layer] + real[layer] for layer in recipe.layers}, recipe)
-    found = measuring.figures(head, synthetic[head.layer], real[head.layer])
+    synthetic = [clip for folder in folders for clip in heard.clips(folder, engine, recipe.layer, _tick)]
+    real = heard.real_music(clips / "real", engine, recipe.layer, _tick)
+    head, trials = fitting.best_head([*synthetic, *real], recipe)
+    found = measuring.figures(head, synthetic, real)
 
-    others = heard.chosen(synthetic[head.layer] + real[head.layer], "validation", genre=OTHER)
+    others = heard.chosen([*synthetic, *real], "validation", genre=OTHER)
     counts = {source: sum(clip.source == source for clip in others) for source in sorted({c.source for c in others})}
     calibration = ", ".join(f"{count} clips of {source}" for source, count in counts.items())
     out.mkdir(parents=True, exist_ok=True)
     head.write(out / WEIGHTS)
-    text = card(head, recipe, len(synthetic[head.layer]), trials, found, calibration)
+    text = card(head, recipe, len(synthetic), trials, found, calibration)
     (out / "README.md").write_text(text, encoding="utf-8")
     (out / FIGURES).write_text(json.dumps(measuring.as_json(found), indent=1) + "\n", encoding="utf-8")
     print(measuring.as_table(found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 from shared.audio import Recording, windows
 from shared.engines.musicnn import Musicnn
 from shared.engines.musicnn_head import Layer
-from shared.errors import SuiteError
 
 WINDOW = 3.0
 REAL_MUSIC = {
@@ -27,7 +25,7 @@ CLIPS_OF_A_TRACK, CLIP_SECONDS = 3, 6.0
 Tick = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Heard:
     """One clip: where it is from, and its features (windows, width)."""
 
@@ -47,8 +45,8 @@ def clips(folder: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list[Heard
     found = []
     for done, row in enumerate(rows, 1):
         path = folder / row["file"]
-        with Recording(path, 60) as recording:
-            features = kept(path, engine, layer, recording.mono(engine.sampling_rate))
+        file = path.with_name(f"{path.name}.{layer}.npy")
+        features = remembered(file, lambda path=path: of_clip(path, engine, layer))
         found.append(Heard(row["genre"], row["source"], row["groove_file"], row["split"], features))
         tick(done, len(rows))
     return found
@@ -71,9 +69,9 @@ def real_music(kept_in: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list
     for done, (package, path) in enumerate(tracks, 1):
         stem = path.stem.removesuffix("_fast").removesuffix("_f").removesuffix("_enhanced")
         split = "validation" if hashlib.sha256(f"{package}/{stem}".encode()).digest()[0] < 128 else "test"
-        for place, sound in enumerate(pieces(path, engine.sampling_rate)):
-            beside = kept_in / f"{package}--{path.stem}--{place}"
-            found.append(Heard("Other", package, stem, split, kept(beside, engine, layer, iter([sound]))))
+        file = kept_in / f"{package}--{path.stem}.{layer}.npy"
+        some = remembered(file, lambda path=path: of_track(path, engine, layer))
+        found += [Heard("Other", package, stem, split, features) for features in some]
         tick(done, len(tracks))
     return found
 
@@ -90,19 +88,29 @@ def pieces(path: Path, rate: int) -> Iterator[np.ndarray]:
             yield piece
 
 
-def kept(beside: Path, engine: Musicnn, layer: Layer, blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """Features of the windows, read from the file beside the clip where it is there."""
-    file = beside.with_name(f"{beside.name}.{layer}.npy")
+def of_track(path: Path, engine: Musicnn, layer: Layer) -> np.ndarray:
+    """(pieces, windows, width)."""
+    size = int(WINDOW * engine.sampling_rate)
+    found = [engine.features([piece[:size], piece[size:]], layer=layer) for piece in pieces(path, engine.sampling_rate)]
+    return np.stack(found) if found else np.zeros((0, 2, 1), np.float32)
+
+
+def of_clip(path: Path, engine: Musicnn, layer: Layer) -> np.ndarray:
+    """(windows, width). Raises `InvalidInput` for what is no sound."""
+    with Recording(path, 60) as recording:
+        blocks = recording.mono(engine.sampling_rate)
+        cut = [window.samples for window in windows(blocks, engine.sampling_rate, WINDOW, WINDOW)]
+    return engine.features(cut, layer=layer)
+
+
+def remembered(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """What the file holds, or what is computed and then kept in it."""
     try:
         return np.load(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        pass
-    cut = [window.samples for window in windows(blocks, engine.sampling_rate, WINDOW, WINDOW)]
-    if not cut:
-        raise SuiteError(f"{beside.name} holds no sound")
-    features = engine.features(cut, layer=layer)
-    np.save(file, features)
-    return features
+    except (OSError, ValueError, EOFError):
+        features = compute()
+        np.save(file, features)
+        return features
 
 
 def chosen(heard: Sequence[Heard], split: str, *sources: str, genre: str = "") -> list[Heard]:

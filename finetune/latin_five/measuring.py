@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.latin_five.fitting import LABELS, NONE, answers, label_of, shares
+from finetune.latin_five.fitting import LABELS, NONE, among_five, answers, label_of
 from finetune.latin_five.heard import Heard, chosen
 from finetune.latin_synthesis.patterns import GENRES
 from finetune.latin_synthesis.style import OTHER
@@ -51,7 +51,7 @@ def figure(head: Head, music: str, clips: Sequence[Heard]) -> Figure:
     truth = np.array([label_of(clip) for clip in clips])
     right = (said == truth).astype(float)
     genres = truth != LABELS.index(NONE)
-    five = np.array([int(shares(head, clip)[: len(GENRES)].argmax()) for clip in clips])
+    five = np.array([among_five(head, clip) for clip in clips])
     groups = sorted({clip.group for clip in clips} - {""})
     return Figure(
         music,

@@ -19,9 +19,10 @@ class HeadRecipe(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     base: Literal["musicnn"]
-    clips: int = Field(ge=20)
-    seed: int = Field(ge=0)
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layer: Layer
+    clips: int = Field(ge=20, description="Of each seed, about.")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    components: tuple[int, ...] = Field(min_length=1, description="Principal components, tried on validation.")
     strengths: tuple[float, ...] = Field(min_length=1, description="C of the logistic regression, tried on validation.")
     false_positives: float = Field(gt=0, lt=1)
     licence: str
