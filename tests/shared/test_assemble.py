@@ -54,7 +54,7 @@ def test_nothing_hidden_cached_or_for_tests_is_taken(name: str) -> None:
         parts = path.split("/")
         assert not any(part.startswith(".") or part in ("tests", "__pycache__", "docs", "benchmarks") for part in parts)
         assert path.endswith(
-            (".py", ".yaml", ".css", ".js", ".txt", ".md", ".png", ".json", ".svg", ".ogg")
+            (".py", ".yaml", ".css", ".js", ".txt", ".md", ".png", ".json", ".svg", ".ogg", ".safetensors")
         ) or path in (
             "LICENSE",
             "NOTICE",
