@@ -40,9 +40,9 @@ The features' first {components} principal components and the regularisation (C 
 ({score:.2f}), and the share of MMA's salsa of training and validation that a head gets right which saw no groove of the
 five ({transfer_score:.2f}; chance is 0.20). The temperature was fitted on validation, and the bias of "none of these"
 raised until of no source of calibration music more than {false_positives:.0%} got the name of a genre: {calibration}.
-No weight was fitted and no setting compared on the clips of this table. But the rule of the threshold ({false_positives:.0%} of each
-source, after 5 % of their mean) and the use of components were settled when an earlier table of half these clips had
-been seen, and who wrote our patterns had read MMA's file of merengue before, though copied no rhythm of it.
+No weight was fitted and no setting compared on the clips of this table. But the rule of the threshold (of each source,
+after 5 % of their mean) and the use of components were settled when an earlier table of half these clips had been seen,
+and who wrote our patterns had read MMA's file of merengue before, though copied no rhythm of it.
 
 
 {table}
