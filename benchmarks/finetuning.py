@@ -20,13 +20,14 @@ from finetune.runs import Run, run_of
 from shared.settings import Settings
 
 README = ROOT / "finetune" / "README.md"
-COLUMNS = ("recipe", "method", "learn", "share", "steps", "s/step", "GB", "MB", "best base", "tuned", "95 %", "")
+COLUMNS = ("recipe", "method", "learn", "share", "steps", "s/step", "min", "GB", "MB", "best base", "tuned", "95 %", "")
 
 NOTES = """\
-*learn*: trainable parameters, *share*: of all, in percent. *s/step*: median of the steps, validation left out. *GB*: \
-most memory of the process, data and libraries included. *MB*: size of the weights that come out. *best base*: the \
-best of the base without and with examples; *95 %*: interval of the tuned model's lead over it by the paired bootstrap \
-(of perplexity: of the loss per token). The last column says whether that is above zero throughout."""
+*learn*: trainable parameters, *share*: of all, in percent. *s/step*: median of the steps, validation left out. *min*: \
+minutes of training, validation included, evaluation not. *GB*: most memory of the process, data and libraries \
+included. *MB*: size of the weights that come out. *best base*: the best of the base without and with examples; \
+*95 %*: interval of the tuned model's lead over it by the paired bootstrap (of perplexity: of the loss per token). The \
+last column says whether that is above zero throughout."""
 
 
 def main(
@@ -69,6 +70,7 @@ def cells(recipe: Recipe, run: Run) -> list[str]:
         f"{100 * status['trainable'] / status['parameters']:.2f}",
         str(status["step"]),
         f"{seconds_per_step(run):.2f}",
+        f"{status['seconds'] / 60:.1f}",
         f"{status['peak_memory'] / 1e9:.2f}",
         f"{weight_bytes(run.result) / 1e6:.1f}",
         f"{name} {measured['base']:.3f}",
