@@ -92,12 +92,12 @@ def _topics(archive: zipfile.ZipFile) -> Iterator[Row]:
 
 
 def _headlines(archive: zipfile.ZipFile) -> Iterator[Row]:
-    """`text` (the beginning of the article) and `headline`."""
-    for _, text in _articles(archive):
+    """`text` (the beginning of the article), `headline`, and `label` (the topic)."""
+    for label, text in _articles(archive):
         headline, _, article = text.partition("\n")
         words = article.split()
         if headline.strip() and len(words) > 20:
-            yield {"text": " ".join(words[:ARTICLE_WORDS]), "headline": headline.strip()}
+            yield {"text": " ".join(words[:ARTICLE_WORDS]), "headline": headline.strip(), "label": label}
 
 
 def _articles(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:

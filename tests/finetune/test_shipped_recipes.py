@@ -45,6 +45,18 @@ def test_spam_is_told_from_ham(mails: list[dict[str, str]], parts: Runtime, monk
     assert not senders[0] & senders[1]
 
 
+@pytest.mark.parametrize("name", ["topics", "headlines", "robot"])
+def test_a_recipe_on_real_weights_and_its_own_rows(name: str, parts: Runtime) -> None:
+    """The other recipes of topics differ from the first in their method alone (`test_methods`)."""
+    recipe = read_recipe(name, [*FEW_STEPS, "data.limit=150", "training.max_length=48", "training.batch_size=4"])
+    run = run_of(recipe, parts.settings)
+    prepared, _ = train(recipe, run, parts)
+    found = losses(run)
+    assert sum(found[-4:]) < sum(found[:4])
+    held = {(item.input, item.target) for item in [*prepared.parts.test, *prepared.parts.validation]}
+    assert held.isdisjoint((item.input, item.target) for item in prepared.parts.train)
+
+
 # -- texts to texts, from a Hub ----------------------------------------------------------------------
 
 
