@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from finetune.recipe import Recipe
-from finetune.runs import Run, Status, replace, run_of, runs_folder
+from finetune.runs import Run, replace, run_of, runs_folder
 from shared.errors import Busy, SuiteError
 from shared.settings import Settings
 
@@ -25,6 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = "output.log"
 """What the process prints, in the run's folder."""
 
+LOWEST = 19
+"""The `nice` value of who gives way to everybody."""
+
+SECRETS = ("SUITE_ADMIN_TOKEN", "SUITE_AUTH")
+
+_STARTING = threading.Lock()
+
 
 def start(recipe: Recipe, settings: Settings, *, resume: bool = False) -> Run:
     """Starts the run, or has it wait for its turn. Raises `Busy` where it is at work already.
@@ -32,23 +40,27 @@ def start(recipe: Recipe, settings: Settings, *, resume: bool = False) -> Run:
     Returns when the process has the run, a few seconds later.
     """
     run = run_of(recipe, settings)
-    if run.alive():
-        raise Busy(f"{recipe.name} with these settings is at work already; look at it beside this form")
-    run.folder.mkdir(parents=True, exist_ok=True)
-    replace(run.folder / "recipe.yaml", recipe.to_yaml())
-    run.write(Status(state="waiting", what="starting", pid=0))
-    with (run.folder / OUTPUT).open("wb") as output:
-        process = subprocess.Popen(
-            command("train", run.folder / "recipe.yaml", "--background", *(["--resume"] if resume else [])),
-            cwd=ROOT,
-            env=environment(settings),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    while process.poll() is None and not run.alive():
-        time.sleep(0.05)
+    with _STARTING:
+        if run.alive():
+            raise Busy(f"{recipe.name} with these settings is at work already; look at it beside this form")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        replace(run.folder / "recipe.yaml", recipe.to_yaml())
+        if not resume:
+            (run.folder / "status.json").unlink(missing_ok=True)
+        run.update(state="waiting", what="starting", pid=0, error="")
+        with (run.folder / OUTPUT).open("wb") as output:
+            process = subprocess.Popen(
+                command("train", run.folder / "recipe.yaml", "--background", *(["--resume"] if resume else [])),
+                cwd=ROOT,
+                env=environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        threading.Thread(target=process.wait, name="training", daemon=True).start()  # reaps it
+        while process.returncode is None and not run.alive():
+            time.sleep(0.05)
     return run
 
 
@@ -56,15 +68,24 @@ def stop(run: Run) -> None:
     """Has the run stop after its step, from where it can be resumed. What is being measured is cut short."""
     run.stop_file.touch()
     status = run.status()
-    if status.state == "evaluating" and run.alive():
+    if status.state == "evaluating" and run.alive() and _is_training(status.pid):
         with contextlib.suppress(OSError):
             os.kill(status.pid, signal.SIGTERM)
 
 
+def _is_training(pid: int) -> bool:
+    """Whether this process is one of ours alone, and no notebook that trains."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).cmdline()[1:3] == ["-m", "finetune"]
+    return False
+
+
 def step_aside() -> None:
     """Gives way to whatever else wants the processor: training takes what the demos leave."""
-    lowest = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 15)  # Windows has classes, others numbers
-    psutil.Process().nice(lowest)
+    windows = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", None)
+    psutil.Process().nice(LOWEST if windows is None else windows)
+    with contextlib.suppress(OSError):  # Linux may weigh a session as a whole, and a run has one of its own
+        Path("/proc/self/autogroup").write_text(str(LOWEST))
 
 
 def keep_upload(path: Path, settings: Settings) -> Path:
@@ -87,13 +108,16 @@ def keep_upload(path: Path, settings: Settings) -> Path:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "finetune", *map(str, arguments)]
+    """Paths are made whole: it runs in the project's folder, wherever the suite was started."""
+    whole = (argument.absolute() if isinstance(argument, Path) else argument for argument in arguments)
+    return [sys.executable, "-m", "finetune", *map(str, whole)]
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The settings of this suite, which may have come by its command line."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in SECRETS},
+        "OMP_NUM_THREADS": str(settings.cores),
         "SUITE_CACHE_DIR": str(settings.cache_dir.absolute()),
         "SUITE_PROFILE": settings.profile,
         "SUITE_MODELS": ",".join(settings.models),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -125,8 +124,9 @@ def publish(
     ] = False,
 ) -> None:
     """Publish a trained checkpoint with its card."""
-    if token_from_stdin:
-        os.environ["HF_TOKEN"] = sys.stdin.readline().strip()  # of this process alone
     from finetune.job import publish_result
 
-    publish_result(checkpoint, repo, Settings(), private=not public, force=force)
+    token = sys.stdin.readline().strip() if token_from_stdin else None
+    if token == "":
+        raise SuiteError("no token came by the standard input")
+    publish_result(checkpoint, repo, Settings(), private=not public, force=force, token=token)

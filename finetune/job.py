@@ -18,7 +18,7 @@ from finetune.failures import told
 from finetune.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.loss_curve import draw
 from finetune.recipe import Recipe
-from finetune.runs import EVALUATION, Run, Status, run_of
+from finetune.runs import EVALUATION, Run, run_of
 from finetune.split import Parts
 from finetune.train import Prepared, Stopped, prepare, read_parts, train
 from finetune.turn import turn
@@ -52,6 +52,7 @@ def run_job(
             if recipe.saves == "adapter":
                 say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
     except Stopped:
+        run.update(state="done" if run.measured() else "stopped", what="")
         say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
         raise SystemExit(130) from None
     if push_to_hub:
@@ -64,16 +65,16 @@ def at_work(run: Run, settings: Settings) -> Iterator[None]:
     if not processes.first():
         yield
         return
-    with run.held():
-        run.stop_file.unlink(missing_ok=True)
-        with turn(run, settings, Waiting(run)):
-            yield
+    with run.held(), turn(run, settings, Waiting(run)):
+        yield
 
 
 def trained_model(recipe: Recipe, run: Run, runtime: Runtime, resume: bool) -> tuple[Trained, Parts]:
     """The tuned model. Where a run was cut short while it was measured, the one that is there already."""
     if resume and (run.result / TRAINING).is_file():
         say("it was trained already; going on with what is left")
+        if run.stop_file.exists():
+            raise Stopped
         return load_trained(run.result, None, runtime), read_parts(recipe, runtime, Line())
     prepared, _ = train(recipe, run, runtime, resume=resume, progress=Line(), say=say)
     if processes.first():
@@ -90,24 +91,23 @@ def as_trained(prepared: Prepared, run: Run) -> Trained:
 
 
 def measure_result(trained: Trained, parts: Parts, run: Run, runtime: Runtime) -> dict[str, Any]:
-    status = run.status()
-    status.state, status.pid = "evaluating", os.getpid()
-
     def tell(text: str) -> None:
+        if run.stop_file.exists():
+            raise Stopped
         say(text)
-        status.what = text
-        run.write(status)
+        run.update(state="evaluating", what=text, pid=os.getpid(), error="")
 
     tell("measuring")
     try:
         with told(trained.recipe, run.folder):
             base = base_of(facts_of(trained.folder), runtime)
-            return evaluation.write(
-                evaluation.evaluate(trained.recipe, parts, trained, runtime, base, tell), run.result
-            )
-    finally:
-        status.state, status.what = "done", ""  # of the training, even where it could not be measured
-        run.write(status)
+            done = evaluation.evaluate(trained.recipe, parts, trained, runtime, base, tell)
+            content = evaluation.write(done, run.result)
+    except SuiteError as error:
+        run.update(state="done", what="", error=f"it was trained, but could not be measured: {error}")
+        raise
+    run.update(state="done", what="")
+    return content
 
 
 class Waiting:
@@ -119,11 +119,10 @@ class Waiting:
 
     def __call__(self, earlier: list[str]) -> None:
         if self.run.stop_file.exists():
-            self.run.write(Status(state="stopped"))
             raise Stopped
         if earlier != self._said:
             self._said = earlier
-            self.run.write(Status(state="waiting", what=f"waiting for {', '.join(earlier)}"))
+            self.run.update(state="waiting", what=f"waiting for {', '.join(earlier)}", pid=os.getpid())
             say(f"waiting: {', '.join(earlier)} came earlier, and one training at a time is all this machine should do")
 
 
@@ -196,14 +195,17 @@ COMPARED: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def publish_result(checkpoint: str | Path, repo: str, settings: Settings, *, private: bool, force: bool) -> None:
+def publish_result(
+    checkpoint: str | Path, repo: str, settings: Settings, *, private: bool, force: bool, token: str | None = None
+) -> None:
+    """`token` is used for this once; without it the Hub's client knows one. Raises `SuiteError`."""
     from finetune.publish import publish
 
     with shared_parts(settings) as runtime:
         folder = find_trained(checkpoint, runtime)
         if not force and not measured(folder)["beats_base"]:
             raise SuiteError(f"{measured(folder)['verdict']} Nothing was published.")
-        say(f"published: {publish(folder, repo, runtime, private=private, say=say)}")
+        say(f"published: {publish(folder, repo, runtime, private=private, say=say, token=token)}")
 
 
 def measured(folder: Path) -> dict[str, Any]:

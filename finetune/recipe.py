@@ -77,7 +77,9 @@ class Publishing(Strict):
     """What the card says beside what was measured."""
 
     name: str = Field(
-        default="", pattern=r"^[A-Za-z0-9._-]*$", description="Of the adapter in the suite; empty: the recipe's."
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        description="Of the adapter in the suite; empty: the recipe's.",
     )
     licence: str = Field(min_length=1, description="SPDX name of the licence of what is published.")
     limits: str = Field(min_length=1, description="What it must not be used for, or does badly.")
@@ -208,4 +210,8 @@ def _set(content: dict[str, Any], change: str) -> None:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
             raise InvalidInput(f"{key}: {part} holds a value and no keys", field="--set")
-    place[last] = yaml.safe_load(value)
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        said = f"{key}: {value[:100]!r} is no value that YAML knows; put it in quotes"
+        raise InvalidInput(said, field="--set") from None

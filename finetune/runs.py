@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +36,10 @@ State = Literal["waiting", "preparing", "training", "evaluating", "done", "stopp
 EVALUATION = "evaluation.json"
 
 AT_WORK: frozenset[str] = frozenset({"waiting", "preparing", "training", "evaluating"})
+
+
+_LOOKING = threading.Lock()
+"""Two that look at a lock at once would each take the other for its holder."""
 
 
 @dataclass
@@ -92,12 +98,13 @@ class Run:
     def alive(self) -> bool:
         """Whether a process works on it now. A killed one leaves its last words behind, and no lock."""
         lock = FileLock(self.folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        with _LOOKING:
+            try:
+                lock.acquire(timeout=0.05, poll_interval=0.01)  # another process may be looking
+            except Timeout:
+                return True
+            lock.release()
+            return False
 
     def measured(self) -> dict[str, Any] | None:
         """What `finetune.evaluation` wrote of the result; None where it was not measured."""
@@ -110,7 +117,7 @@ class Run:
         """What its status says, unless the process that should be at it is gone: killed, or out of memory."""
         state, alive = self.status().state, self.alive()
         if state in AT_WORK and not alive:
-            return "dead"
+            return "stopped" if self.stop_file.exists() else "dead"
         return "evaluating" if state == "done" and alive else state
 
     def write(self, status: Status) -> None:
@@ -118,8 +125,14 @@ class Run:
         if not processes.first():
             return
         status.updated = time.time()
-        status.peak_memory = max(status.peak_memory, peak_memory())
+        if status.pid == os.getpid():
+            status.peak_memory = max(status.peak_memory, peak_memory())
         replace(self.folder / "status.json", json.dumps(asdict(status), indent=1))
+
+    def update(self, **changes: Any) -> None:
+        """Changes what its status says of these, and leaves the rest as it was."""
+        status = self.status() if (self.folder / "status.json").is_file() else Status()
+        self.write(replaced(status, **changes))
 
     def log(self, entry: dict[str, Any]) -> None:
         if not processes.first():
@@ -139,13 +152,19 @@ class Run:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Only one process works on a run; in that one, who holds it may take it again. Raises `Busy`."""
+        """Only one process works on a run; in that one, who holds it may take it again. Raises `Busy`.
+
+        A stop that was asked for before is forgotten.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock", is_singleton=True)
+        again = lock.is_locked
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1, poll_interval=0.01)  # who only looks lets go at once
         except Timeout:
             raise Busy(f"{self.folder.name} is being trained already; wait for it, or stop it") from None
+        if not again:
+            self.stop_file.unlink(missing_ok=True)
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -94,7 +95,7 @@ def on_disk(rows: Iterator[Row], column: str, folder: Path) -> Iterator[Row]:
         file = folder / (hashlib.sha256(content).hexdigest()[:32] + (ending if ending in SOUND else ""))
         if not file.is_file() or file.stat().st_size != len(content):
             folder.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f".{file.name}.part")
+            part = file.with_name(f".{file.name}.{os.getpid()}.part")
             part.write_bytes(content)
             part.replace(file)
         yield {**row, column: str(file)}

@@ -152,7 +152,6 @@ def _clear(recipe: Recipe, run: Run, *, resume: bool) -> None:
         for old in (run.checkpoints, run.result):
             shutil.rmtree(old, ignore_errors=True)
         (run.folder / "log.jsonl").unlink(missing_ok=True)
-    run.stop_file.unlink(missing_ok=True)
     replace(run.folder / "recipe.yaml", recipe.to_yaml())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -43,6 +44,9 @@ def _names_this_machine(headers: Any) -> bool:
     """Whether the page was opened under a local name, not another site's that resolves to us (DNS rebinding)."""
     if any(name in headers for name in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")):
         return False  # a proxy on this machine speaks for somebody elsewhere
+    origin = headers.get("origin")
+    if origin and (urlsplit(origin).hostname or "") not in {name.strip("[]") for name in LOCAL_NAMES}:
+        return False  # a page of another site, or this one's through a proxy that does not say so
     host = headers.get("host", "")
     return (host.rsplit(":", 1)[0] if not host.endswith("]") else host) in LOCAL_NAMES
 

@@ -82,7 +82,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     blocks = build(spaces, runtime, traffic)
     blocks.queue(api_open=False, max_size=settings.queue_size, default_concurrency_limit=None)
     user, _, password = settings.auth.get_secret_value().partition(":")
-    if not settings.everyone_is_admin:
+    if not settings.everyone_is_admin or (user and fine_tuning_offered(settings)):
         print(f"Admin token: {settings.admin_token.get_secret_value()}", flush=True)
     if workers:
         warm(spaces, runtime, traffic)  # while workers are closed: here, which loads what they will need

@@ -157,6 +157,14 @@ def test_a_foreign_name_for_this_machine_is_not_the_admin(loopback: Suite, host:
     assert held(loopback) == {}
 
 
+def test_who_comes_by_another_name_through_a_bare_proxy_is_not_the_admin(loopback: Suite) -> None:
+    """It passes requests on under this machine's name and says nothing of its own; browsers say where they are."""
+    assert "Only the admin may do this" in click(loopback, "load", {"Origin": "https://demo.example"})
+    assert held(loopback) == {}
+    click(loopback, "load", {"Origin": loopback.url.rstrip("/")})
+    assert held(loopback)[CHECKPOINT]["state"] == "loaded"
+
+
 def test_the_token_is_nowhere_in_what_visitors_get(guarded: Suite) -> None:
     pages = [httpx.get(f"{guarded.url}{path}").text for path in ("", "config", "gradio_api/info", "health")]
     assert all(TOKEN not in page for page in pages)

@@ -110,7 +110,7 @@ def test_from_a_table_to_the_hub(
 
     published(page, hub)
     assert TOKEN not in page.evaluate(EVERYTHING_KEPT)
-    assert TOKEN not in capfd.readouterr().out
+    assert TOKEN not in "".join(capfd.readouterr())
     assert [path for path in files(tmp_path) if TOKEN.encode() in path.read_bytes()] == []
 
 
@@ -144,8 +144,8 @@ def test_an_estimate_can_be_stopped_and_the_page_fits_a_phone(open_page: Open, s
     page.locator("#finetune-estimate-stop").click()
     expect(page.locator("#finetune-said")).to_contain_text("Stopped.")
     line = suite.settings.cache_dir / "runs" / "line"
-    page.wait_for_timeout(500)
-    assert list(line.glob("estimate-*")) == []
+    while list(line.glob("estimate-*")):  # the process that made it is being ended
+        page.wait_for_timeout(50)
     choose(page, "Recipe", "robot")
     expect(menu(page, "Batch size")).to_have_value("4")
     assert overflow(page) <= 0

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
+from finetune.tab.publishing import may_publish
 from finetune.tab.recipe_panel import RecipePanel
 from finetune.tab.runs_panel import RunsPanel
-from shared.admin import is_admin
 from shared.edge import Edge
 from shared.inputs import PRIVATE
 from shared.models_tab import sign_in_form
@@ -36,7 +36,7 @@ def build(edge: Edge, tab: gr.Tab) -> None:
     recipe.wire(runs)
 
     def opened(request: gr.Request, name: str | None) -> tuple[Any, ...]:
-        return *runs.show(request, name), gr.HTML(visible=not is_admin(settings, request))
+        return *runs.show(request, name), gr.HTML(visible=not may_publish(settings, request))
 
     for event in (tab.select, runs.refresh.click):
         event(opened, runs.menu, [*runs.seen, sign_in], queue=False, **PRIVATE)

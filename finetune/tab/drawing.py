@@ -80,6 +80,8 @@ def progress(run: Run, status: Status, state: str, settings: Settings) -> str:
         left = f", about {duration(status.seconds_left)} left" if status.seconds_left else ""
         loss = f", loss {status.loss:.3f}" if status.loss is not None else ""
         return _waiting(f"{duration(status.seconds)} so far{left}{loss}", status.step / max(1, status.steps))
+    if state == "done" and status.error:
+        return render.problem(SuiteError(status.error))
     if state in ("preparing", "evaluating"):
         return _waiting(render.sentence(status.what or "working"), 0.0)
     if state == "failed":
@@ -148,7 +150,9 @@ KEY = (("mean", "training, smoothed"), ("dotted", "validation"))
 
 
 def _points(entries: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [(entry["step"], entry[name]) for entry in entries if name and entry.get(name) is not None]
+    found = [(entry["step"], entry[name]) for entry in entries if name and entry.get(name) is not None]
+    every = 1 + len(found) // WIDTH
+    return found[::every] + (found[-1:] if (len(found) - 1) % every else [])
 
 
 def _smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -52,9 +52,9 @@ class Form:
         for field in FIELDS:
             value, before = getattr(self, field), getattr(shipped.training, field)
             if value is not None and value != before:
-                changes.append(f"training.{field}={value:g}")
+                changes.append(f"training.{field}={json.dumps(value)}")
         if self.rank is not None and self.rank != getattr(shipped.method, "rank", self.rank):
-            changes.append(f"method.rank={self.rank:g}")
+            changes.append(f"method.rank={json.dumps(self.rank)}")
         return [*changes, *(line.strip() for line in self.more.splitlines() if line.strip())]
 
     def as_recipe(self, settings: Settings) -> Recipe:
@@ -68,6 +68,13 @@ class Form:
 
     def _rows(self, settings: Settings) -> list[str]:
         if self.upload:
+            size = Path(self.upload).stat().st_size
+            if size > settings.max_upload:
+                raise InvalidInput(
+                    f"has {size / 1e6:,.0f} MB, and a page takes {settings.max_upload / 1e6:,.0f} MB at most "
+                    "(SUITE_MAX_UPLOAD); put it on the server and name its path",
+                    field="upload",
+                )
             source: dict[str, str] = {"file": str(keep_upload(Path(self.upload), settings))}
         elif self.folder.strip():
             path = Path(self.folder.strip()).expanduser()
@@ -82,7 +89,11 @@ class Form:
         changes = [f"data.{key}={_scalar(value)}" for key, value in columns.items() if value]
         if source:
             about = {**OWN_ROWS, "name": "", "example": ""}
-            changes = [f"data.source={json.dumps(source)}", f"publishing={json.dumps(about)}", *changes]
+            changes = [
+                f"data.source={json.dumps(source, ensure_ascii=False)}",
+                f"publishing={json.dumps(about)}",
+                *changes,
+            ]
         return changes
 
 
@@ -113,7 +124,11 @@ def name_for(recipe: str, path: Path) -> str:
 
 def _scalar(text: str) -> str:
     """As YAML would need it written to be this very text."""
-    return text if yaml.safe_load(text) == text else json.dumps(text)
+    try:
+        as_it_is = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        as_it_is = False
+    return text if as_it_is else json.dumps(text, ensure_ascii=False)
 
 
 def fields_of(recipe: Recipe) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -22,6 +24,8 @@ from finetune.background import ROOT, command, environment
 from finetune.runs import Run, all_runs
 from shared.admin import is_admin, shows_token
 from shared.settings import Settings
+
+log = logging.getLogger(__name__)
 
 LONGEST_BODY = 4096
 
@@ -44,9 +48,9 @@ def route(settings: Settings) -> Route:
     with the publishing's words as lines of text, the last of which is `done` or `failed`."""
 
     async def publish(request: HttpRequest) -> Response:
-        # Gradio's own log-in does not cover this route.
-        allowed = is_admin if not settings.auth.get_secret_value() else shows_token
-        if not allowed(settings, request) or not _from_this_site(request):
+        if not _from_this_site(request):
+            return PlainTextResponse("A page of another site may not publish.", status_code=403)
+        if not may_publish(settings, request):
             return PlainTextResponse("Only the admin may publish; sign in with the admin token.", status_code=403)
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return PlainTextResponse("The request must be JSON.", status_code=415)
@@ -65,6 +69,11 @@ def route(settings: Settings) -> Route:
     return Route("/finetune/publish", publish, methods=["POST"])
 
 
+def may_publish(settings: Settings, request: Any) -> bool:
+    """Where visitors log in, the admin must show the token: Gradio's own log-in does not cover this route."""
+    return (shows_token if settings.auth.get_secret_value() else is_admin)(settings, request)
+
+
 async def _read(request: HttpRequest) -> Wanted | str:
     """The request, or what is wrong with it; never a word of what it held."""
     body = b""
@@ -73,7 +82,8 @@ async def _read(request: HttpRequest) -> Wanted | str:
         if len(body) > LONGEST_BODY:
             return "The request is too long."
     try:
-        return Wanted.model_validate(json.loads(body))
+        wanted = Wanted.model_validate(json.loads(body))
+        return wanted if wanted.token.get_secret_value().strip() else "A token of the Hub is needed."
     except ValidationError as error:
         names = {str(detail["loc"][0]) for detail in error.errors(include_input=False) if detail["loc"]}
         if "repo" in names:
@@ -84,6 +94,16 @@ async def _read(request: HttpRequest) -> Wanted | str:
 
 
 async def _publish(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.Queue[str | None]) -> None:
+    try:
+        await lines.put("done" if await _published(run, wanted, settings, lines) else "failed")
+    except Exception as error:  # what it says may hold anything
+        log.warning("publishing broke off (%s)", type(error).__name__)
+        await lines.put("The publishing broke off; the server's log says more.\nfailed")
+    finally:
+        await lines.put(None)
+
+
+async def _published(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.Queue[str | None]) -> bool:
     token = wanted.token.get_secret_value().strip()
     flags = ["--token-from-stdin", *(["--public"] if wanted.public else []), *(["--force"] if wanted.force else [])]
     process = await asyncio.create_subprocess_exec(
@@ -93,16 +113,20 @@ async def _publish(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        limit=1 << 20,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(token.encode() + b"\n")
-    process.stdin.close()
-    while line := await process.stdout.readline():
-        text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
-        await lines.put(text.replace(token, "…"))
-    await lines.put("done" if await process.wait() == 0 else "failed")
-    await lines.put(None)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(token.encode() + b"\n")
+        process.stdin.close()
+        while line := await process.stdout.readline():
+            text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
+            await lines.put(text.replace(token, "…"))
+        return await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 async def _as_they_come(lines: asyncio.Queue[str | None]) -> AsyncIterator[str]:

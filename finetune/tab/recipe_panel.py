@@ -113,7 +113,7 @@ class RecipePanel:
         fields, quick = self.fields, {"queue": False, **PRIVATE}
         values = list(fields.values())
         changed = [self.about, *(fields[name] for name in ("name", *FIELDS, "rank")), self.said]
-        fields["recipe"].input(self.chosen, fields["recipe"], changed, **quick)
+        fields["recipe"].input(self.chosen, [fields["recipe"], fields["upload"]], changed, **quick)
         columns = [*(fields[name] for name in ("input", "target", "name")), self.said]
         fields["upload"].change(self.uploaded, [fields["upload"], fields["recipe"]], columns, **quick)
 
@@ -137,12 +137,13 @@ class RecipePanel:
         held |= {name: held[name] or "" for name in TEXTS}
         return Form(**held)
 
-    def chosen(self, name: str) -> list[Any]:
-        """The recipe's own settings in the fields."""
+    def chosen(self, name: str, upload: str | None) -> list[Any]:
+        """The recipe's own settings in the fields; rows that were uploaded stay, with a name of their own."""
         recipe = read_recipe(name)
+        called = name_for(name, Path(upload)) if upload else recipe.name
         value = fields_of(recipe)
         rank = gr.Number(value["rank"], visible=value["rank"] is not None)
-        return [describe(recipe), recipe.name, *(value[field] for field in FIELDS), rank, ""]
+        return [describe(recipe), called, *(value[field] for field in FIELDS), rank, ""]
 
     def uploaded(self, request: gr.Request, path: str | None, recipe: str) -> list[Any]:
         """Columns of the table that was uploaded, and a name for a run on it."""

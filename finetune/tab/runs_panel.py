@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from finetune import background
-from finetune.runs import AT_WORK, Run, all_runs
+from finetune.runs import AT_WORK, Run, all_runs, run_of
 from finetune.tab.drawing import draw_run, in_a_line
 from finetune.tab.publishing import FORM
 from shared import render
@@ -38,7 +38,8 @@ class RunsPanel:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         with gr.Row(equal_height=False):
-            self.menu = gr.Dropdown([], label="Run", filterable=False, scale=4, elem_id="finetune-runs")
+            # Any value is taken and looked up by name: choices do not outlive the suite, and a page may.
+            self.menu = gr.Dropdown([], label="Run", allow_custom_value=True, scale=4, elem_id="finetune-runs")
             self.refresh = gr.Button("Refresh", size="sm", min_width=70, scale=0, elem_id="finetune-refresh")
         self.view = gr.HTML(NO_RUN, elem_id="finetune-view", elem_classes="result-block")
         with gr.Row():
@@ -46,7 +47,7 @@ class RunsPanel:
             resume = gr.Button("Resume", interactive=False, min_width=80, elem_id="finetune-resume")
         said = gr.HTML("", elem_id="finetune-acted", padding=False)
         with gr.Accordion("Compare", open=False):
-            self.other = gr.Dropdown([], label="With", filterable=False, elem_id="finetune-other")
+            self.other = gr.Dropdown([], label="With", allow_custom_value=True, elem_id="finetune-other")
             compare = gr.Button("Compare", size="sm", elem_id="finetune-compare")
             compared = gr.HTML("", elem_id="finetune-compared", padding=False)
         with gr.Accordion("Publish", open=False):
@@ -78,7 +79,7 @@ class RunsPanel:
             f'<div data-run="{escape(chosen.folder.name)}">{draw_run(chosen, self.settings)}</div>',
             gr.Timer(active=at_work),
             gr.Button(interactive=at_work),
-            gr.Button(interactive=not at_work and chosen.measured() is None),
+            gr.Button(interactive=not at_work and (chosen.measured() is None or bool(chosen.status().error))),
         )
 
     # -- events --------------------------------------------------------------------------------
@@ -107,8 +108,12 @@ class RunsPanel:
     def resume(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         def act() -> str:
             run = self._chosen(name)
-            if run.state() not in AT_WORK and run.measured():
+            if run.state() not in AT_WORK and run.measured() and not run.status().error:
                 raise SuiteError("this run is finished; change a setting of the form and start another")
+            if run_of(run.recipe, self.settings).folder != run.folder:
+                raise SuiteError(
+                    "this run was begun by another version of the suite, so it cannot go on; start it anew"
+                )
             background.start(run.recipe, self.settings, resume=True)
             return ""
 
@@ -122,6 +127,8 @@ class RunsPanel:
             if not other:
                 raise SuiteError("choose another run that was measured")
             runs = self._chosen(one), self._chosen(other)
+            if not runs[0].measured():
+                raise SuiteError("the run that is shown was not measured; Resume measures it")
             rows, note = compared(runs[0].result, runs[1].result)
         except SuiteError as error:
             return render.problem(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def test_what_differs_becomes_a_set(own: Settings) -> None:
     [
         ({"more": "training.epoch=1"}, "training.epoch: there is no such setting"),
         ({"more": "nonsense"}, "is not of the form key=value"),
+        ({"more": "training.max_steps=[1"}, "is no value that YAML knows"),
+        ({"more": "publishing.name=.."}, "publishing.name"),
         ({"batch_size": 0.5}, "training.batch_size"),
         ({"learning_rate": 0.0}, "training.learning_rate"),
         ({"name": "../elsewhere"}, "name"),
@@ -99,6 +102,23 @@ def test_columns_are_found_and_guessed(tmp_path: Path) -> None:
         columns_of(table)
     assert name_for("topics", Path("my tickets (2).csv")) == "topics-my-tickets-2"
     assert name_for("topics", Path("…….csv")) == "topics-own"
+
+
+@pytest.mark.parametrize("column", ["@user", "*label", "%c", "[x", "a: b: c", "yes", "1", "Ünï 🙂"])
+def test_a_column_may_have_any_name(column: str, own: Settings) -> None:
+    assert Form("topics", input=column).as_recipe(own).data.input == column
+
+
+def test_a_large_number_is_not_rounded(own: Settings) -> None:
+    assert Form("topics", max_length=1_234_567).as_recipe(own).training.max_length == 1_234_567
+
+
+def test_a_table_too_large_for_a_page_is_refused(own: Settings, tmp_path: Path) -> None:
+    table = tmp_path / "large.csv"
+    table.write_text("text,label\n" * 100)
+    with pytest.raises(InvalidInput, match="SUITE_MAX_UPLOAD"):
+        Form("topics", upload=str(table)).as_recipe(own.model_copy(update={"max_upload": 100}))
+    assert not own.cache_dir.exists()
 
 
 # -- what is drawn ---------------------------------------------------------------------------------
@@ -153,6 +173,34 @@ def test_a_process_that_is_gone_is_told(own: Settings, make_recipe: MakeRecipe) 
         assert "step 3 of 9" in draw_run(run, own)
 
 
+def test_who_looks_does_not_hold(own: Settings) -> None:
+    run = Run(own.cache_dir / "runs" / "x-1")
+    run.folder.mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(lambda _: run.alive(), range(300)))
+        looking = [pool.submit(run.alive) for _ in range(300)]
+        for _ in range(20):
+            with run.held():  # never Busy because of them
+                pass
+    assert all(isinstance(look.result(), bool) for look in looking)
+
+
+def test_a_stop_ends_a_run_however_it_ends(own: Settings, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    run = run_of(recipe, own)
+    with run.held():
+        run.write(Status(state="evaluating", step=9, steps=9, trainable=5))
+        run.stop_file.touch()
+        with run.held():
+            assert run.stop_file.exists()  # taken again by its holder, who is still to obey
+    assert run.state() == "stopped"
+    run.update(state="waiting")
+    assert (run.status().step, run.status().trainable) == (9, 5)
+    with run.held():
+        assert not run.stop_file.exists()
+    assert run.state() == "dead"
+
+
 def test_a_recipe_of_another_version_is_said(own: Settings, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: x\nfuture: 1\n")
     assert "cannot be read here" in draw_run(Run(tmp_path), own)
@@ -199,3 +247,4 @@ def test_who_may_not_publish_is_refused(own: Settings, make_recipe: MakeRecipe) 
         assert status(own, body) == 400
     assert status(own, "x" * 5000) == 400
     assert status(own, {**wanted, "run": "../../etc"}) == 400
+    assert status(own, {**wanted, "token": "   "}) == 400
