@@ -77,7 +77,7 @@ def test_from_a_table_to_the_hub(
     expect(page.locator("#finetune-said")).to_contain_text("Its columns: text, label")
     unfold(page, "Settings")
     expect(page.locator("#finetune-name input")).to_have_value("topics-topics")
-    settings = ["training.max_steps=60", "data.split.test=0.25", "evaluation.rows=12", "evaluation.shots=[1]"]
+    settings = ["training.max_steps=40", "data.split.test=0.25", "evaluation.rows=12", "evaluation.shots=[1]"]
 
     # What is wrong stands under the form, and the form keeps what it held.
     fill(page, "finetune-more", "training.epoch=1")
@@ -94,7 +94,7 @@ def test_from_a_table_to_the_hub(
     expect(view).to_contain_text(re.compile(r"Training: step [1-9]"))
     expect(view.locator("svg")).to_be_visible()
     page.locator("#finetune-stop").click()
-    expect(view).to_contain_text(re.compile(r"Stopped: step \d+ of 60"))
+    expect(view).to_contain_text(re.compile(r"Stopped: step \d+ of 40"))
     (run,) = all_runs(suite.settings)
     assert not run.result.exists()
 

@@ -219,16 +219,22 @@ def test_loading_from_the_models_tab_can_be_stopped(open_page: Open, taught: Cou
     expect(page.locator("#models-report tr", has_text="google-t5/t5-small")).to_contain_text("loaded")
 
 
+DRAW_ANEW = """(selector) => {
+  const fold = document.querySelector(selector), fresh = document.createElement("div");
+  fresh.innerHTML = fold.outerHTML.replace(/ (open|data-drawn)=""/g, "");
+  if (fresh.firstChild.open) throw new Error("it is drawn unfolded");
+  fold.replaceWith(fresh.firstChild);
+}"""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
     page = open_page(f"?tab=models&__theme={theme}", 390, 844)
     page.locator("#models-report summary").click()
     table = page.locator("#models-report .elsewhere table")
     expect(table).to_be_visible()
-    drawn = page.locator("#models-report .elsewhere").element_handle()
-    page.locator("#models-load").click()
-    page.wait_for_function("drawn => !drawn.isConnected", arg=drawn)
-    expect(table).to_be_visible()  # drawn anew, and still unfolded
+    page.evaluate(DRAW_ANEW, "#models-report .elsewhere")
+    expect(table).to_be_visible()  # as when something else in the report has changed
     assert overflow(page) <= 0
     assert contrast(page, "#models-report .elsewhere td") >= 4.5
     assert contrast(page, "#models-report summary") >= 4.5

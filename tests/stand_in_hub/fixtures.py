@@ -57,6 +57,7 @@ def turn_clients_to(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) 
     # What is imported only now would keep the changed values for good.
     import datasets.config  # noqa: F401
     import huggingface_hub.hf_api
+    import huggingface_hub.utils._cache_manager
     import transformers.dynamic_module_utils
     import transformers.utils.hub
     from huggingface_hub.utils import _http
