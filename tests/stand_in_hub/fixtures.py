@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,10 +59,13 @@ def turn_clients_to(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) 
     # What is imported only now would keep the changed values for good.
     import datasets.config  # noqa: F401
     import huggingface_hub.hf_api
-    import huggingface_hub.utils._cache_manager
+    import huggingface_hub.utils
     import transformers.dynamic_module_utils
     import transformers.utils.hub
     from huggingface_hub.utils import _http
+
+    for module in pkgutil.iter_modules(huggingface_hub.utils.__path__, "huggingface_hub.utils."):
+        importlib.import_module(module.name)
 
     for name in [name for name in os.environ if name.startswith(NOT_OURS)]:
         monkeypatch.delenv(name)
