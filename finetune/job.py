@@ -50,7 +50,7 @@ def run_job(
             if measure:
                 say(evaluation.as_table(measure_result(trained, parts, run, runtime)))
             if recipe.saves == "adapter":
-                say(f"the suite offers it now as {recipe.base}+{keep(recipe, run, settings)}")
+                say(f"the suite offers it now as {recipe.base}+{kept(recipe, run, settings)}")
     except Stopped:
         run.update(state="done" if run.measured() else "stopped", what="")
         say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
@@ -124,6 +124,16 @@ class Waiting:
             self._said = earlier
             self.run.update(state="waiting", what=f"waiting for {', '.join(earlier)}", pid=os.getpid())
             say(f"waiting: {', '.join(earlier)} came earlier, and one training at a time is all this machine should do")
+
+
+def kept(recipe: Recipe, run: Run, settings: Settings) -> str:
+    """As `keep`; where that fails, the run's status says so. Raises `SuiteError`."""
+    try:
+        with told(recipe, run.folder):
+            return keep(recipe, run, settings)
+    except SuiteError as error:
+        run.update(error=f"it was trained, but could not be put where the suite finds it: {error}")
+        raise
 
 
 def keep(recipe: Recipe, run: Run, settings: Settings) -> str:

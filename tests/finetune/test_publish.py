@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -17,10 +18,13 @@ import yaml
 from huggingface_hub import HfApi
 
 from finetune import hub as finetune_hub
+from finetune import job
 from finetune.base import Base, shared_parts
+from finetune.cli import main
 from finetune.job import evaluate_again
 from finetune.loading import find_trained, load_trained
 from finetune.publish import four_bits, publish
+from finetune.runs import run_of
 from finetune.split import Item
 from shared import hub_errors
 from shared.catalog import Catalog
@@ -28,7 +32,7 @@ from shared.context import Runtime
 from shared.errors import InvalidInput, SuiteError, UnknownCheckpoint
 from shared.hub_errors import HubRefused, HubUnreachable
 from shared.settings import Settings
-from tests.finetune.tiny_results import LABELS, TinyResults
+from tests.finetune.tiny_results import LABELS, TinyResults, recipe_of
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
 from tests.stand_in_hub.refusals import Refusal
@@ -77,6 +81,36 @@ def published(folder: Path, runtime: Runtime, repo: str = REPO, **options: Any) 
     said: list[str] = []
     publish(folder, repo, runtime, **{"private": True, "say": said.append} | options)
     return said
+
+
+@pytest.mark.usefixtures("runtime")
+def test_one_command_trains_and_publishes(
+    hub: StandInHub, tiny: TinyResults, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(tiny.table)
+    (tmp_path / "moods.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    monkeypatch.setenv("SUITE_CACHE_DIR", str(settings.cache_dir))
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "moods.yaml"), "--push-to-hub", REPO, "--force"])
+    assert ended.value.code == 0
+    assert set(on_the_hub(hub)) >= {"adapter_model.safetensors", "evaluation.json", "README.md"}
+    assert hub.repository(REPO).private
+    assert (settings.cache_dir / "adapters" / "moods" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("runtime")
+def test_what_cannot_be_offered_says_why(
+    tiny: TinyResults, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job.shutil, "copytree", full)
+    recipe = recipe_of(tiny.table)
+    with pytest.raises(SuiteError, match="No space left"):
+        job.run_job(recipe, settings, measure=False)
+    status = run_of(recipe, settings).status()
+    assert (status.state, "could not be put where the suite finds it" in status.error) == ("done", True)
 
 
 # -- what goes there -------------------------------------------------------------------------------
