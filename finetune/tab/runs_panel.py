@@ -70,16 +70,22 @@ class RunsPanel:
         if chosen is None:
             nothing = gr.Dropdown([], value=None)
             return nothing, nothing, NO_RUN, gr.Timer(active=False), *[gr.Button(interactive=False)] * 2
-        at_work = chosen.state() in AT_WORK
         others = [(in_a_line(run), run.folder.name) for run in runs if run.measured() and run is not chosen]
         return (
             gr.Dropdown([(in_a_line(run), run.folder.name) for run in runs], value=chosen.folder.name),
             gr.Dropdown(others),
+            *self._about(chosen),
+        )
+
+    def _about(self, run: Run) -> tuple[Any, Any, Any, Any]:
+        """The run, the timer, Stop, Resume."""
+        at_work = run.state() in AT_WORK
+        return (
             # With its name, which the form for publishing reads from here.
-            f'<div data-run="{escape(chosen.folder.name)}">{draw_run(chosen, self.settings)}</div>',
+            f'<div data-run="{escape(run.folder.name)}">{draw_run(run, self.settings)}</div>',
             gr.Timer(active=at_work),
             gr.Button(interactive=at_work),
-            gr.Button(interactive=not at_work and (chosen.measured() is None or bool(chosen.status().error))),
+            gr.Button(interactive=not at_work and (run.measured() is None or bool(run.status().error))),
         )
 
     # -- events --------------------------------------------------------------------------------
@@ -91,9 +97,10 @@ class RunsPanel:
 
     def tick(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         """The run alone while it is at work: a menu that changes under the hand cannot be used."""
-        shown = self.show(request, name)
-        at_work = any(run.folder.name == name and run.state() in AT_WORK for run in all_runs(self.settings))
-        return (gr.skip(), gr.skip(), *shown[2:]) if at_work else shown
+        run = self._named(name)
+        if run is None or run.state() not in AT_WORK or not is_admin(self.settings, request):
+            return self.show(request, name)
+        return gr.skip(), gr.skip(), *self._about(run)
 
     def stop(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         def act() -> str:
@@ -136,10 +143,13 @@ class RunsPanel:
         return render.table(["", *names], rows) + render.note(note and render.sentence(note) + ".")
 
     def _chosen(self, name: str | None) -> Run:
-        found = next((run for run in all_runs(self.settings) if run.folder.name == name), None)
+        found = self._named(name)
         if found is None:
             raise SuiteError("no run is chosen, or it is no longer there; press Refresh")
         return found
+
+    def _named(self, name: str | None) -> Run | None:
+        return next((run for run in all_runs(self.settings) if run.folder.name == name), None)
 
     def _acted(self, request: gr.Request, act: Callable[[], str], name: str | None) -> tuple[Any, ...]:
         """Does it, and shows the run afterwards with what is to be said."""
