@@ -16,7 +16,6 @@ from torch.nn import functional
 from shared.engines import Compute, run_here
 from shared.engines.adapter import AdapterWeights, Delta
 from shared.engines.encoder_inputs import EncoderInputs
-from shared.engines.length_batches import batches_by_length, step_tokens
 from shared.errors import WeightsCorrupt
 
 
@@ -25,9 +24,8 @@ class AdaptedEncoderClassifier:
 
     def __init__(self, base: Any, weights: AdapterWeights, deltas: Mapping[str, Delta]) -> None:
         """`base` is the sentence encoder's engine. Raises `WeightsCorrupt` for a head that does not fit it."""
-        self._model, tokenizer = base.model, base.tokenizer
-        prefix = f"{self._model.base_model_prefix}."
-        saved = {**base.pooler, **{name.removeprefix(prefix): value for name, value in weights.saved.items()}}
+        self._base, tokenizer = base, base.tokenizer
+        saved = {**base.pooler, **{name.removeprefix("bert."): value for name, value in weights.saved.items()}}
         self._pooler = head_layer("pooler.dense", saved, deltas, weights.adapter.name)
         self._classifier = head_layer("classifier", saved, deltas, weights.adapter.name)
         self.name: str = base.name
@@ -39,8 +37,7 @@ class AdaptedEncoderClassifier:
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
             pad_token_id=tokenizer.token_to_id("[PAD]") or 0,
         )
-        self._inputs = EncoderInputs(self._model, named, base.max_tokens)
-        self._step_tokens = step_tokens(self._model.num_parameters())
+        self._inputs = EncoderInputs(None, named, base.max_tokens)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens left out."""
@@ -49,15 +46,12 @@ class AdaptedEncoderClassifier:
     def logits(self, inputs: Sequence[str | tuple[str, str]], compute: Compute = run_here) -> np.ndarray:
         """float32, shape (inputs, labels). Raises `InvalidInput` for a pair whose second text fills the window."""
         encodings = self._inputs.fitting(inputs)
-        logits = np.zeros((len(inputs), len(self.labels)), dtype=np.float32)
-        for batch in batches_by_length([len(encoding.ids) for encoding in encodings], self._step_tokens):
-            logits[batch] = compute(lambda batch=batch: self._forward([encodings[i] for i in batch]))
-        return logits
+        first = self._base.first_states(encodings, compute)
+        return compute(lambda: self._head(first))
 
-    def _forward(self, encodings: Sequence[Any]) -> np.ndarray:
+    def _head(self, first: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            first = self._model(**self._inputs.tensors(encodings)).last_hidden_state[:, 0]
-            return self._classifier(torch.tanh(self._pooler(first.float()))).numpy()
+            return self._classifier(torch.tanh(self._pooler(first))).numpy()
 
 
 class AdaptedDecoderClassifier:

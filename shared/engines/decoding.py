@@ -18,7 +18,8 @@ from torch import Tensor
 
 from shared.engines import AGAIN, Again, Failed, Likelihood, Sampling
 from shared.engines.adapter import active
-from shared.engines.llama_network import LlamaNetwork, Shape, compiled, mask_of
+from shared.engines.compiled import compiled
+from shared.engines.llama_network import LlamaNetwork, Shape, mask_of
 from shared.sampling import draw
 
 STEP_TOKENS = 128

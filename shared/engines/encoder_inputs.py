@@ -14,13 +14,13 @@ from shared.errors import InvalidInput
 class EncoderInputs:
     """A model's tokenizer, used by any number of threads at once, and the tensors its model takes.
 
-    `max_tokens` is the longest input, special tokens included.
+    `max_tokens` is the longest input, special tokens included. `model` is None where no tensors are asked for.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer.backend_tokenizer
-        taken = inspect.signature(model.forward).parameters
+        taken = inspect.signature(model.forward).parameters if model is not None else ()
         self._with_types = "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in taken
         self._pad = tokenizer.pad_token_id
 

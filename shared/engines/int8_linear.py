@@ -36,14 +36,15 @@ def processor_has_int8() -> bool:
 class Int8Linear(nn.Module):
     """(rows, in) float32 to (rows, out) float32."""
 
-    def __init__(self, integers: Tensor, size: Tensor, digits: int = 1) -> None:
-        """`integers` (out, in) and `size` (out,), as `int8_rows` gives them.
+    def __init__(self, integers: Tensor, size: Tensor, digits: int = 1, bias: Tensor | None = None) -> None:
+        """`integers` (out, in) and `size` (out,), as `int8_rows` gives them; `bias` float32 (out,).
 
         With two `digits` an activation is written as two int8, in base 254, and nothing is lost of it: for inputs with
         a few large values, beside which one digit leaves nothing of the others. Costs one row more for each.
         """
         super().__init__()
         self.digits = digits
+        self.bias = torch.zeros(len(size)) if bias is None else bias
         self.nbytes = integers.numel() + 8 * len(size)
         with warnings.catch_warnings():
             # "deprecated and will be removed in a future release": the version is pinned, and the reference engine is
@@ -57,10 +58,10 @@ class Int8Linear(nn.Module):
         size = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
         unit = x / size
         if self.digits == 1:
-            return self._product(unit).mul_(size)
+            return torch.addcmul(self.bias, self._product(unit), size)
         steps = unit * 127
         high, low = self._product(torch.cat((unit, (steps - steps.round()).mul_(2)))).chunk(2)
-        return high.add_(low, alpha=1 / 254).mul_(size)
+        return torch.addcmul(self.bias, high.add_(low, alpha=1 / 254), size)
 
     def _product(self, unit: Tensor) -> Tensor:
         return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / 127, 128, self.packed)
@@ -69,11 +70,11 @@ class Int8Linear(nn.Module):
 class FloatLinear(nn.Module):
     """The same in float32, for processors without int8 and for checkpoints published in float32."""
 
-    def __init__(self, weight: Tensor) -> None:
-        """`weight`: float32 (out, in)."""
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """`weight`: float32 (out, in); `bias`: (out,)."""
         super().__init__()
         self.nbytes = weight.nbytes
-        self.weight = weight
+        self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.linear(x, self.weight)
+        return torch.nn.functional.linear(x, self.weight, self.bias)

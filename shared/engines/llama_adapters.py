@@ -6,16 +6,15 @@ is put on. Computed without TorchScript, which knows nothing of adapters.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from shared.engines.adapter import Delta, LowRank, Scale, active
+from shared.engines.adapter import Delta, LowRank, Scale
 from shared.engines.llama_network import NORMED, LlamaNetwork
+from shared.engines.merged_layers import teach
 
 PARTS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -58,13 +57,10 @@ class LlamaLayers:
         }
 
     def teach(self) -> None:
-        """Each takes effect in one assignment, so others may be computing meanwhile."""
         for number, layer in enumerate(self._network.layers):
             for own, names in PARTS.items():
-                linear = getattr(layer, own)
-                if not isinstance(linear.forward, _Adaptable):
-                    full = [f"model.layers.{number}.{name}" for name in names]
-                    linear.forward = _Adaptable(linear, full, [self.shapes[name][0] for name in full])
+                full = [f"model.layers.{number}.{name}" for name in names]
+                teach(getattr(layer, own), {name: self.shapes[name][0] for name in full})
 
     def fit(self, name: str, delta: Delta) -> Delta | Mixed:
         """The same change in the network's terms."""
@@ -79,29 +75,3 @@ class LlamaLayers:
         if isinstance(delta, Scale) and (norm is not None if delta.inputs else out):
             return Mixed(turn.T @ (delta.vector[:, None] * turn), delta.inputs)
         return delta
-
-
-class _Adaptable:
-    """Stands in for a linear layer's `forward`. Holds the layer weakly, or an evicted base would outlive its entry."""
-
-    __slots__ = ("_names", "_plain", "_sizes")
-
-    def __init__(self, layer: torch.nn.Module, names: list[str], sizes: list[int]) -> None:
-        self._plain = weakref.WeakMethod(layer.forward)
-        self._names, self._sizes = names, sizes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        plain = self._plain()
-        assert plain is not None
-        deltas = active() or {}
-        result = plain(x)
-        changed = []
-        for name, part in zip(self._names, result.split(self._sizes, 1), strict=True):
-            delta = deltas.get(name)
-            at = len(changed)
-
-            def of_part(y: Tensor, at: int = at, part: Tensor = part) -> Tensor:
-                return part if y is x else plain(y).split(self._sizes, 1)[at]
-
-            changed.append(part if delta is None else delta(of_part, x))
-        return torch.cat(changed, 1)

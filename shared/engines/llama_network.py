@@ -8,7 +8,6 @@ half the time of a small model's step, and none of the interpreter's lock, which
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, List, Optional  # noqa: UP035 - TorchScript reads these
@@ -226,16 +225,6 @@ def _rotation(width: int) -> Tensor:
     """A random orthogonal matrix, the same every time: float64 (width, width)."""
     matrix = torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return torch.linalg.qr(matrix)[0]
-
-
-def compiled(network: LlamaNetwork) -> Any:
-    """The same forward pass without Python; the network itself where TorchScript is not to be had."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is deprecated; nothing else runs a pass without Python
-            return torch.jit.script(network)
-    except (RuntimeError, AttributeError):
-        return network
 
 
 def mask_of(seen: Sequence[Sequence[bool]] | Tensor, groups: int) -> Tensor:

@@ -15,20 +15,21 @@ from shared.events import Progress
 from shared.settings import Settings
 
 
-class TorchSentenceEncoder:
+class SentenceWindows:
     """Texts in, unit vectors out. Texts longer than the window are split, and their parts' vectors averaged."""
 
-    name = "torch-fp32"
+    dimensions: int
 
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int, pooler: dict[str, Any] | None = None) -> None:
+    def __init__(self, tokenizer: Any, max_tokens: int, pooler: dict[str, Any] | None = None) -> None:
         """`pooler` is what the checkpoint has of BERT's head by name: not for embeddings, but adapters build on it."""
-        self.model = model
         self.tokenizer = tokenizer
         self._special = tokenizer.num_special_tokens_to_add(False)
         self.max_tokens = max_tokens
         self.pooler = pooler or {}
-        weights = [*model.parameters(), *self.pooler.values()]
-        self.nbytes = sum(p.numel() * p.element_size() for p in weights)
+
+    def vectors(self, windows: Sequence[Sequence[int]], compute: Compute = run_here) -> Sequence[np.ndarray]:
+        """A unit vector of each window of token ids, special tokens included."""
+        raise NotImplementedError
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens left out."""
@@ -39,13 +40,13 @@ class TorchSentenceEncoder:
     def encode(self, texts: Sequence[str], compute: Compute = run_here) -> np.ndarray:
         """float32, shape (texts, dimensions), each row of length 1 (all zeros for a text without tokens)."""
         windows, owners = self._windows(texts)
-        dimensions = self.model.config.hidden_size
-        vectors = np.zeros((len(texts), dimensions), dtype=np.float32)
-        for batch in batches_by_length([len(window) for window in windows]):
-            rows = compute(lambda batch=batch: self._forward([windows[i] for i in batch]))
-            for i, row in zip(batch, rows, strict=True):
-                # A long text's vector is the mean of its windows', each weighing as many tokens as it has.
-                vectors[owners[i]] += row * len(windows[i])
+        vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        # What stands there twice, as the labels of a table's every row, is computed once.
+        each = list(dict.fromkeys(map(tuple, windows)))
+        found = dict(zip(each, self.vectors(each, compute), strict=True))
+        for owner, window in zip(owners, windows, strict=True):
+            # A long text's vector is the mean of its windows', each weighing as many tokens as it has.
+            vectors[owner] += found[tuple(window)] * len(window)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.divide(vectors, lengths, out=vectors, where=lengths > 0)
 
@@ -61,7 +62,47 @@ class TorchSentenceEncoder:
                 owners.append(owner)
         return windows, owners
 
-    def _forward(self, windows: Sequence[list[int]]) -> np.ndarray:
+
+class TorchSentenceEncoder(SentenceWindows):
+    """The reference: transformers' own model, padded batches."""
+
+    name = "torch-fp32"
+
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int, pooler: dict[str, Any] | None = None) -> None:
+        super().__init__(tokenizer, max_tokens, pooler)
+        self.model = model
+        self.dimensions = model.config.hidden_size
+        weights = [*model.parameters(), *self.pooler.values()]
+        self.nbytes = sum(p.numel() * p.element_size() for p in weights)
+
+    def vectors(self, windows: Sequence[Sequence[int]], compute: Compute = run_here) -> Sequence[np.ndarray]:
+        rows = np.zeros((len(windows), self.dimensions), dtype=np.float32)
+        for batch in batches_by_length([len(window) for window in windows]):
+            rows[batch] = compute(lambda batch=batch: self._forward([windows[i] for i in batch]))
+        return list(rows)
+
+    def first_states(self, encodings: Sequence[Any], compute: Compute = run_here) -> Any:
+        """The first token's last state of each encoding, float32 (encodings, width); for a head of an adapter's own."""
+        import torch
+
+        states = torch.zeros(len(encodings), self.dimensions)
+        for batch in batches_by_length([len(encoding.ids) for encoding in encodings]):
+            states[batch] = compute(lambda batch=batch: self._first([encodings[i] for i in batch]))
+        return states
+
+    def _first(self, encodings: Sequence[Any]) -> Any:
+        import torch
+
+        longest = max(len(encoding.ids) for encoding in encodings)
+        ids, types, mask = torch.zeros((3, len(encodings), longest), dtype=torch.long)
+        for row, encoding in enumerate(encodings):
+            length = len(encoding.ids)
+            ids[row, :length], types[row, :length] = torch.tensor(encoding.ids), torch.tensor(encoding.type_ids)
+            mask[row, :length] = 1
+        with torch.inference_mode():
+            return self.model(input_ids=ids, token_type_ids=types, attention_mask=mask).last_hidden_state[:, 0]
+
+    def _forward(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """Mean-pooled unit vectors, shape (windows, dimensions)."""
         import torch
 

@@ -260,6 +260,23 @@ def test_a_classifier_on_the_sentence_encoder(
     assert adapted.engine.count_tokens(["one two"]) == [2]
 
 
+@pytest.mark.parametrize("config", ENCODER_CONFIGS.values(), ids=ENCODER_CONFIGS)
+def test_a_classifier_on_the_fast_encoder(
+    config: Any, minilm_folder: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shared.engines import batched_encoder
+
+    monkeypatch.setattr(batched_encoder, "processor_has_int8", lambda: False)
+    minilm = batched_encoder.load(MINILM.model_copy(update={"context_window": 256}), minilm_folder, settings, quiet)
+    theirs = classifier_adapter(minilm_folder, tmp_path / "one", config(), labels=3).eval()
+    adapted = on(minilm, tmp_path / "one", MINILM, labels=["a", "b", "c"])
+    for text in TEXTS:
+        tokens = minilm.tokenizer.encode(text)
+        with torch.no_grad():
+            expected = theirs(input_ids=torch.tensor([tokens.ids])).logits.numpy()
+        np.testing.assert_allclose(adapted.engine.logits([text], Adapting(adapted)), expected, atol=2e-5)
+
+
 def test_a_classifier_on_a_decoder(llama: TorchCausalLM, folders: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
