@@ -21,7 +21,7 @@ from torch import Tensor
 from shared.catalog import Checkpoint
 from shared.engines import Compute, Translated, run_here
 from shared.engines.beam import Hypothesis, beam_search
-from shared.engines.marian_file import read_marian
+from shared.engines.marian_file import MarianFile, read_marian
 from shared.engines.marian_network import DecoderState, Network
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
@@ -44,17 +44,13 @@ BATCH_LINES, BATCH_TOKENS = 64, 2048
 END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
 
 
-class MarianTranslator:
-    """A `Translator`: one language pair, sentence by sentence."""
+class MarianTexts:
+    """A `Translator`: one language pair, sentence by sentence. How token ids are translated, its subclasses say."""
 
-    name = "torch-fp32"
-
-    def __init__(self, network: Network, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
-        self.network = network
+    def __init__(self, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
         self.vocabulary = vocabulary
         self.piece_tokens = piece_tokens
         """Most tokens translated at once, the end token included; a longer sentence is split."""
-        self.nbytes = network.nbytes
         self.unreadable = {vocabulary.unk_id(), vocabulary.piece_to_id(WORD_START)}
         """Tokens that say nothing of what was written."""
 
@@ -72,13 +68,55 @@ class MarianTranslator:
         """
         prepared = [self._prepare(sentence) for sentence in sentences]
         sources = [ids for sentence in prepared for ids in sentence.pieces]
+        in_order = iter(self.decoded(sources, num_beams, compute))
+        return [self._join(sentence, list(islice(in_order, len(sentence.pieces)))) for sentence in prepared]
+
+    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+        """The best target of each source, token ids with the end token."""
+        raise NotImplementedError
+
+    def _prepare(self, sentence: str) -> Prepared:
+        """Leaves aside what the model cannot read: emoji and foreign scripts at either end, and text without words."""
+        words = sentence.split()
+        readable = [not self.unreadable.issuperset(ids) for ids in self.vocabulary.encode(words)] if words else []
+        start = readable.index(True) if True in readable else len(words)
+        end = len(words) - readable[::-1].index(True) if True in readable else start
+        if not any(character.isalnum() for word in words[start:end] for character in word):
+            start = end = len(words)
+        pieces = split_long(words[start:end], self.piece_tokens - 1, self._token_counts)
+        return Prepared(words[:start], [[*self.vocabulary.encode(piece), END] for piece in pieces], words[end:])
+
+    def _token_counts(self, words: list[str]) -> list[int]:
+        return [len(ids) for ids in self.vocabulary.encode(words)] if words else []
+
+    def _join(self, sentence: Prepared, hypotheses: list[Hypothesis]) -> Translated:
+        texts = self.vocabulary.decode([[i for i in found.tokens if i != END] for found in hypotheses])
+        new_tokens = sum(len(found.tokens) for found in hypotheses)
+        return Translated(
+            text=" ".join([*sentence.before, *(text.strip() for text in texts if text.strip()), *sentence.after]),
+            input_tokens=sum(len(ids) for ids in sentence.pieces),
+            new_tokens=new_tokens,
+            log_probability=sum(found.score * len(found.tokens) for found in hypotheses) / max(new_tokens, 1),
+        )
+
+
+class MarianTranslator(MarianTexts):
+    """The reference: float32 but for the embeddings, a batch for each request."""
+
+    name = "torch-fp32"
+
+    def __init__(self, network: Network, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
+        super().__init__(vocabulary, piece_tokens)
+        self.network = network
+        self.nbytes = network.nbytes
+
+    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         found: list[Hypothesis] = [Hypothesis([], 0.0)] * len(sources)
         for batch in batches([len(ids) for ids in sources], lines=max(1, BATCH_LINES // num_beams)):
             hypotheses = self._decode([sources[place] for place in batch], num_beams, compute)
             for place, hypothesis in zip(batch, hypotheses, strict=True):
                 found[place] = hypothesis
-        in_order = iter(found)
-        return [self._join(sentence, list(islice(in_order, len(sentence.pieces)))) for sentence in prepared]
+        return found
 
     def _decode(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         limits = [target_limit(len(source)) for source in sources]
@@ -111,30 +149,6 @@ class MarianTranslator:
                 origin = torch.tensor(stay, dtype=torch.long)
                 newest, live = newest[origin], [live[line] for line in stay]
         return [Hypothesis(ids, total / len(ids)) for ids, total in zip(tokens, totals, strict=True)]
-
-    def _prepare(self, sentence: str) -> Prepared:
-        """Leaves aside what the model cannot read: emoji and foreign scripts at either end, and text without words."""
-        words = sentence.split()
-        readable = [not self.unreadable.issuperset(ids) for ids in self.vocabulary.encode(words)] if words else []
-        start = readable.index(True) if True in readable else len(words)
-        end = len(words) - readable[::-1].index(True) if True in readable else start
-        if not any(character.isalnum() for word in words[start:end] for character in word):
-            start = end = len(words)
-        pieces = split_long(words[start:end], self.piece_tokens - 1, self._token_counts)
-        return Prepared(words[:start], [[*self.vocabulary.encode(piece), END] for piece in pieces], words[end:])
-
-    def _token_counts(self, words: list[str]) -> list[int]:
-        return [len(ids) for ids in self.vocabulary.encode(words)] if words else []
-
-    def _join(self, sentence: Prepared, hypotheses: list[Hypothesis]) -> Translated:
-        texts = self.vocabulary.decode([[i for i in found.tokens if i != END] for found in hypotheses])
-        new_tokens = sum(len(found.tokens) for found in hypotheses)
-        return Translated(
-            text=" ".join([*sentence.before, *(text.strip() for text in texts if text.strip()), *sentence.after]),
-            input_tokens=sum(len(ids) for ids in sentence.pieces),
-            new_tokens=new_tokens,
-            log_probability=sum(found.score * len(found.tokens) for found in hypotheses) / max(new_tokens, 1),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +217,13 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
 
     `settings` is part of every engine's contract; this one leaves threads to the cache and has one precision.
     """
+    file, vocabulary, piece_tokens = read(checkpoint, folder, progress)
+    network = Network(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
+    return MarianTranslator(network, vocabulary, piece_tokens)
+
+
+def read(checkpoint: Checkpoint, folder: Path, progress: Progress) -> tuple[MarianFile, SentencePieceProcessor, int]:
+    """The weights, the vocabulary, and how many tokens are translated at once. Raises `WeightsCorrupt`."""
     model, spm = folder / "model.bin", folder / "vocab.spm"
     total = model.stat().st_size + spm.stat().st_size
     progress("reading weights", 0, total)
@@ -211,8 +232,6 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     except (OSError, RuntimeError) as error:
         raise WeightsCorrupt(f"{spm.name} is not a readable SentencePiece vocabulary") from error
     progress("reading weights", spm.stat().st_size, total)
-    piece_tokens = min(checkpoint.context_window, RELIABLE_TOKENS)
-    network = Network(read_marian(model), longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
-    translator = MarianTranslator(network, vocabulary, piece_tokens)
+    file = read_marian(model)
     progress("reading weights", total, total)
-    return translator
+    return file, vocabulary, min(checkpoint.context_window, RELIABLE_TOKENS)

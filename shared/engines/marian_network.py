@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -287,19 +288,26 @@ class Weights:
         """One product for what the file keeps apart, such as `Wq`, `Wk` and `Wv` for the letters `qkv`."""
         matrices = [self._tensor(weight + letter, self.dimensions, self.dimensions) for letter in letters]
         biases = [self._tensor(bias + letter, 1, self.dimensions) for letter in letters]
-        return self._linear(np.concatenate(matrices, 1), np.concatenate(biases, 1))
+        return self._linear(np.concatenate(matrices, 1), np.concatenate(biases, 1), [weight + x for x in letters])
 
     def ssru(self, prefix: str) -> Linear:
         matrices = [self._tensor(prefix + suffix, self.dimensions, self.dimensions) for suffix in ("_W", "_Wf")]
         forget_bias = self._tensor(prefix + "_bf", 1, self.dimensions)
-        return self._linear(np.concatenate(matrices, 1), np.concatenate((np.zeros_like(forget_bias), forget_bias), 1))
+        bias = np.concatenate((np.zeros_like(forget_bias), forget_bias), 1)
+        return self._linear(np.concatenate(matrices, 1), bias, [f"{prefix}_W", f"{prefix}_Wf"])
 
     def feed_forward(self, prefix: str) -> FeedForward:
         inner = self.option("transformer-dim-ffn")
         return FeedForward(
-            self._linear(self._tensor(f"{prefix}_W1", self.dimensions, inner), self._tensor(f"{prefix}_b1", 1, inner)),
             self._linear(
-                self._tensor(f"{prefix}_W2", inner, self.dimensions), self._tensor(f"{prefix}_b2", 1, self.dimensions)
+                self._tensor(f"{prefix}_W1", self.dimensions, inner),
+                self._tensor(f"{prefix}_b1", 1, inner),
+                [f"{prefix}_W1"],
+            ),
+            self._linear(
+                self._tensor(f"{prefix}_W2", inner, self.dimensions),
+                self._tensor(f"{prefix}_b2", 1, self.dimensions),
+                [f"{prefix}_W2"],
             ),
             self.norm(f"{prefix}_ffn"),
         )
@@ -322,8 +330,8 @@ class Weights:
         self.nbytes += embeddings.nbytes
         return embeddings
 
-    def _linear(self, matrix: np.ndarray, bias: np.ndarray) -> Linear:
-        """From Marian's (in, out) and (1, out)."""
+    def _linear(self, matrix: np.ndarray, bias: np.ndarray, names: Sequence[str]) -> Any:
+        """From Marian's (in, out) and (1, out). `names`: of the file's matrices that stand side by side in it."""
         weight = torch.from_numpy(np.ascontiguousarray(matrix)).T  # lies as (in, out): a fifth faster for a few lines
         return Linear(self.keep(weight), self.keep(torch.from_numpy(bias[0])))
 
