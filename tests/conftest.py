@@ -21,7 +21,7 @@ from shared.settings import Settings
 from shared.suite import Suite, serve
 from shared.weights import verified_folder
 
-pytest_plugins = ["tests.stand_in_hub.fixtures"]
+pytest_plugins = ["tests.browsing", "tests.stand_in_hub.fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

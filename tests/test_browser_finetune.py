@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from finetune.runs import all_runs
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from tests.browsing import Open, choose, chromium, contrast, fill, menu, opener, overflow, unfold
+from tests.browsing import Open, choose, contrast, fill, menu, opener, overflow, unfold
 from tests.finetune.conftest import topics_csv
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
@@ -52,18 +52,6 @@ def suite(tmp_path: Path, hub_env: HubEnv, monkeypatch: pytest.MonkeyPatch) -> I
     running = serve(Settings(port=0, warm_examples=False, cache_dir=cache, spaces=("classification",)), block=False)
     yield running
     running.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_page(browser: Browser, suite: Suite) -> Iterator[Open]:
-    with opener(browser, suite.url) as open_page:
-        yield open_page
 
 
 def test_from_a_table_to_the_hub(
