@@ -35,7 +35,9 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def serve_some() -> Iterator[ServeSome]:
     def serve_spaces(*names: str) -> Suite:
-        return serve(Settings(port=0, warm_examples=False, spaces=names), block=False)
+        some = serve(Settings(port=0, warm_examples=False, spaces=names), block=False)
+        warm(discover(names), some.runtime, some.traffic)
+        return some
 
     with served_once(serve_spaces) as serve_some:
         yield serve_some
@@ -48,7 +50,8 @@ def suite(request: pytest.FixtureRequest, suite: Suite, serve_some: ServeSome) -
     return serve_some(*names) if names else suite
 
 
-def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_page: Open) -> None:
+def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_page: Open, suite: Suite) -> None:
+    warm(discover(), suite.runtime, suite.traffic)  # as a suite does after its start
     page = open_page()
     answered(page, "zero_shot")
     expect(page.locator("#zero_shot-result .answer")).to_have_text("health")
