@@ -11,8 +11,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shared.runtime.start`
 if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
+import ssl
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gradio_client import Client
@@ -31,6 +34,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that the processes of `make test` end at about the same time."""
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def read_certificates_once() -> None:
+    """httpx reads its file of certificates at every call without a client: 50 ms, many times what a call here takes."""
+    create = ssl.create_default_context
+    kept = cache(lambda file: create(cafile=file))
+
+    def create_or_keep(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        if not arguments and list(options) == ["cafile"]:
+            return kept(options["cafile"])
+        return create(*arguments, **options)
+
+    ssl.create_default_context = create_or_keep
+
+
+read_certificates_once()
 
 
 @pytest.fixture(scope="session")
