@@ -151,9 +151,17 @@ def options(page: Page, label: str) -> list[str]:
 
 
 def choose(page: Page, label: str, option: str) -> None:
-    """Chooses the first that has this in its name."""
-    menu(page, label).click()
-    page.get_by_role("option").filter(has_text=option).first.click()
+    """Chooses the first that has this in its name. A menu that is open does not change: it is opened until it has it,
+    because a page asks only once it is there what can be chosen."""
+    wanted = page.get_by_role("option").filter(has_text=option).first
+    for _ in range(PATIENCE // 1000):
+        menu(page, label).click()
+        expect(page.get_by_role("option").first).to_be_visible()
+        if wanted.is_visible():
+            break
+        menu(page, label).blur()
+        page.wait_for_timeout(200)
+    wanted.click()
 
 
 def overflow(page: Page) -> int:
