@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from urllib.parse import urlparse
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, Request, WebSocket, expect, sync_playwright
+
+from shared.suite import Suite
 
 QUIET = [
     "--no-sandbox",
@@ -26,6 +29,7 @@ PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 Open = Callable[..., Page]
+ServeSome = Callable[..., Suite]
 
 
 @contextmanager
@@ -40,33 +44,78 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Browser, suite: Suite) -> Iterator[Open]:
+    """`open_page(query, width, height)`: the page of the file's `suite`."""
+    with opener(browser, suite.url) as open_page:
+        yield open_page
+
+
+@contextmanager
+def served_once(serve_spaces: ServeSome) -> Iterator[ServeSome]:
+    """`serve_some("translation")`: what `serve_spaces` serves, once for all who ask, until the end of the block.
+
+    A page of all Spaces takes three times as long to open as one of a single Space.
+    """
+    with ExitStack() as running:
+        yield cache(lambda *names: running.enter_context(closing(serve_spaces(*names))))
+
+
+def wanted_spaces(test: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The Spaces in the test's mark `serves`; none for all."""
+    mark = test.node.get_closest_marker("serves")
+    return mark.args if mark else ()
+
+
 @contextmanager
 def opener(browser: Browser, url: str) -> Iterator[Open]:
-    """`open_page(query, width, height)`: the suite's page. At the end: no foreign host asked, no script error."""
+    """`open_page(query, width, height)`: the suite's page. At the end: no foreign host asked, no script error.
+
+    The first page of a test is opened in the window of the test before, whose storage was emptied: it takes half the
+    time that it takes in a new one. Further pages get windows of their own.
+    """
     foreign: list[str] = []
     broken: list[str] = []
-    contexts = []
+    pages: list[Page] = []
     host = urlparse(url).netloc
 
-    def note_foreign(asked: str) -> None:
-        if asked.startswith(("http", "ws")) and urlparse(asked).netloc != host:
-            foreign.append(asked)
+    def note_foreign(asked: Request | WebSocket) -> None:
+        if asked.url.startswith(("http", "ws")) and urlparse(asked.url).netloc != host:
+            foreign.append(asked.url)
+
+    def note_broken(error: Error) -> None:
+        broken.append(str(error))
+
+    noted = {"request": note_foreign, "websocket": note_foreign, "pageerror": note_broken}
 
     def open_(query: str = "", width: int = 1280, height: int = 800) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-        contexts.append(context)
-        page = context.new_page()
+        context = browser.contexts[0] if browser.contexts else browser.new_context(reduced_motion="reduce")
+        page = context.pages[0] if context.pages and not pages else context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(PATIENCE)
-        page.on("request", lambda request: note_foreign(request.url))
-        page.on("websocket", lambda socket: note_foreign(socket.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
+        for event, note in noted.items():
+            page.on(event, note)  # type: ignore[call-overload]
         page.goto(url + query)
         page.wait_for_selector("#suite-tabs")
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    for page in [page for page in pages if not page.is_closed()]:
+        for event, note in noted.items():
+            page.remove_listener(event, note)
+        page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        page.context.clear_cookies()
+        if page is page.context.pages[0]:
+            page.goto("about:blank")  # which ends what it was still waiting for
+        else:
+            page.close()
     assert foreign == []
     assert broken == []
 
@@ -102,9 +151,17 @@ def options(page: Page, label: str) -> list[str]:
 
 
 def choose(page: Page, label: str, option: str) -> None:
-    """Chooses the first that has this in its name."""
-    menu(page, label).click()
-    page.get_by_role("option").filter(has_text=option).first.click()
+    """Chooses the first that has this in its name. A menu that is open does not change: it is opened until it has it,
+    because a page asks only once it is there what can be chosen."""
+    wanted = page.get_by_role("option").filter(has_text=option).first
+    for _ in range(PATIENCE // 1000):
+        menu(page, label).click()
+        expect(page.get_by_role("option").first).to_be_visible()
+        if wanted.is_visible():
+            break
+        menu(page, label).blur()
+        page.wait_for_timeout(200)
+    wanted.click()
 
 
 def overflow(page: Page) -> int:

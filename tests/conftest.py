@@ -7,9 +7,15 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shared.runtime.start` does; test modules import torch before
+# The processes of `make test` share the cores: threads that wait for each other beside a busy process wait for long.
+if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
+import ssl
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gradio_client import Client
@@ -21,13 +27,29 @@ from shared.settings import Settings
 from shared.suite import Suite, serve
 from shared.weights import verified_folder
 
-pytest_plugins = ["tests.stand_in_hub.fixtures"]
+pytest_plugins = ["tests.browsing", "tests.stand_in_hub.fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that the processes of `make test` end at about the same time."""
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def read_certificates_once() -> None:
+    """httpx reads its file of certificates at every call without a client: 50 ms, many times what a call here takes."""
+    create = ssl.create_default_context
+    kept = cache(lambda file: create(cafile=file))
+
+    def create_or_keep(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        if not arguments and list(options) == ["cafile"]:
+            return kept(options["cafile"])
+        return create(*arguments, **options)
+
+    ssl.create_default_context = create_or_keep
+
+
+read_certificates_once()
 
 
 @pytest.fixture(scope="session")

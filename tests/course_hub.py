@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,10 +48,22 @@ class Course:
     client: Client
     folders: dict[str, Path]
     """The checkpoints as they were made, for a reference."""
+    commits: dict[str, str]
+    """Of each repository."""
 
     def ask(self, endpoint: str, **values: Any) -> tuple[Any, ...]:
         """The endpoint's outputs, RunInfo last."""
         return self.client.predict(api_name=f"/{endpoint}", **values)
+
+    def serve_beside(self, *spaces: str) -> Suite:
+        """Another suite over the same Hub and cache, with these Spaces only. The Hub has answered it."""
+        settings = self.suite.settings.model_copy(update={"spaces": spaces})
+        beside = serve(settings, block=False)
+        pin_to(beside, self.commits)
+        until = time.monotonic() + 30
+        while beside.runtime.hub.state == "asking" and time.monotonic() < until:
+            time.sleep(0.01)
+        return beside
 
 
 def push(hub: StandInHub, repo: str, folder: Path) -> str:
@@ -91,7 +104,7 @@ def course(tmp_path: Path, **settings: Any) -> Iterator[Course]:
         suite = serve(Settings(cache_dir=tmp_path / "cache", **given), block=False)
         try:
             pin_to(suite, commits)
-            yield Course(hub, suite, Client(suite.url, verbose=False), folders)
+            yield Course(hub, suite, Client(suite.url, verbose=False), folders, commits)
         finally:
             suite.close()
 

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 RUNNER = """
 import importlib.util, json, runpy, sys
@@ -46,6 +47,94 @@ class Served:
         return "".join(self.lines)
 
 
+FORKER = """
+import json, os, signal, socket, sys, threading
+import gradio, torch
+assert threading.active_count() == 1, "a thread would not be there after the fork"
+door = socket.socket(fileno=int(sys.argv[1]))
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # which reaps who ended
+for _ in iter(lambda: door.recv(1, socket.MSG_PEEK), b""):
+    size = int.from_bytes(door.recv(4), "big")
+    message, (output,), _, _ = socket.recv_fds(door, size, 1, socket.MSG_WAITALL)
+    pid = os.fork()
+    if pid == 0:
+        break
+    os.close(output)
+    door.sendall(pid.to_bytes(4, "big"))
+else:
+    sys.exit()
+
+door.close()
+os.setsid()
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+os.dup2(output, 1)
+os.dup2(output, 2)
+for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(write_through=True)
+child = json.loads(message)
+os.environ.clear()
+os.environ.update(child["environment"])
+os.chdir(child["cwd"])
+for name in [name for name in sys.modules if name.partition(".")[0] in child["told"]["blocked"]]:
+    del sys.modules[name]
+sys.argv = ["-c", json.dumps(child["told"])]
+exec(child["program"])
+"""
+
+
+class Forker:
+    """A process that has imported Gradio and PyTorch, and nothing of ours, and starts others by forking itself.
+
+    They start within a second instead of ten. Who wants to see these libraries imported starts a fresh process.
+    """
+
+    def __enter__(self) -> Forker:
+        self._door, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        environment = {**inherited(), "GRADIO_ANALYTICS_ENABLED": "False"}
+        command = [sys.executable, "-I", "-c", FORKER, str(theirs.fileno())]
+        self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
+        theirs.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._door.close()  # at which it ends
+        self._process.wait()
+
+    def start(self, told: dict[str, Any], cwd: Path, environment: dict[str, str]) -> tuple[int, IO[str]]:
+        """Its process id, and what it prints."""
+        reading, writing = os.pipe()
+        message = json.dumps({"told": told, "cwd": str(cwd), "environment": environment, "program": RUNNER}).encode()
+        with self._lock:
+            self._door.sendall(len(message).to_bytes(4, "big"))
+            sent = socket.send_fds(self._door, [message], [writing])
+            self._door.sendall(message[sent:])
+            pid = int.from_bytes(self._door.recv(4), "big")
+        os.close(writing)
+        return pid, os.fdopen(reading, encoding="utf-8")
+
+
+def start_afresh(told: dict[str, Any], cwd: Path, environment: dict[str, str]) -> tuple[int, IO[str]]:
+    """The same in a process that has imported nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", RUNNER, json.dumps(told)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    threading.Thread(target=process.wait, daemon=True).start()  # reaps it
+    assert process.stdout is not None
+    return process.pid, process.stdout
+
+
+def inherited() -> dict[str, str]:
+    """This process's environment, but for what would change a Space."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SUITE_", "GRADIO_", "PYTHON"))}
+
+
 @contextmanager
 def served(
     folder: Path,
@@ -55,6 +144,7 @@ def served(
     blocked: Sequence[str] = (),
     cwd: Path,
     environment: dict[str, str],
+    forker: Forker | None = None,
 ) -> Iterator[Served]:
     """Runs the folder's app until the end of the block. `path` comes after the folder, `blocked` cannot be imported."""
     told = {
@@ -63,33 +153,27 @@ def served(
         "arguments": list(arguments),
         "blocked": list(blocked),
     }
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SUITE_", "GRADIO_", "PYTHON"))
-    }
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", RUNNER, json.dumps(told)],
-        cwd=cwd,
-        env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    start = forker.start if forker else start_afresh
+    pid, output = start(told, cwd, {**inherited(), "PYTHONUNBUFFERED": "1", **environment})
+    with output:
+        lines: list[str] = []
+        rest = threading.Thread(target=lambda: lines.extend(output), daemon=True)
         try:
-            assert process.stdout is not None
-            lines: list[str] = []
-            for line in process.stdout:
+            for line in output:
                 lines.append(line)
                 if line.startswith("Serving at "):
                     break
             else:
                 raise AssertionError("it ended without serving:\n" + "".join(lines))
-            threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True).start()
+            rest.start()
             port = lines[-1].strip().rstrip("/").rpartition(":")[2]
             yield Served(f"http://127.0.0.1:{port}/", lines)
         finally:
             # Workers it forked go too: they hold its output open, and the end of this block waits for that to close.
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(pid, signal.SIGKILL)
+            if rest.ident:
+                rest.join()
 
 
 def free_port() -> int:

@@ -10,29 +10,48 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from shared.lane import Timing
+from shared.settings import Settings
 from shared.space import discover
-from shared.suite import Suite, warm
-from tests.browsing import PATIENCE, Open, answered, chromium, contrast, fill, opener, overflow, unfold
+from shared.suite import Suite, serve, warm
+from tests.browsing import (
+    PATIENCE,
+    Open,
+    ServeSome,
+    answered,
+    contrast,
+    fill,
+    overflow,
+    served_once,
+    unfold,
+    wanted_spaces,
+)
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+def serve_some() -> Iterator[ServeSome]:
+    def serve_spaces(*names: str) -> Suite:
+        some = serve(Settings(port=0, warm_examples=False, spaces=names), block=False)
+        warm(discover(names), some.runtime, some.traffic)
+        return some
+
+    with served_once(serve_spaces) as serve_some:
+        yield serve_some
 
 
 @pytest.fixture
-def open_page(browser: Browser, suite: Suite) -> Iterator[Open]:
-    with opener(browser, suite.url) as open_page:
-        yield open_page
+def suite(request: pytest.FixtureRequest, suite: Suite, serve_some: ServeSome) -> Suite:
+    """The whole suite, or one of the Spaces that the test's mark `serves` names."""
+    names = wanted_spaces(request)
+    return serve_some(*names) if names else suite
 
 
-def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_page: Open) -> None:
+def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_page: Open, suite: Suite) -> None:
+    warm(discover(), suite.runtime, suite.traffic)  # as a suite does after its start
     page = open_page()
     answered(page, "zero_shot")
     expect(page.locator("#zero_shot-result .answer")).to_have_text("health")
@@ -44,6 +63,7 @@ def test_first_visit_shows_a_real_answer_and_the_buttons_above_the_fold(open_pag
     expect(page.locator(".memory-text")).to_contain_text("MB")
 
 
+@pytest.mark.serves("classification")
 def test_zero_shot_with_ones_own_labels_and_a_look_behind(open_page: Open) -> None:
     page = open_page()
     answered(page, "zero_shot")
@@ -56,6 +76,7 @@ def test_zero_shot_with_ones_own_labels_and_a_look_behind(open_page: Open) -> No
     expect(page.locator(".block.what").locator("visible=true")).to_contain_text("This text is about {}.")
 
 
+@pytest.mark.serves("classification")
 def test_an_error_stands_where_the_result_would_and_the_input_stays(open_page: Open) -> None:
     page = open_page()
     answered(page, "zero_shot")
@@ -70,6 +91,7 @@ def test_an_error_stands_where_the_result_would_and_the_input_stays(open_page: O
     expect(page.locator("#zero_shot-result .answer")).to_have_text("health")
 
 
+@pytest.mark.serves("classification")
 def test_html_in_a_label_shows_as_text(open_page: Open) -> None:
     page = open_page()
     answered(page, "zero_shot")
@@ -81,6 +103,7 @@ def test_html_in_a_label_shows_as_text(open_page: Open) -> None:
     assert page.title() != "owned"
 
 
+@pytest.mark.serves("classification")
 def test_zero_one_and_few_stand_side_by_side(open_page: Open) -> None:
     page = open_page("?tab=classification&form=few_shot")
     page.locator("#few_shot-run").click()
@@ -91,6 +114,7 @@ def test_zero_one_and_few_stand_side_by_side(open_page: Open) -> None:
     expect(page.locator(".what pre").locator("visible=true").first).to_contain_text("Label:")
 
 
+@pytest.mark.serves("summarization")
 def test_an_example_runs_in_one_click(open_page: Open) -> None:
     page = open_page("?tab=summarization")
     answered(page, "summarize")
@@ -101,6 +125,7 @@ def test_an_example_runs_in_one_click(open_page: Open) -> None:
     expect(page.locator(".what mark").locator("visible=true").first).to_be_visible()
 
 
+@pytest.mark.serves("translation")
 def test_translation_with_swap_and_alignment(open_page: Open) -> None:
     page = open_page("?tab=translation")
     answered(page, "translate")
@@ -113,6 +138,7 @@ def test_translation_with_swap_and_alignment(open_page: Open) -> None:
     expect(page.locator(".what tbody tr").locator("visible=true")).to_have_count(2)
 
 
+@pytest.mark.serves("translation")
 def test_a_wrong_source_language_is_said(open_page: Open) -> None:
     page = open_page(
         "?tab=translation&form=translate&text=" + quote("Das Haus ist groß und der Hund schläft im Garten.")
@@ -121,6 +147,7 @@ def test_a_wrong_source_language_is_said(open_page: Open) -> None:
     expect(page.locator("#translate-account .note")).to_contain_text("German")
 
 
+@pytest.mark.serves("generation")
 def test_generation_streams_and_stop_stops(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     page = open_page("?tab=generation&form=generate&max_new_tokens=900&prompt=" + quote("Count: one, two, three,"))
     expect(page.locator("#generate-result")).to_contain_text("Press the button")
@@ -157,6 +184,7 @@ def hold_the_lane(page: Page, suite: Suite, monkeypatch: pytest.MonkeyPatch, fre
     monkeypatch.setattr(suite.runtime.lane, "run", held)
 
 
+@pytest.mark.serves("generation")
 def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(
     open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +215,7 @@ def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(
     assert said.all_inner_texts()[:3] == [*kept, "Go on."]
 
 
+@pytest.mark.serves("generation")
 def test_a_reply_can_be_stopped_before_its_first_word(
     open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +233,7 @@ def test_a_reply_can_be_stopped_before_its_first_word(
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.", timeout=1)
 
 
+@pytest.mark.serves("generation")
 def test_a_new_chat_ends_the_reply_under_way(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=900&message=" + quote("Tell me a long story."))
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a long story.")
@@ -218,6 +248,7 @@ def test_a_new_chat_ends_the_reply_under_way(open_page: Open, suite: Suite, monk
     expect(page.locator("#chat-account")).to_have_text("", timeout=1)
 
 
+@pytest.mark.serves("generation")
 def test_chat_remembers_and_shows_html_as_text(open_page: Open) -> None:
     page = open_page("?tab=generation")
     page.get_by_role("tab", name="Chat").click()
@@ -235,6 +266,7 @@ def test_chat_remembers_and_shows_html_as_text(open_page: Open) -> None:
     expect(page.locator("#chat-result .turn")).to_have_count(0)
 
 
+@pytest.mark.serves("generation")
 def test_a_link_restores_a_chat_and_its_call_is_printed(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=9&message=" + quote("Tell me a joke."))
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a joke.")
@@ -245,6 +277,7 @@ def test_a_link_restores_a_chat_and_its_call_is_printed(open_page: Open) -> None
     expect(shown).to_contain_text('api_name="/chat"')
 
 
+@pytest.mark.serves("generation")
 def test_next_token_follows_the_slider_and_a_click_appends(open_page: Open) -> None:
     page = open_page("?tab=generation&form=next_token&prompt=" + quote("The capital of France is"))
     page.get_by_role("button", name="Look again").click()
@@ -258,6 +291,7 @@ def test_next_token_follows_the_slider_and_a_click_appends(open_page: Open) -> N
     expect(page.locator("#next_token-result .chance").first).not_to_contain_text("Paris")
 
 
+@pytest.mark.serves("classification")
 def test_batch_of_pasted_lines_gives_a_table_and_a_file(open_page: Open) -> None:
     page = open_page()
     page.get_by_role("tab", name="Sentiment").click()
@@ -272,6 +306,7 @@ def test_batch_of_pasted_lines_gives_a_table_and_a_file(open_page: Open) -> None
     assert download.value.suggested_filename == "sentiment.csv"
 
 
+@pytest.mark.serves("classification")
 def test_stop_ends_a_batch_and_what_was_on_its_way_does_not_undo_it(open_page: Open) -> None:
     page = open_page()
     page.get_by_role("tab", name="Sentiment").click()
@@ -298,6 +333,7 @@ def test_stop_ends_a_batch_and_what_was_on_its_way_does_not_undo_it(open_page: O
     expect(run).to_be_enabled()
 
 
+@pytest.mark.serves("classification")
 def test_a_batch_can_be_stopped_before_its_first_rows(
     open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +352,7 @@ def test_a_batch_can_be_stopped_before_its_first_rows(
     expect(page.locator("#sentiment-batch-result")).to_have_text("Stopped before there was a result.", timeout=1)
 
 
+@pytest.mark.serves("translation", "reading")
 def test_a_link_restores_tab_and_inputs_and_the_address_follows_them(open_page: Open) -> None:
     page = open_page("?tab=translation&form=translate&src_lang=pt&tgt_lang=en&text=" + quote("Bom dia, Ana!"))
     expect(page.locator("#translate-text textarea")).to_have_value("Bom dia, Ana!")
@@ -338,6 +375,7 @@ def test_hostile_links_are_skipped_not_shown(open_page: Open) -> None:
     expect(page.get_by_label("number input for Temperature").locator("visible=true")).to_have_value("0.7")
 
 
+@pytest.mark.serves("translation")
 def test_snippets_hold_the_visitors_inputs(open_page: Open, suite: Suite) -> None:
     page = open_page("?tab=translation")
     answered(page, "translate")
@@ -349,6 +387,7 @@ def test_snippets_hold_the_visitors_inputs(open_page: Open, suite: Suite) -> Non
     expect(shown.first).to_contain_text(suite.url.rstrip("/"))
 
 
+@pytest.mark.serves("translation")
 def test_models_tab_shows_what_is_loaded_and_unloads(open_page: Open, suite: Suite) -> None:
     page = open_page("?tab=translation")
     answered(page, "translate")
@@ -365,13 +404,29 @@ def test_models_tab_shows_what_is_loaded_and_unloads(open_page: Open, suite: Sui
     expect(row).not_to_contain_text("pinned")
 
 
-@pytest.mark.parametrize("tab", ["classification", "summarization", "translation", "generation", "models"])
-def test_nothing_overflows_on_a_phone(open_page: Open, tab: str) -> None:
+@pytest.mark.parametrize(
+    ("tab", "endpoint"),
+    [
+        pytest.param("classification", "zero_shot", marks=pytest.mark.serves("classification")),
+        pytest.param("summarization", "summarize", marks=pytest.mark.serves("summarization")),
+        pytest.param("translation", "translate", marks=pytest.mark.serves("translation")),
+        pytest.param("generation", "generate", marks=pytest.mark.serves("generation")),
+    ],
+)
+def test_nothing_overflows_on_a_phone(open_page: Open, tab: str, endpoint: str) -> None:
     page = open_page(f"?tab={tab}", 390, 844)
-    page.wait_for_timeout(1500)
+    answered(page, endpoint)
     assert overflow(page) <= 0
 
 
+def test_the_models_of_all_spaces_overflow_no_phone(open_page: Open) -> None:
+    page = open_page("?tab=models", 390, 844)
+    expect(page.locator("#models-report tbody tr").first).to_be_visible()
+    expect(page.locator(".memory-text")).to_contain_text("MB")
+    assert overflow(page) <= 0
+
+
+@pytest.mark.serves("classification")
 def test_dark_mode_has_readable_text(open_page: Open) -> None:
     page = open_page("?__theme=dark")
     answered(page, "zero_shot")
@@ -379,6 +434,7 @@ def test_dark_mode_has_readable_text(open_page: Open) -> None:
     assert contrast(page, "#zero_shot-account .run-line") >= 4.5
 
 
+@pytest.mark.serves("classification")
 def test_light_mode_has_readable_text(open_page: Open) -> None:
     page = open_page("?__theme=light")
     answered(page, "zero_shot")

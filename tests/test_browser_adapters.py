@@ -7,16 +7,17 @@ from pathlib import Path
 
 import peft
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from tests.browsing import Open, answered, choose, chromium, fill, opener, options, overflow, unfold
+from tests.browsing import Open, answered, choose, fill, options, overflow, unfold
 from tests.tiny_adapters import classifier_adapter, told
 
 pytestmark = pytest.mark.browser
 
 MINILM = "all-MiniLM-L6-v2"
+SPACES = ("classification", "generation")
 LABELS = ["business", "sport", "tech"]
 
 
@@ -27,7 +28,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     for name in ("weights", "converted"):
         (cache / name).symlink_to(real.cache_dir / name)
     topics(cache / "adapters" / "topics", "Topics of news")
-    running = serve(Settings(port=0, warm_examples=False, cache_dir=cache, profile="embedded"), block=False)
+    running = serve(
+        Settings(port=0, warm_examples=False, cache_dir=cache, profile="embedded", spaces=SPACES), block=False
+    )
     yield running
     running.close()
 
@@ -39,18 +42,6 @@ def topics(folder: Path, title: str) -> Path:
     told(folder, checkpoint=MINILM, title=title, task="text-classification", labels=LABELS, example="Shares fell.")
     (folder / "evaluation.json").write_text('{"metric": "accuracy", "base": 0.72, "tuned": 0.96}', encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_page(browser: Browser, suite: Suite) -> Iterator[Open]:
-    with opener(browser, suite.url) as open_page:
-        yield open_page
 
 
 def chosen(page: Page) -> None:

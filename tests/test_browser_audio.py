@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from tests.browsing import Open, answered, chromium, contrast, opener, overflow, unfold
+from tests.browsing import Open, answered, contrast, overflow, unfold
 from tests.recordings import tone, write
 
 pytestmark = pytest.mark.browser
@@ -20,22 +20,10 @@ TAB = "?tab=audio_genre"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Suite]:
+def suite() -> Iterator[Suite]:
     running = serve(Settings(port=0, spaces=("audio_genre",)), block=False)
     yield running
     running.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, alone: Suite) -> Iterator[Open]:
-    with opener(browser, alone.url) as open_page:
-        yield open_page
 
 
 def player(page: Page, what: str) -> float:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from finetune import background
+from finetune.background import command
 from finetune.runs import all_runs
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from tests.browsing import Open, choose, chromium, contrast, fill, menu, opener, overflow, unfold
+from tests.browsing import Open, choose, contrast, fill, menu, opener, overflow, unfold
 from tests.finetune.conftest import topics_csv
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
@@ -54,18 +57,22 @@ def suite(tmp_path: Path, hub_env: HubEnv, monkeypatch: pytest.MonkeyPatch) -> I
     running.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+AT_ONCE = """
+import runpy, finetune.background
+finetune.background.LOWEST = 0
+runpy.run_module("finetune", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture
-def open_page(browser: Browser, suite: Suite) -> Iterator[Open]:
-    with opener(browser, suite.url) as open_page:
-        yield open_page
+def at_usual_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a training run not give way to all else on this machine, which other tests keep busy."""
+    monkeypatch.setattr(
+        background, "command", lambda *arguments: [sys.executable, "-c", AT_ONCE, *command(*arguments)[3:]]
+    )
 
 
+@pytest.mark.usefixtures("at_usual_priority")
 def test_from_a_table_to_the_hub(
     open_page: Open, suite: Suite, topics_csv: Path, tmp_path: Path, hub: StandInHub, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,16 +16,18 @@ from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.browsing import (
     Open,
+    ServeSome,
     answered,
     choose,
-    chromium,
     contrast,
     fill,
     menu,
     opener,
     options,
     overflow,
+    served_once,
     unfold,
+    wanted_spaces,
 )
 from tests.course_hub import Course, course
 from tests.stand_in_hub.fixtures import turn_clients_to
@@ -39,21 +41,22 @@ MASKED = "?tab=reading&form=fill_mask&text=" + quote("Paris is the capital of [M
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
     with course(tmp_path_factory.mktemp("course")) as taught:
         yield taught
 
 
+@pytest.fixture(scope="module")
+def serve_some(taught: Course) -> Iterator[ServeSome]:
+    with served_once(taught.serve_beside) as serve_some:
+        yield serve_some
+
+
 @pytest.fixture
-def open_page(browser: Browser, taught: Course) -> Iterator[Open]:
-    with opener(browser, taught.suite.url) as open_page:
-        yield open_page
+def suite(request: pytest.FixtureRequest, taught: Course, serve_some: ServeSome) -> Iterator[Suite]:
+    """The whole suite, or one of the Spaces that the test's mark `serves` names."""
+    names = wanted_spaces(request)
+    yield serve_some(*names) if names else taught.suite
     taught.hub.faults.clear()
 
 
@@ -73,6 +76,7 @@ def test_opening_the_page_asks_the_hub_and_fetches_nothing(open_page: Open, taug
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.serves("reading")
 def test_the_question_is_readable(open_page: Open, theme: str, width: int) -> None:
     page = open_page(f"{MASKED}&__theme={theme}", width, 844)
     page.locator("#fill_mask-run").click()
@@ -89,6 +93,7 @@ def test_the_question_is_readable(open_page: Open, theme: str, width: int) -> No
     assert 0 <= button["y"] - (question["y"] + question["height"]) < 40
 
 
+@pytest.mark.serves("reading")
 def test_a_download_is_asked_for_shown_stopped_and_finished(open_page: Open, taught: Course) -> None:
     page = open_page(MASKED)
     result, stop = page.locator("#fill_mask-result"), page.locator("#fill_mask-stop")
@@ -140,6 +145,7 @@ def settled(taught: Course) -> None:
 # -- translation -------------------------------------------------------------------------------------
 
 
+@pytest.mark.serves("translation")
 def test_translation_into_a_language_of_the_hub(open_page: Open) -> None:
     page = open_page("?tab=translation")
     answered(page, "translate")
@@ -156,6 +162,7 @@ def test_translation_into_a_language_of_the_hub(open_page: Open) -> None:
     expect(page.locator("#translate-result")).to_have_text(re.compile(r"\w.*Copy", re.S))
 
 
+@pytest.mark.serves("translation")
 def test_a_language_is_detected_for_a_pair_that_is_here(open_page: Open) -> None:
     page = open_page(
         "?tab=translation&form=translate&src_lang=auto&tgt_lang=pt&text=" + quote("Good morning, my friend!")
@@ -170,6 +177,7 @@ def test_a_language_is_detected_for_a_pair_that_is_here(open_page: Open) -> None
 # -- models ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.serves("classification")
 def test_a_menu_says_what_a_choice_would_fetch(open_page: Open) -> None:
     page = open_page("?tab=classification&form=sentiment")
     offered = options(page, "Model")
@@ -183,6 +191,7 @@ def test_a_menu_says_what_a_choice_would_fetch(open_page: Open) -> None:
     expect(page.locator("#sentiment-account")).to_contain_text(SST2)
 
 
+@pytest.mark.serves("classification")
 def test_a_model_of_the_hub_is_added_by_its_id(open_page: Open) -> None:
     page = open_page("?tab=models")
     expect(page.locator("#models-report .elsewhere table")).to_be_hidden()
@@ -204,6 +213,7 @@ def test_a_model_of_the_hub_is_added_by_its_id(open_page: Open) -> None:
     assert any(option.startswith("user/bart-order-mnli") for option in options(page, "Model"))
 
 
+@pytest.mark.serves("translation")
 def test_loading_from_the_models_tab_can_be_stopped(open_page: Open, taught: Course) -> None:
     page = open_page("?tab=models")
     expect(page.locator("#models-report")).to_contain_text("more that are not on this machine")
@@ -228,6 +238,7 @@ DRAW_ANEW = """(selector) => {
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.serves("translation")
 def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
     page = open_page(f"?tab=models&__theme={theme}", 390, 844)
     page.locator("#models-report summary").click()
@@ -243,6 +254,7 @@ def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
 # -- batch -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.serves("classification")
 def test_a_batch_asks_before_it_fetches(open_page: Open, taught: Course) -> None:
     page = open_page()
     answered(page, "zero_shot")
@@ -280,6 +292,7 @@ def test_a_batch_asks_before_it_fetches(open_page: Open, taught: Course) -> None
 # -- summaries and chat ------------------------------------------------------------------------------
 
 
+@pytest.mark.serves("summarization")
 def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course) -> None:
     shots = '[["Ann: Is there a bus?\\nBo: Take the train.","They take the train."],["Cy: The sea?","It is near."]]'
     text = quote("Ann: Hello.\nBo: Goodbye.")
@@ -306,6 +319,7 @@ def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course)
     assert prompts.all_text_contents() == [exact(), exact(first), exact(first, second)]
 
 
+@pytest.mark.serves("generation")
 def test_a_chat_asks_before_it_fetches_and_keeps_what_was_said(open_page: Open, taught: Course) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=6&message=" + quote("I am Bob."))
     expect(page.locator("#chat-message textarea")).to_have_value("I am Bob.")
@@ -352,6 +366,7 @@ def test_a_chat_asks_before_it_fetches_and_keeps_what_was_said(open_page: Open, 
     expect(menu(page, "Model")).not_to_have_value(re.compile("to fetch"))
 
 
+@pytest.mark.serves("generation")
 def test_a_new_chat_takes_the_question_away(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&message=" + quote("Hello?"))
     expect(page.locator("#chat-message textarea")).to_have_value("Hello?")
@@ -364,6 +379,7 @@ def test_a_new_chat_takes_the_question_away(open_page: Open) -> None:
     expect(page.locator("#chat-result [role=alert]")).to_have_count(0)
 
 
+@pytest.mark.serves("generation")
 def test_a_chat_with_a_model_that_takes_no_system_prompt(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=8&message=" + quote("How do I cook rice?"))
     expect(page.locator("#chat-message")).to_be_visible()
@@ -401,7 +417,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
         nowhere = f"http://127.0.0.1:{probe.getsockname()[1]}"
     with pytest.MonkeyPatch.context() as patch:
         turn_clients_to(nowhere, tmp_path_factory.mktemp("hf-home"), patch)
-        suite = serve(Settings(port=0, warm_examples=False, profile="auto"), block=False)
+        suite = serve(
+            Settings(port=0, warm_examples=False, profile="auto", spaces=("classification", "reading")), block=False
+        )
         yield suite
         suite.close()
 

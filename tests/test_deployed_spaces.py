@@ -20,7 +20,7 @@ from gradio_client.exceptions import AppError
 from shared.assemble import SUITE, Assembled, assemble
 from shared.space import ROOT
 from shared.space_requirements import IMPORT_NAMES, package_name, requirement_lines
-from tests.served import Served, free_port, served
+from tests.served import Forker, Served, free_port, served
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def not_required(requirements: str) -> list[str]:
     return [IMPORT_NAMES.get(name, name.replace("-", "_")) for name in sorted(ours - listed)]
 
 
-def try_out(name: str, assembled: Assembled, folder: Path) -> Trial:
+def try_out(name: str, assembled: Assembled, folder: Path, forker: Forker) -> Trial:
     """Starts the folder as a Space is started, but for the profile: no Hub is here, so the weights are the embedded."""
     assembled.write(folder / name)
     elsewhere = folder / f"{name}-elsewhere"
@@ -85,7 +85,7 @@ def try_out(name: str, assembled: Assembled, folder: Path) -> Trial:
         "SUITE_REQUESTS_PER_MINUTE": "1",
     }
     blocked = not_required(assembled.files["requirements.txt"].decode())
-    with served(folder / name, blocked=blocked, cwd=elsewhere, environment=environment) as space:
+    with served(folder / name, blocked=blocked, cwd=elsewhere, environment=environment, forker=forker) as space:
 
         def ask(visitor: int, endpoint: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
             address = f"203.0.113.{visitor}"  # as the Hub's proxy reports it
@@ -116,8 +116,9 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
     folder = tmp_path_factory.mktemp("deployed")
     # One after the other: two threads that parse Python at once break Python 3.11's parser now and then (gh-106905).
     folders = {name: assemble(name) for name in NAMES}
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(NAMES, pool.map(lambda name: try_out(name, folders[name], folder), NAMES), strict=True))
+    with Forker() as forker, ThreadPoolExecutor(2) as pool:
+        tried = pool.map(lambda name: try_out(name, folders[name], folder, forker), NAMES)
+        return dict(zip(NAMES, tried, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)

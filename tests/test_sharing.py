@@ -34,12 +34,19 @@ def test_a_spaces_id_is_all_that_a_program_needs(suite: Suite, hub: StandInHub, 
 
 
 @pytest.fixture
-def embedding_page(suite: Suite) -> Iterator[str]:
+def framed() -> Iterator[Suite]:
+    running = serve(Settings(port=0, warm_examples=False, spaces=("reading", "translation")), block=False)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def embedding_page(framed: Suite) -> Iterator[str]:
     """Address of a page on another port with the suite in a frame, as the README has it."""
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     frame = next(line for line in readme.splitlines() if line.startswith("<iframe "))
-    shown = frame.replace("https://user-space.example/", suite.url)
-    assert suite.url in shown
+    shown = frame.replace("https://user-space.example/", framed.url)
+    assert framed.url in shown
 
     class Blog(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -33,7 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora, bfloat16": {"method": {"name": "lora"}, "training.dtype": "bfloat16"},
     "qlora": {"method": {"name": "qlora"}, "training.learning_rate": 3e-3},
 }
-STEPS = 12
+STEPS = 8
 ONCE = {"training.max_steps": STEPS, "training.evaluations": 1}
 """One checkpoint at the end: to write one takes longer than a step."""
 
