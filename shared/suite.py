@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from shared import zero_gpu
+from shared.answers import Answers
 from shared.batch import batch_task
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic
@@ -77,7 +78,7 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     workers = zero_gpu.Workers() if zero_gpu.present() else None
     runtime = replace(start(settings), elsewhere=workers)
     begin_asking_the_hub(runtime)
-    traffic = Traffic(settings.rate_limit)
+    traffic = Traffic(settings.rate_limit, answers=Answers(settings.answer_cache))
     spaces = discover(settings.spaces)
     blocks = build(spaces, runtime, traffic)
     blocks.queue(api_open=False, max_size=settings.queue_size, default_concurrency_limit=None)
@@ -185,7 +186,7 @@ def product_version() -> str:
 def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> None:
     """Computes each tab's first example, so that the first visitor sees a real answer at once."""
     context = Context(runtime, visitor="warm-up", may_download=False)
-    for endpoint, request in list(traffic.examples.pending()):
+    for endpoint, request in list(traffic.answers.pending()):
         for space in spaces:
             if not isinstance(space, Space) or endpoint not in {e.name for e in space.endpoints}:
                 continue
