@@ -102,9 +102,9 @@ class NextToken(Deterministic):
     model: Model = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Completion:
-    """New text, and how sure the model was of each token of it."""
+    """New text, and how sure the model was of each token of it. One and the same while it grows, at its end."""
 
     tokens: list[GeneratedToken]
     prompt: str = ""
