@@ -181,7 +181,13 @@ def basic(user_and_password: str) -> dict[str, str]:
 
 def test_where_there_is_a_password_it_must_be_given(guarded: Suite) -> None:
     address = f"{guarded.url}stream/translate"
-    for headers in ({}, basic("ann:wrong"), {"authorization": "Basic"}, {"authorization": "Basic ?"}, {"authorization": "Bearer x"}):
+    for headers in (
+        {},
+        basic("ann:wrong"),
+        {"authorization": "Basic"},
+        {"authorization": "Basic ?"},
+        {"authorization": "Bearer x"},
+    ):
         response = httpx.post(address, json={"text": " "}, headers=headers, timeout=60)
         assert response.status_code == 401
         assert response.headers["www-authenticate"].startswith("Basic")
