@@ -73,7 +73,7 @@ def timings(rounds: int) -> dict[str, list[float]]:
     from shared.settings import Settings
     from shared.suite import serve
 
-    suite = serve(Settings(port=0, warm_examples=False), block=False)
+    suite = serve(Settings(port=0, warm_examples=False, answer_cache=0), block=False)
     echo = echo_server()
     inputs = zero_shot().inputs
     endpoint = SPACE.endpoint("zero_shot")

@@ -1,15 +1,18 @@
 """From task functions to Gradio: async generators that stream events and stop when the visitor leaves.
 
-A task function runs in a thread and yields events; the async generator here picks up the newest one.
-Gradio closes the generator on Stop, on `job.cancel()` and on a lost connection, which sets the request's
-cancel signal, so the computation ends within one step. It looks for a lost connection only between two
-yields, hence the heartbeat.
+A task function runs in a thread and yields events; the async generator here shows the newest one, at most twenty times
+a second: the first part of a result at once, the result itself at once, and what a request waits for only once there
+has been time to read it. A quick request is therefore one message.
+
+Gradio closes the generator on Stop, on `job.cancel()` and on a lost connection, which sets the request's cancel signal,
+so the computation ends within one step. It looks for a lost connection only between two yields, hence the heartbeat.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import types
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +35,12 @@ from shared.requests import Request, Uploaded
 
 HEARTBEAT = 0.5
 """Seconds after which the last event is yielded again when nothing new has come."""
+
+SHORTEST_SHOW = 0.05
+"""Seconds that what is shown stays before the next partial result takes its place."""
+
+UNTOLD = 0.3
+"""Seconds that a request may wait before it is said what for."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +77,24 @@ class Edge:
 
     async def pump(self, events: Iterator[Event], context: Context) -> AsyncGenerator[Event, None]:
         """Iterates in a thread; see the module's docstring."""
-        mailbox = Mailbox(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        mailbox = Mailbox(loop)
         # With Gradio's own context: on ZeroGPU it says on whose account a GPU is taken.
         self.threads.submit(copy_context().run, mailbox.fill, events)
         last: Event | None = None
+        shown = begun = loop.time()
         try:
             while True:
-                try:
-                    event = await asyncio.wait_for(mailbox.take(), HEARTBEAT)
-                except TimeoutError:
-                    # A word even before the first event: Gradio notices a lost connection only between two yields.
-                    yield last or Running()
-                    continue
+                # A word even before the first event: Gradio notices a lost connection only between two yields.
+                heartbeat = shown + HEARTBEAT
+                partial_from = shown + SHORTEST_SHOW if isinstance(last, Partial) else begun
+                waiting_from = max(begun + UNTOLD, shown + SHORTEST_SHOW)
+                event = await mailbox.take(partial_from, waiting_from, heartbeat)
                 if event is None:
-                    return
-                last = event
+                    if mailbox.ended:
+                        return
+                    event = last or Running()
+                last, shown = event, loop.time()
                 yield event
                 if isinstance(event, Done):
                     return
@@ -91,46 +103,83 @@ class Edge:
 
 
 class Mailbox:
-    """Hands events from a thread to the event loop, the newest alone: a slow reader never holds up the model."""
+    """Hands events from a thread to the event loop, the newest alone: a slow reader never holds up the model.
+
+    The loop is woken only for what it would show at once, not for each token.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._newest: list[Event | BaseException | None] = []
-        self._arrived = asyncio.Event()
+        self._lock = threading.Lock()
+        self._newest: Event | None = None
+        self._error: BaseException | None = None
+        self.ended = False
+        self._sleeper: asyncio.Future[None] | None = None
+        self._wakes = 0
+        """From which urgency on an event wakes the loop."""
 
     def fill(self, events: Iterator[Event]) -> None:
         """Runs in the thread, until the events end or the request is cancelled."""
-        end: BaseException | None = None
         try:
             for event in events:
-                self._post(event)
+                with self._lock:
+                    self._newest = event
+                    sleeper = self._sleeper if urgency(event) >= self._wakes else None
+                self._wake(sleeper)
         except BaseException as error:
-            end = error
-        self._post(end)
+            self._error = error
+        with self._lock:
+            self.ended = True
+            sleeper = self._sleeper
+        self._wake(sleeper)
 
-    def _post(self, item: Event | BaseException | None) -> None:
-        def put() -> None:
-            # The end must not replace a result that nobody has taken yet.
-            if self._newest and (item is None or isinstance(item, BaseException)):
-                self._newest.append(item)
-            else:
-                self._newest = [item]
-            self._arrived.set()
+    def _wake(self, sleeper: asyncio.Future[None] | None) -> None:
+        if sleeper is not None:
+            try:
+                self._loop.call_soon_threadsafe(wake, sleeper)
+            except RuntimeError:
+                return  # the server is shutting down and its loop is closed
 
-        try:
-            self._loop.call_soon_threadsafe(put)
-        except RuntimeError:
-            return  # the server is shutting down and its loop is closed
+    async def take(self, partial_from: float, waiting_from: float, until: float) -> Event | None:
+        """The newest event: `Done` at once, the others not before these times of the loop's clock.
 
-    async def take(self) -> Event | None:
-        """The newest event, or None at the end. Raises what the task raised."""
-        await self._arrived.wait()
-        item = self._newest.pop(0)
-        if not self._newest:
-            self._arrived.clear()
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        None when there is none `until` then, or when they have ended. Raises what the task raised.
+        """
+        due = (waiting_from, partial_from, 0.0)
+        while True:
+            with self._lock:
+                now = self._loop.time()
+                event = self._newest
+                rank = urgency(event) if event is not None else -1
+                if event is not None and (due[rank] <= now or (self.ended and rank > 0)):
+                    self._newest = None
+                    return event
+                if self.ended:
+                    break
+                if now >= until:
+                    return None
+                # An event that would not be shown at once, or not before the one that is here, need not wake anybody.
+                self._wakes = next(r for r in range(rank + 1, len(due)) if due[r] <= now)
+                sleeper = self._sleeper = self._loop.create_future()
+            timer = self._loop.call_at(min([until, *(time for time in due if time > now)]), wake, sleeper)
+            try:
+                await sleeper
+            finally:
+                timer.cancel()
+                self._sleeper = None
+        if self._error is not None:
+            raise self._error
+        return None
+
+
+def urgency(event: Event) -> int:
+    """0 for what a request waits for, 1 for a part of its result, 2 for the result."""
+    return 2 if isinstance(event, Done) else int(isinstance(event, Partial))
+
+
+def wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
 
 
 def api_function(endpoint: Endpoint, edge: Edge) -> Any:
@@ -140,14 +189,11 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
     """
 
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = dict(bound.arguments)
+        values = dict(zip(names, args, strict=False)) | kwargs
         request = values.pop("request", None)
         outputs: tuple[Any, ...] = (None,) * len(endpoint.returns)
         try:
-            values |= {name: uploaded_path(values[name], name) for name in uploads}
-            async for event in edge.events(endpoint, values, request):
+            async for event in edge.events(endpoint, with_paths(values, uploads), request):
                 if isinstance(event, (Partial, Done)):
                     outputs = event.result.outputs()
                 status = event.run.model_dump() if isinstance(event, Done) else event.as_json()
@@ -166,6 +212,7 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
     # A parameter without a default must not follow one with a default; only the first field has none.
     parameters.append(inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None))
     hints["request"] = gr.Request
+    names = [parameter.name for parameter in parameters]
     returns = tuple[(*endpoint.returns.values(), dict)]
     signature = inspect.Signature(parameters, return_annotation=returns)
     call.__name__ = call.__qualname__ = endpoint.name
@@ -178,6 +225,11 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
 def uploaded_fields(model: type[Request]) -> set[str]:
     """Names of the fields that are files."""
     return {name for name, field in model.model_fields.items() if any(isinstance(m, Uploaded) for m in field.metadata)}
+
+
+def with_paths(values: dict[str, Any], uploads: set[str]) -> dict[str, Any]:
+    """The values with the paths of uploaded files in the place of what describes them. Raises `InvalidInput`."""
+    return values | {name: uploaded_path(values.get(name), name) for name in uploads}
 
 
 def uploaded_path(value: Any, field: str) -> str:

@@ -1,11 +1,10 @@
 """The waist: every request, from the page, the API, a test or a benchmark, goes through `Endpoint.run`.
 
-Validation, limits, stored example answers, accounts and the translation of failures are applied here, once.
+Validation, limits, kept answers, accounts and the translation of failures are applied here, once.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from shared.answers import Answers
 from shared.context import Context, Lease
 from shared.errors import Busy, Cancelled, InvalidInput, SuiteError
 from shared.events import Done, Event
@@ -78,20 +78,22 @@ class Endpoint(Generic[Q]):
             except InvalidInput:
                 traffic.admit(context)
                 raise
-            stored = traffic.examples.get(self.name, request)
-            if stored is not None:
-                outcome = "done"
-                yield stored
+            question = traffic.answers.question(self.name, request, context)
+            kept = traffic.answers.get(question)
+            if kept is not None:
+                # Outside the limit on requests, since nothing is computed.
+                outcome = "cached"
+                yield kept
             else:
                 traffic.admit(context)
                 for event in self._events(request, context):
                     if isinstance(event, Done):
-                        traffic.examples.keep(self.name, request, event)
+                        traffic.answers.keep(question, event)
                         # Before it is handed over, since who has the result need not ask for more.
                         outcome = "done"
                     yield event
         except (Cancelled, GeneratorExit):
-            outcome = "done" if outcome == "done" else "cancelled"
+            outcome = outcome if outcome in ("done", "cached") else "cancelled"
             raise
         except SuiteError as error:
             outcome = type(error).__name__
@@ -114,14 +116,19 @@ class Endpoint(Generic[Q]):
 class Traffic:
     """How much was asked, how it ended, and the limits on it."""
 
-    def __init__(self, requests_per_minute: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        requests_per_minute: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        answers: Answers | None = None,
+    ) -> None:
         self._per_minute = requests_per_minute
         self._clock = clock
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.examples = ExampleAnswers()
+        self.answers = answers or Answers()
 
     def admit(self, context: Context) -> None:
         """Raises `Busy` when the visitor's address asks more often than the limit allows."""
@@ -154,39 +161,6 @@ class Traffic:
             for (endpoint, outcome), number in sorted(self.outcomes.items()):
                 rows.setdefault(endpoint, {"seconds": round(self.seconds[endpoint], 3)})[outcome] = number
             return rows
-
-
-class ExampleAnswers:
-    """Answers that are shared between visitors: those to the examples, which everybody sees, and no others."""
-
-    def __init__(self) -> None:
-        self._expected: dict[str, tuple[str, Request]] = {}
-        self._answers: dict[str, Done] = {}
-
-    def expect(self, endpoint: str, request: Request) -> None:
-        """Says that this request is an example, so that its first answer is kept."""
-        self._expected[self._key(endpoint, request)] = endpoint, request
-
-    def pending(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Endpoint and inputs of examples not answered yet."""
-        for key, (endpoint, request) in list(self._expected.items()):
-            if key not in self._answers:
-                yield endpoint, request.model_dump(mode="json")
-
-    def get(self, endpoint: str, request: Request) -> Done | None:
-        answer = self._answers.get(self._key(endpoint, request))
-        if answer is None:
-            return None
-        return Done(answer.result, answer.run.model_copy(update={"cached": True}))
-
-    def keep(self, endpoint: str, request: Request, answer: Done) -> None:
-        key = self._key(endpoint, request)
-        if key in self._expected:
-            self._answers.setdefault(key, answer)
-
-    @staticmethod
-    def _key(endpoint: str, request: Request) -> str:
-        return endpoint + json.dumps(request.model_dump(mode="json"), sort_keys=True)
 
 
 def collect(events: Iterator[Event]) -> Done:

@@ -38,7 +38,11 @@ class RunInfo(BaseModel):
         default=None, description="New tokens per second of computing; null where none are made."
     )
     loaded: bool = Field(default=False, description="Whether the model cache already held the weights.")
-    cached: bool = Field(default=False, description="Whether this is the stored answer to an example.")
+    cached: bool = Field(
+        default=False,
+        description="Whether this is a kept answer, to an example or to the same question of the same visitor; the "
+        "other figures are then those of the computation that made it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
         for form in forms:
             # What is answered in advance is what the page shows first.
             for first in form.requests_of_first_example():
-                traffic.examples.expect(form.endpoint.name, first)
+                traffic.answers.expect(form.endpoint.name, first)
             blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
         inputs = [one for page in pages for one in page.inputs]
         refresh_choices(blocks, pages, runtime)

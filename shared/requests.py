@@ -27,6 +27,22 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same inputs always give the same answer, which may then be kept (`shared.answers`).
+
+        No, unless a task says so: a report changes, an action must be done, and a path does not say what is in a file.
+        """
+        return False
+
+
+class Deterministic(Request):
+    """Base of the requests whose inputs alone decide the answer."""
+
+    @property
+    def deterministic(self) -> bool:
+        return True
+
 
 def readable(text: str, info: ValidationInfo) -> str:
     """Unifies line ends; refuses what is no text: lone surrogates and control characters."""

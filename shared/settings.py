@@ -109,6 +109,12 @@ class Settings(BaseSettings):
     idle_unload: float = Field(
         default=1800.0, ge=0, description="Seconds after which an unused checkpoint is unloaded; 0 never."
     )
+    answer_cache: Bytes = Field(
+        default=16 * 2**20,
+        ge=0,
+        description="Bytes of answers kept for the visitor who asked, such as `64MB`, so that the same deterministic "
+        "question is not computed twice (`cached` in RunInfo); 0 keeps only those to the built-in examples.",
+    )
     load_wait: float = Field(
         default=120.0, gt=0, description="Seconds a request waits for memory that others are using."
     )

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from shared import zero_gpu
+from shared.answers import Answers
 from shared.batch import batch_task
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic
@@ -51,12 +53,15 @@ class Suite:
 
 
 def import_gradio() -> None:
-    """Imports Gradio with its telemetry off, and keeps it from taking our `spaces/` folder for a package.
+    """Imports Gradio without telemetry and statistics, and keeps it from taking our `spaces/` folder for a package.
 
     On Spaces hardware Gradio imports Hugging Face's own `spaces` package; from this repository's root the name
     finds our folder instead, as an empty namespace package, and Gradio fails on it.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # After each request Gradio sums up the last ten thousand, in pandas, for its monitoring page, which is off here.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**12))
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     found = importlib.util.find_spec("spaces") if "spaces" not in sys.modules else None
     if found is not None and not found.origin:
         sys.modules["spaces"] = None  # type: ignore[assignment]
@@ -70,23 +75,27 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
     import_gradio()
     from shared import theme
     from shared.admin import routes
+    from shared.edge import Edge
+    from shared.event_stream import stream_route
     from shared.guard import CallGuard
+    from shared.models_tab import models_endpoint
     from shared.page import build
 
     settings = settings.with_admin_token()
     workers = zero_gpu.Workers() if zero_gpu.present() else None
     runtime = replace(start(settings), elsewhere=workers)
     begin_asking_the_hub(runtime)
-    traffic = Traffic(settings.rate_limit)
+    traffic = Traffic(settings.rate_limit, answers=Answers(settings.answer_cache))
     spaces = discover(settings.spaces)
     blocks = build(spaces, runtime, traffic)
     blocks.queue(api_open=False, max_size=settings.queue_size, default_concurrency_limit=None)
     user, _, password = settings.auth.get_secret_value().partition(":")
     if not settings.everyone_is_admin or (user and fine_tuning_offered(settings)):
         print(f"Admin token: {settings.admin_token.get_secret_value()}", flush=True)
+    endpoints = [endpoint for space in spaces if isinstance(space, Space) for endpoint in space.endpoints]
+    streams = Edge(runtime, traffic, ThreadPoolExecutor(settings.threads_for_requests, "request"))
     if workers:
         warm(spaces, runtime, traffic)  # while workers are closed: here, which loads what they will need
-        endpoints = [endpoint for space in spaces if isinstance(space, Space) for endpoint in space.endpoints]
         tasks = {endpoint.name: endpoint.task for endpoint in endpoints}
         workers.open({**tasks, "batch": batch_task(endpoints)}, runtime)
     _, url, _ = blocks.launch(
@@ -109,7 +118,12 @@ def serve(settings: Settings, *, block: bool = True) -> Suite:
         css=theme.css(),
         head=theme.head(),
         app_kwargs={
-            "routes": [health_route(runtime, traffic, time.monotonic()), *routes(settings), *extra_routes(settings)],
+            "routes": [
+                health_route(runtime, traffic, time.monotonic()),
+                stream_route(streams, [*endpoints, models_endpoint(traffic)]),
+                *routes(settings),
+                *extra_routes(settings),
+            ],
             "middleware": [Middleware(CallGuard, blocks=blocks)],
         },
     )
@@ -185,7 +199,7 @@ def product_version() -> str:
 def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> None:
     """Computes each tab's first example, so that the first visitor sees a real answer at once."""
     context = Context(runtime, visitor="warm-up", may_download=False)
-    for endpoint, request in list(traffic.examples.pending()):
+    for endpoint, request in list(traffic.answers.pending()):
         for space in spaces:
             if not isinstance(space, Space) or endpoint not in {e.name for e in space.endpoints}:
                 continue

@@ -54,8 +54,8 @@ read_certificates_once()
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    """As a user has them by default, but for the port: that of a free one."""
-    return Settings(port=0, warm_examples=False)
+    """As a user has them by default, but for a free port, and for answers: a test that asks twice means it."""
+    return Settings(port=0, warm_examples=False, answer_cache=0)
 
 
 @pytest.fixture(scope="session")

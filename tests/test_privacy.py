@@ -83,7 +83,7 @@ def test_only_examples_have_shared_answers(suite: Suite) -> None:
 
 
 def expected_examples(suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
-    for endpoint, request in suite.traffic.examples._expected.values():
+    for endpoint, request in suite.traffic.answers._examples.values():
         yield endpoint, request.model_dump(mode="json")
 
 

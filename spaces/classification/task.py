@@ -20,7 +20,7 @@ from classification.scoring import (
 from shared.context import Context, Lease
 from shared.errors import InvalidInput
 from shared.events import Done, Event
-from shared.requests import AnyText, CandidateLabels, Model, Request, Text, labels, row_of
+from shared.requests import AnyText, CandidateLabels, Deterministic, Model, Request, Text, labels, row_of
 
 SENTIMENTS = ("positive", "negative")
 DESCRIPTION = "This text is about {}."
@@ -38,7 +38,7 @@ def one_gap(template: str) -> str:
     return template
 
 
-class ZeroShot(Request):
+class ZeroShot(Deterministic):
     text: Text
     candidate_labels: CandidateLabels = "sports, business, technology, politics, health"
     hypothesis_template: Annotated[
@@ -59,7 +59,7 @@ class Example(BaseModel):
     label: Text
 
 
-class FewShot(Request):
+class FewShot(Deterministic):
     text: Text
     candidate_labels: CandidateLabels = "positive, negative"
     examples: tuple[Annotated[Example, row_of("text", "label")], ...] = Field(
@@ -81,7 +81,7 @@ class FewShot(Request):
         return value
 
 
-class Sentiment(Request):
+class Sentiment(Deterministic):
     text: Text
     model: Model = ""
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from generation.controls import sampling_controls
-from generation.drawing import coloured, gauge, legend
+from generation.drawing import all_coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
 from shared import render
 from shared.comparison import COMPARE, Comparison, columns
@@ -73,7 +73,8 @@ def build_chat(page: Page) -> None:
         asked: History = [*past, {"role": "user", "content": values["message"] or ""}]
         keep = gr.skip()
         emptied: Any = ""
-        waiting = drawn(asked, None, render.waiting(Partial(None)))
+        said = turns(asked)
+        waiting = drawn(said, None, render.waiting(Partial(None)))
         with stop.run(request) as run:
             try:
                 yield waiting, keep, keep, render.run_line(None), keep, *busy_buttons(), no_question()
@@ -88,7 +89,7 @@ def build_chat(page: Page) -> None:
                             run.check()
                             if not isinstance(event, (Partial, Done)):
                                 # Only before the first token; a heartbeat must not blank what was said.
-                                waiting = drawn(asked, None, render.waiting(event))
+                                waiting = drawn(said, None, render.waiting(event))
                                 yield waiting if not replies else keep, keep, keep, keep, keep, *busy_buttons(), keep
                                 continue
                             # The state is written with every token, so that what was said before Stop stays in it.
@@ -97,22 +98,23 @@ def build_chat(page: Page) -> None:
                             reply = Reply(title, event.result, event.run if isinstance(event, Done) else None)
                             if isinstance(event, Done):
                                 line, told = account_of(event.run, event.result), explained(event.result)
-                            shown = drawn(asked, [*replies, reply])
+                            shown = drawn(said, [*replies, reply])
                             yield shown, now, emptied, line, told, *busy_buttons(), keep
                             emptied = keep  # once, so that the next message can be typed meanwhile
                             if reply.run:
                                 replies.append(reply)
                 yield keep, keep, keep, keep, keep, *idle_buttons(), keep
             except NeedsDownload as needed:
-                question = drawn(past, None, render.question(needed))
+                question = drawn(turns(past), None, render.question(needed))
                 yield question, past, keep, keep, keep, *idle_buttons(), offer(needed)
             except SuiteError as error:
-                yield drawn(past, None, render.problem(error)), past, keep, keep, keep, *idle_buttons(), no_question()
+                wrong = drawn(turns(past), None, render.problem(error))
+                yield wrong, past, keep, keep, keep, *idle_buttons(), no_question()
             except Cancelled:
                 # Before the first token the message is still where it was typed.
-                said = keep if emptied is keep else drawn(past, None)
-                said, line = (keep, keep) if run.discarded else (said, STOPPED)
-                yield said, keep, keep, line, keep, *idle_buttons(), no_question()
+                left = keep if emptied is keep else drawn(turns(past), None)
+                left, line = (keep, keep) if run.discarded else (left, STOPPED)
+                yield left, keep, keep, line, keep, *idle_buttons(), no_question()
 
     async def new_chat(request: gr.Request) -> tuple[Any, ...]:
         await stop.ended(request)  # or what is being said would come back
@@ -164,18 +166,22 @@ class Reply(NamedTuple):
     run: RunInfo | None
 
 
-def drawn(history: Sequence[dict[str, str]], replies: Sequence[Reply] | None, after: str = "") -> str:
+def drawn(said: str, replies: Sequence[Reply] | None, after: str = "") -> str:
     """The conversation; the reply under way comes last and is left open, so that only additions are sent."""
-    turns = "".join(turn(message["role"], escape(message["content"])) for message in history)
     if replies:
-        turns += '<div class="turn assistant"><div class="who">Model</div><div class="said">'
+        said += '<div class="turn assistant"><div class="who">Model</div><div class="said">'
         if replies[0].title:
-            turns += columns([(reply.title, escape(reply.said.text), reply.run) for reply in replies])
+            said += columns([(reply.title, escape(reply.said.text), reply.run) for reply in replies])
         else:
-            turns += escape(replies[0].said.text)
-    if not turns and not after:
-        turns = EMPTY
-    return f'<div class="shown transcript" aria-live="polite">{turns}{after}'
+            said += escape(replies[0].said.text)
+    if not said and not after:
+        said = EMPTY
+    return f'<div class="shown transcript" aria-live="polite">{said}{after}'
+
+
+def turns(history: Sequence[dict[str, str]]) -> str:
+    """What was said before; drawn once for a reply, however long that grows."""
+    return "".join(turn(message["role"], escape(message["content"])) for message in history)
 
 
 def turn(role: str, said: str) -> str:
@@ -196,6 +202,6 @@ def account_of(run: RunInfo, result: Completion) -> str:
 def explained(result: Completion) -> str:
     return (
         f"<h4>The reply, token by token</h4>{legend()}"
-        f'<div class="completion">{"".join(coloured(token) for token in result.tokens)}</div>'
+        f'<div class="completion">{all_coloured(result)}</div>'
         f"<h4>The exact prompt</h4><pre>{escape(result.prompt)}</pre>{render.tools(result.text, 'reply.txt')}"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from weakref import WeakKeyDictionary
 
 from generation.task import Completion
 from shared import render
@@ -15,6 +17,28 @@ def legend() -> str:
         '<div class="legend">how sure the model was of each token: 0 %'
         f'<i style="background:linear-gradient(90deg,{stops})"></i>100 %</div>'
     )
+
+
+class Drawn:
+    """The tokens of one completion as HTML, each drawn once: a growing text is shown twenty times a second."""
+
+    def __init__(self) -> None:
+        self._html = ""
+        self._tokens = 0
+
+    def upto(self, tokens: Sequence[GeneratedToken]) -> str:
+        new = tokens[self._tokens :]
+        self._tokens += len(new)
+        self._html += "".join(map(coloured, new))
+        return self._html
+
+
+_drawn: WeakKeyDictionary[Completion, Drawn] = WeakKeyDictionary()
+
+
+def all_coloured(result: Completion) -> str:
+    """Every token on the colour of its probability."""
+    return _drawn.setdefault(result, Drawn()).upto(result.tokens)
 
 
 def coloured(token: GeneratedToken) -> str:

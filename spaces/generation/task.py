@@ -12,7 +12,7 @@ from shared.context import Context, Lease
 from shared.engines import GeneratedToken, Sampling
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial
-from shared.requests import AnyText, Model, Request, Text
+from shared.requests import AnyText, Deterministic, Model, Request, Text
 
 # A model's fields come in the order of its bases, last base first; that order is the API's.
 
@@ -30,6 +30,11 @@ class GenerationSettings(Request):
     repetition_penalty: float = Field(1.0, ge=0.5, le=2.0, description="Above 1: what was said becomes less likely.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed and settings give the same text.")
     model: Model = ""
+
+    @property
+    def deterministic(self) -> bool:
+        """Greedy decoding is. A drawn text is drawn anew: one may want to see that the same seed gives the same."""
+        return not self.do_sample
 
     def sampling(self) -> Sampling:
         return Sampling(**self.model_dump(include=set(GenerationSettings.model_fields) - {"model"}))
@@ -87,7 +92,7 @@ class Chat(GenerationSettings, Turn):
     pass
 
 
-class NextToken(Request):
+class NextToken(Deterministic):
     prompt: Text
     temperature: float = Field(
         1.0, ge=0.05, le=3.0, description="Divides the logits: below 1 sharper, above 1 flatter."
@@ -97,9 +102,9 @@ class NextToken(Request):
     model: Model = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Completion:
-    """New text, and how sure the model was of each token of it."""
+    """New text, and how sure the model was of each token of it. One and the same while it grows, at its end."""
 
     tokens: list[GeneratedToken]
     prompt: str = ""

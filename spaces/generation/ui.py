@@ -9,7 +9,7 @@ import gradio as gr
 
 from generation.chat_ui import build_chat
 from generation.controls import sampling_controls
-from generation.drawing import coloured, gauge, legend
+from generation.drawing import all_coloured, gauge, legend
 from generation.task import Completion, Distribution, Generate, NextToken
 from shared import render
 from shared.inputs import Values
@@ -64,9 +64,8 @@ def next_token_inputs(page: Page) -> Any:
 
 def completion(result: Completion, values: Values) -> str:
     """Prompt and new text, each token coloured by its probability. Open-ended, so that it can grow."""
-    return f'{legend()}<div class="completion"><span class="given">{escape(values["prompt"])}</span>' + "".join(
-        coloured(token) for token in result.tokens
-    )
+    given = f'<div class="completion"><span class="given">{escape(values["prompt"])}</span>'
+    return f"{legend()}{given}{all_coloured(result)}"
 
 
 def explain(result: Completion, values: Values) -> str:

@@ -13,7 +13,7 @@ from shared.context import Context, Lease
 from shared.engines import AnswerSpan, FilledToken
 from shared.errors import InvalidInput
 from shared.events import Done, Event
-from shared.requests import Model, Request, Text
+from shared.requests import Deterministic, Model, Text
 from shared.text import sentences
 
 SIMILARITY_SCALE = 20.0
@@ -24,7 +24,7 @@ SPAN = "extractive: the span whose start and end the model finds likeliest"
 SENTENCE = "by similarity: the sentence whose meaning is closest to the question's"
 
 
-class AnswerQuestion(Request):
+class AnswerQuestion(Deterministic):
     question: Text = Field(max_length=1000)
     text: Text = Field(
         "The bridge was opened in 1932 after nine years of work. It carries trains, cars and walkers.",
@@ -34,7 +34,7 @@ class AnswerQuestion(Request):
     model: Model = ""
 
 
-class FillMask(Request):
+class FillMask(Deterministic):
     text: Text = Field(description="A text with [MASK] in the place of a word, once or more.")
     top_k: int = Field(8, ge=1, le=50, description="How many words to show for each mask.")
     model: Model = ""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.context import Context, Lease
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial, Running
-from shared.requests import Model, Request, Text, row_of
+from shared.requests import Deterministic, Model, Text, row_of
 from shared.text import Span, lines
 from shared.text import sentences as split_sentences
 from summarization.abstractive import Asking, Draft, parts, shortened_to_fit, written
@@ -27,7 +27,7 @@ class Example(BaseModel):
     summary: Text
 
 
-class Summarize(Request):
+class Summarize(Deterministic):
     text: Text
     style: Literal["article", "dialogue"] = Field("article", description="A dialogue is read turn by turn.")
     max_new_tokens: int = Field(96, ge=8, le=512, description="Length of the summary at most, in tokens.")

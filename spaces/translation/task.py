@@ -12,7 +12,7 @@ from shared.context import Context, Lease
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done, Event, Partial, Running
 from shared.languages import language_name
-from shared.requests import Model, Request, Text
+from shared.requests import Deterministic, Model, Text
 from shared.text import KNOWN_LANGUAGES, Span, detect_language, sentences
 
 SENTENCES_PER_STEP = 16
@@ -34,7 +34,7 @@ def lower(code: str) -> str:
 Language = Annotated[str, AfterValidator(lower)]
 
 
-class Translate(Request):
+class Translate(Deterministic):
     text: Text
     src_lang: Language = Field("en", description="Language of the text, ISO 639-1; `auto` detects it.")
     tgt_lang: Language = Field("pt", description="Language to translate into, ISO 639-1.")

@@ -10,18 +10,21 @@ from typing import Any, cast
 
 import pytest
 
+from shared.answers import Answers
 from shared.context import Context, Runtime
 from shared.endpoint import Endpoint, Traffic, collect
 from shared.errors import Busy, Cancelled, InvalidInput, MemoryRefused, SuiteError
 from shared.events import Done, Event, Queued, RunInfo, Running
-from shared.requests import Request, Text
+from shared.requests import Deterministic, Text
 from shared.settings import Settings
 
-RUNTIME = cast(Runtime, SimpleNamespace(settings=Settings(), elsewhere=None))
+TINY = SimpleNamespace(id="tiny", revision="1")
+CATALOG = type("Catalog", (list,), {"why_not": lambda self, checkpoint, named: ""})([TINY])
+RUNTIME = cast(Runtime, SimpleNamespace(settings=Settings(), elsewhere=None, catalog=CATALOG, adapters=()))
 RUN = RunInfo(checkpoint="tiny", revision="1", engine="fake", seconds_running=1.5)
 
 
-class Echo(Request):
+class Echo(Deterministic):
     text: Text
     times: int = 1
 
@@ -205,15 +208,17 @@ def test_the_admin_is_not_limited(limited: Traffic) -> None:
         ask(limited, visitor(admin=True))
 
 
-def test_stored_answers_to_examples_are_outside_the_limit(limited: Traffic) -> None:
-    limited.examples.expect("echo", Echo(text="hey"))
+def test_answers_that_are_kept_are_outside_the_limit(clock: SimpleNamespace) -> None:
+    limited = Traffic(3, clock=lambda: clock.now, answers=Answers(10**6))
+    limited.answers.expect("echo", Echo(text="hey"))
     for _ in range(10):
         ask(limited)
-    for _ in range(2):
-        ask(limited, text="other")
+        ask(limited, text="my own")
+    ask(limited, text="other")
     with pytest.raises(Busy):
-        ask(limited, text="other")
+        ask(limited, text="another")
     assert done(ask(limited)).run.cached
+    assert limited.report()["echo"].items() >= {"done": 3, "cached": 19, "Busy": 1}.items()
 
 
 def test_zero_is_no_limit(clock: SimpleNamespace) -> None:
@@ -226,48 +231,6 @@ def test_addresses_are_forgotten_before_they_fill_the_memory(limited: Traffic) -
     for number in range(10_050):
         limited.admit(visitor(f"{number}/x"))
     assert len(limited._recent) <= 10_000
-
-
-# -- stored answers to examples --------------------------------------------------------------------
-
-
-def test_the_answer_to_an_example_is_computed_once_and_says_that_it_is_stored() -> None:
-    traffic, calls = Traffic(), []
-
-    def counted(request: Echo, context: Context) -> Iterator[Event]:
-        calls.append(request.text)
-        yield from echo(request, context)
-
-    endpoint = Endpoint(counted, Echo, {"text": str})
-    traffic.examples.expect("counted", Echo(text="hey"))
-    assert list(traffic.examples.pending()) == [("counted", {"text": "hey", "times": 1})]
-    first, second = (done(ask(traffic, endpoint=endpoint)) for _ in range(2))
-    assert calls == ["hey"]
-    assert list(traffic.examples.pending()) == []
-    assert (first.run.cached, second.run.cached) == (False, True)
-    assert second.result == first.result
-    assert second.run.model_copy(update={"cached": False}) == first.run
-    assert done(ask(traffic, visitor("other/visitor"), endpoint)).run.cached
-
-
-def test_no_other_answer_is_ever_stored() -> None:
-    traffic = Traffic()
-    traffic.examples.expect("echo", Echo(text="hey"))
-    for _ in range(2):
-        others: list[dict[str, Any]] = [{"text": "private"}, {"text": "hey", "times": 2}]
-        for values in others:
-            assert not done(ask(traffic, **values)).run.cached
-    other = Endpoint(lambda request, context: echo(request, context), Echo, {"text": str})
-    assert not done(ask(traffic, endpoint=other)).run.cached
-    assert [pending for pending, _ in traffic.examples.pending()] == ["echo"]
-
-
-def test_a_failed_example_is_not_stored() -> None:
-    traffic = Traffic()
-    traffic.examples.expect("fail", Echo(text="hey"))
-    with pytest.raises(InvalidInput):
-        ask(traffic, endpoint=failing(InvalidInput("no")))
-    assert len(list(traffic.examples.pending())) == 1
 
 
 def test_an_ending_without_a_result_is_an_error() -> None:
