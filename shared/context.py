@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from shared.adapter_folder import Adapter, read_folder
 from shared.adapters import Adapters, is_path, is_repository, refuse_unless_admin
 from shared.cache import HEARTBEAT, Borrowed, Loadable, ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource, Task
-from shared.engines import Kernel
+from shared.engines import Kernel, all_of
 from shared.errors import Cancelled, Forbidden, NeedsDownload, UnknownCheckpoint
 from shared.events import Event, Loading, Queued, RunInfo
 from shared.hub_files import HubFiles
@@ -239,6 +239,9 @@ class LaneCompute:
         group = (kernel, id(self.adapted.deltas) if self.adapted else None)
         lane, visitor = self.context.runtime.lane, self.context.visitor
         return lane.begin(visitor, kernel, piece, self.context.cancel, self.timing, group=group, around=around)
+
+    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
+        return all_of([self.begin(kernel, piece) for piece in pieces])
 
 
 @dataclass

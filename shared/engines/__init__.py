@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -73,6 +73,10 @@ class Compute(Protocol):
         """Has a piece computed, together with others that wait for the same kernel. Ends as `__call__` does."""
         ...
 
+    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
+        """The results of many pieces, in their order. Raises the first failure, after all have ended."""
+        ...
+
 
 class _RunHere:
     """A `Compute` without a lane: runs everything at once in the caller's thread (tests, evaluation, scripts)."""
@@ -84,17 +88,27 @@ class _RunHere:
 
     def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
         future: Future[R] = Future()
-        outcome: R | Again | Failed = AGAIN
         try:
-            while outcome is AGAIN:
-                (outcome,) = self(lambda: kernel([piece]))
+            future.set_result(self.together(kernel, [piece])[0])
         except BaseException as error:
-            outcome = Failed(error)
-        if isinstance(outcome, Failed):
-            future.set_exception(outcome.error)
-        else:
-            future.set_result(cast(R, outcome))
+            future.set_exception(error)
         return future
+
+    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
+        results: dict[int, R] = {}
+        waiting = list(range(len(pieces)))
+        while waiting:
+            batch = waiting[:1]
+            for place in waiting[1:]:
+                if kernel.room([pieces[i] for i in batch], pieces[place]):
+                    batch.append(place)
+            for place, outcome in zip(batch, self(lambda b=batch: kernel([pieces[i] for i in b])), strict=True):
+                if isinstance(outcome, Failed):
+                    raise outcome.error
+                if not isinstance(outcome, Again):
+                    results[place] = outcome
+            waiting = [place for place in waiting if place not in results]
+        return [results[place] for place in range(len(pieces))]
 
 
 run_here = _RunHere()

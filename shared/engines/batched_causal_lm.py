@@ -18,7 +18,7 @@ import torch
 
 from shared.catalog import Checkpoint
 from shared.conversion import converted
-from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, all_of, causal_lm, run_here
+from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, causal_lm, run_here
 from shared.engines.beam import beam_search
 from shared.engines.causal_text import CausalText
 from shared.engines.decoding import Completion, Decoder, Memory, Part, Reading, Scoring
@@ -88,10 +88,8 @@ class BatchedCausalLM(CausalText):
         self.refuse_more_than_window(max(map(len, prompt_ids)) + max(map(len, label_ids)))
         self._read_front(prompt_ids, compute)
         more = Scoring.room(label_ids)
-        begun = [
-            compute.begin(self.decoder, Scoring(self._memory(ids, more, compute), ids, label_ids)) for ids in prompt_ids
-        ]
-        return all_of(begun)
+        rows = [Scoring(self._memory(ids, more, compute), ids, label_ids) for ids in prompt_ids]
+        return compute.together(self.decoder, rows)
 
     def beam_search(
         self, prompt: Sequence[int], max_new_tokens: int, num_beams: int, compute: Compute = run_here

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, all_of, run_here, sentence_encoder
+from shared.engines import Compute, run_here, sentence_encoder
 from shared.engines.adapter import active
 from shared.engines.bert_network import PARTS, BertNetwork, applies
 from shared.engines.compiled import compiled
@@ -66,13 +66,13 @@ class BatchedSentenceEncoder(SentenceWindows):
         self.nbytes = network.nbytes + sum(p.nbytes for p in self.pooler.values())
 
     def vectors(self, windows: Sequence[Sequence[int]], compute: Compute = run_here) -> list[np.ndarray]:
-        begun = [compute.begin(self.encoder, (window, [0] * len(window))) for window in windows]
-        return [torch.nn.functional.normalize(states.mean(0), dim=0).numpy() for states in all_of(begun)]
+        found = compute.together(self.encoder, [(window, [0] * len(window)) for window in windows])
+        return [torch.nn.functional.normalize(states.mean(0), dim=0).numpy() for states in found]
 
     def first_states(self, encodings: Sequence[Any], compute: Compute = run_here) -> Tensor:
         """The first token's last state of each encoding, float32 (encodings, width); for a head of an adapter's own."""
-        begun = [compute.begin(self.encoder, (encoding.ids, encoding.type_ids)) for encoding in encodings]
-        return torch.stack([states[0] for states in all_of(begun)])
+        found = compute.together(self.encoder, [(encoding.ids, encoding.type_ids) for encoding in encodings])
+        return torch.stack([states[0] for states in found])
 
     def adaptable(self) -> BertLayers:
         """The linear layers, for an adapter."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shared.catalog import Checkpoint
-from shared.engines import AGAIN, Again, Compute, all_of, marian
+from shared.engines import AGAIN, Again, Compute, marian
 from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.compiled import compiled
 from shared.engines.int8_linear import processor_has_int8
@@ -53,6 +53,7 @@ class GreedyDecoder:
     def __init__(self, network: MarianInt8Network) -> None:
         self.network = network
         self._encode, self._decode = compiled(network.encoder), compiled(network.decoder)
+        self._output = compiled(network.output)
 
     @torch.inference_mode()
     def __call__(self, sentences: Sequence[Sentence]) -> list[Hypothesis | Again]:
@@ -62,9 +63,8 @@ class GreedyDecoder:
         live = list(sentences)
         cells = torch.stack([sentence.cells for sentence in live if sentence.cells is not None], 1)
         for _ in range(STEP_WORDS):
-            logits = self.step([s.tokens[-1:] for s in live], [len(s.tokens) for s in live], cells, live)
-            best, tokens = logits.max(1)
-            sure = best - logits.logsumexp(1)
+            states = self.step([s.tokens[-1:] for s in live], [len(s.tokens) for s in live], cells, live)
+            tokens, sure = self._output.best(states)
             for sentence, token, log_probability in zip(live, tokens.tolist(), sure.tolist(), strict=True):
                 sentence.tokens.append(token)
                 sentence.total += log_probability
@@ -93,7 +93,7 @@ class GreedyDecoder:
     def step(
         self, newest: Sequence[Sequence[int]], places: Sequence[int], cells: Tensor, lines: Sequence[Any]
     ) -> Tensor:
-        """Logits of each line's next token; `newest` is empty for a line that has none yet. Changes `cells`."""
+        """States of each line's next token; `newest` is empty for a line that has none yet. Changes `cells`."""
         x = self.network.positions[torch.tensor(places)]
         written = [line for line, tokens in enumerate(newest) if len(tokens)]
         if written:
@@ -122,7 +122,7 @@ class BatchedMarianTranslator(MarianTexts):
     def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         if num_beams > 1:
             return self._beams(sources, num_beams, compute)
-        return all_of([compute.begin(self.decoder, Sentence(ids, target_limit(len(ids)))) for ids in sources])
+        return compute.together(self.decoder, [Sentence(ids, target_limit(len(ids))) for ids in sources])
 
     def _beams(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         found: list[Hypothesis] = []
@@ -143,7 +143,7 @@ class BatchedMarianTranslator(MarianTexts):
 
         def step(newest: list[list[int]], state: Tensor, of: list[Sentence], at: int) -> Tensor:
             with torch.inference_mode():
-                return self.decoder.step(newest, [at] * len(of), state, of).log_softmax(1)
+                return network.output(self.decoder.step(newest, [at] * len(of), state, of)).log_softmax(1)
 
         def advance(tokens: Tensor, origin: Tensor) -> Tensor:
             nonlocal lines, cells, place

@@ -288,13 +288,12 @@ class Weights:
         """One product for what the file keeps apart, such as `Wq`, `Wk` and `Wv` for the letters `qkv`."""
         matrices = [self._tensor(weight + letter, self.dimensions, self.dimensions) for letter in letters]
         biases = [self._tensor(bias + letter, 1, self.dimensions) for letter in letters]
-        return self._linear(np.concatenate(matrices, 1), np.concatenate(biases, 1), [weight + x for x in letters])
+        return self._linear(np.concatenate(matrices, 1), np.concatenate(biases, 1))
 
     def ssru(self, prefix: str) -> Linear:
         matrices = [self._tensor(prefix + suffix, self.dimensions, self.dimensions) for suffix in ("_W", "_Wf")]
         forget_bias = self._tensor(prefix + "_bf", 1, self.dimensions)
-        bias = np.concatenate((np.zeros_like(forget_bias), forget_bias), 1)
-        return self._linear(np.concatenate(matrices, 1), bias, [f"{prefix}_W", f"{prefix}_Wf"])
+        return self._linear(np.concatenate(matrices, 1), np.concatenate((np.zeros_like(forget_bias), forget_bias), 1))
 
     def feed_forward(self, prefix: str) -> FeedForward:
         inner = self.option("transformer-dim-ffn")
@@ -302,12 +301,10 @@ class Weights:
             self._linear(
                 self._tensor(f"{prefix}_W1", self.dimensions, inner),
                 self._tensor(f"{prefix}_b1", 1, inner),
-                [f"{prefix}_W1"],
             ),
             self._linear(
                 self._tensor(f"{prefix}_W2", inner, self.dimensions),
                 self._tensor(f"{prefix}_b2", 1, self.dimensions),
-                [f"{prefix}_W2"],
             ),
             self.norm(f"{prefix}_ffn"),
         )
@@ -330,8 +327,8 @@ class Weights:
         self.nbytes += embeddings.nbytes
         return embeddings
 
-    def _linear(self, matrix: np.ndarray, bias: np.ndarray, names: Sequence[str]) -> Any:
-        """From Marian's (in, out) and (1, out). `names`: of the file's matrices that stand side by side in it."""
+    def _linear(self, matrix: np.ndarray, bias: np.ndarray) -> Any:
+        """From Marian's (in, out) and (1, out)."""
         weight = torch.from_numpy(np.ascontiguousarray(matrix)).T  # lies as (in, out): a fifth faster for a few lines
         return Linear(self.keep(weight), self.keep(torch.from_numpy(bias[0])))
 
