@@ -71,6 +71,6 @@ def section(pair: Pair, quick: bool) -> Section:
                 "computing ÷ directly",
             ],
             rows,
-        )  # fmt: skip
+        )
     )
     return Section(text, figures)

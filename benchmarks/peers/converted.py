@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from typing import Any
 from filelock import FileLock
 
 from shared.settings import Settings
+
+
+def library(name: str) -> Any:
+    """A peer's library: none of the suite's own packages, so it may be missing. Raises `ModuleNotFoundError`."""
+    return import_module(name)
 
 
 def made_once(name: str, package: str, make: Callable[[Path], None]) -> Path:
@@ -31,10 +37,10 @@ def made_once(name: str, package: str, make: Callable[[Path], None]) -> Path:
 
 def for_ctranslate2(name: str, source: str) -> Path:
     """int8 weights for CTranslate2, by its own converter."""
-    from ctranslate2.converters import TransformersConverter
+    converter = library("ctranslate2.converters").TransformersConverter
 
     def make(folder: Path) -> None:
-        TransformersConverter(source).convert(str(folder), quantization="int8", force=True)
+        converter(source).convert(str(folder), quantization="int8", force=True)
 
     return made_once(f"{name}-int8", "ctranslate2", make)
 
@@ -108,7 +114,8 @@ def _exported(
     name: str, module: Any, sample: tuple[Any, ...], inputs: list[str], outputs: list[str], axes: dict[str, Any]
 ) -> Path:
     import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantization = library("onnxruntime.quantization")
 
     def make(folder: Path) -> None:
         whole = folder / "float32.onnx"
@@ -117,7 +124,9 @@ def _exported(
             torch.onnx.export(
                 module, sample, str(whole), dynamo=False, input_names=inputs, output_names=outputs, dynamic_axes=axes
             )
-        quantize_dynamic(whole, folder / "model.onnx", weight_type=QuantType.QInt8, per_channel=True)
+        quantization.quantize_dynamic(
+            whole, folder / "model.onnx", weight_type=quantization.QuantType.QInt8, per_channel=True
+        )
         whole.unlink()
 
     return made_once(name, "onnxruntime", make) / "model.onnx"

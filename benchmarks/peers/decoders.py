@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.peers.converted import decoder_for_onnx, for_ctranslate2
+from benchmarks.peers.converted import decoder_for_onnx, for_ctranslate2, library
 from benchmarks.quality import SMOLLM
 from benchmarks.servers import float_weights, weights
 from shared.settings import usable_cores
@@ -107,7 +107,7 @@ class Transformers:
 
 class CTranslate2:
     def __init__(self, threads: int) -> None:
-        import ctranslate2
+        ctranslate2 = library("ctranslate2")
         from tokenizers import Tokenizer
 
         folder = for_ctranslate2("smollm2", float_weights())
@@ -132,7 +132,7 @@ class OnnxRuntime:
     """A loop of our own around one forward pass, the cache handed from output to input without a copy."""
 
     def __init__(self, threads: int) -> None:
-        import onnxruntime
+        onnxruntime = library("onnxruntime")
 
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
@@ -149,12 +149,12 @@ class OnnxRuntime:
 
     def write(self, prompts: Rows, new: int) -> list[list[int]]:
         import numpy as np
-        from onnxruntime import OrtValue
+
+        value_of = library("onnxruntime").OrtValue.ortvalue_from_numpy
 
         ids, read, rows = np.array(prompts, dtype=np.int64), 0, len(prompts)
         cache = {
-            name: OrtValue.ortvalue_from_numpy(np.zeros((rows, shape[1], 0, shape[3]), np.float32))
-            for name, shape in self.pasts.items()
+            name: value_of(np.zeros((rows, shape[1], 0, shape[3]), np.float32)) for name, shape in self.pasts.items()
         }
         found: list[Any] = []
         while len(found) < new:
@@ -163,7 +163,7 @@ class OnnxRuntime:
             later = np.arange(read + width)[None] > np.arange(read, read + width)[:, None]
             mask = np.repeat(np.where(later, np.finfo(np.float32).min, 0).astype(np.float32)[None, None], rows, 0)
             feeds = {"ids": ids, "positions": positions, "mask": mask}
-            values = {name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(a)) for name, a in feeds.items()}
+            values = {name: value_of(np.ascontiguousarray(a)) for name, a in feeds.items()}
             logits, *present = self.session.run_with_ort_values(self.outputs, values | cache)
             cache = dict(zip(self.pasts, present, strict=True))
             read += width
@@ -178,7 +178,7 @@ class LlamaCpp:
     SLOTS = 8
 
     def __init__(self, threads: int) -> None:
-        import xllamacpp
+        xllamacpp = library("xllamacpp")
         from tokenizers import Tokenizer
 
         gguf = next(Path(weights(SMOLLM)).glob("*.gguf"))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.peers.converted import encoder_for_onnx, for_ctranslate2
+from benchmarks.peers.converted import encoder_for_onnx, for_ctranslate2, library
 from benchmarks.quality import MINILM
 from benchmarks.servers import weights
 from shared.settings import usable_cores
@@ -86,7 +86,7 @@ class Tokenized:
 
 class CTranslate2:
     def __init__(self, threads: int) -> None:
-        import ctranslate2
+        ctranslate2 = library("ctranslate2")
 
         folder = for_ctranslate2("minilm", weights(MINILM))
         self.encoder = ctranslate2.Encoder(
@@ -105,7 +105,7 @@ class CTranslate2:
 
 class OnnxRuntime:
     def __init__(self, threads: int) -> None:
-        import onnxruntime
+        onnxruntime = library("onnxruntime")
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
