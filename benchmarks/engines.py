@@ -18,12 +18,27 @@ from benchmarks.worker import Absent, Worker
 from benchmarks.workload import texts_of
 
 SUITE, TRUTH = "the suite's engine", "PyTorch reference, fp32"
-PREFILL, SHORT, NEW = 253, 12, 64
+SHORT = 12
+"""Prompt tokens before what is decoded."""
 BATCHES = (1, 8)
-ROUNDS = 3
 ONE_BY_ONE = ("PyTorch reference, fp32", "PyTorch reference, bf16")
 """They decode a row at a time, so a batch of eight says nothing new."""
 LIBRARIES = ("ctranslate2", "onnxruntime", "xllamacpp")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is asked."""
+
+    rounds: int
+    prefill: int
+    """Prompt tokens."""
+    new: int
+    alike: int
+    """Prompts whose texts are compared with the reference's."""
+
+
+FULL, QUICK = Size(3, 253, 64, 8), Size(1, 65, 16, 2)
 
 
 @dataclass
@@ -46,7 +61,7 @@ class Prompts:
         tokenizer = Tokenizer.from_file(str(Path(float_weights()) / "tokenizer.json"))
         text = "\n\n".join(item["text"] for item in texts_of("articles"))
         self._ids = tokenizer.encode(text, add_special_tokens=False).ids
-        self._starts = itertools.cycle(range(0, len(self._ids) - PREFILL, 37))
+        self._starts = itertools.cycle(range(0, len(self._ids) - FULL.prefill, 37))
 
     def rows(self, count: int, length: int) -> list[list[int]]:
         return [self._ids[start : start + length] for start in itertools.islice(self._starts, count)]
@@ -68,7 +83,7 @@ def workers(module: str, names: Sequence[str]) -> Iterator[tuple[dict[str, Worke
 
 
 def section(quick: bool) -> Section:
-    prompts = Prompts()
+    prompts, size = Prompts(), QUICK if quick else FULL
     found: dict[tuple[str, int], Found] = {}
     with workers("decoders", tuple(MAKERS)) as (there, absent), Worker("memory", "memory") as memory:
         bandwidth = {threads: memory.do("stream", threads=threads) for threads in (1, 2)}
@@ -78,40 +93,40 @@ def section(quick: bool) -> Section:
             except Absent as error:
                 absent[name] = str(error)
                 del there[name]
-        for number in range(1 if quick else ROUNDS):
+        for number in range(size.rounds):
             for batch in BATCHES:
                 say(f"SmolLM2 engines, batch {batch}, round {number + 1}")
-                asked = [prompts.rows(batch, length) for length in (PREFILL, SHORT, SHORT)]
+                asked = [prompts.rows(batch, length) for length in (size.prefill, SHORT, SHORT)]
                 for name, worker in there.items():
                     if batch == 1 or name not in ONE_BY_ONE:
-                        measure(worker, asked, found.setdefault((name, batch), Found()))
+                        measure(worker, asked, size.new, found.setdefault((name, batch), Found()))
         for threads in (1, 2):
             bandwidth[threads] = max(bandwidth[threads], memory.do("stream", threads=threads))
         facts = {name: worker.facts for name, worker in there.items()}
-        truth = reference_texts(there, prompts.rows(4 if quick else 8, SHORT))
-    return report(found, facts, absent, bandwidth, truth)
+        truth = reference_texts(there, prompts.rows(size.alike, SHORT), size.new)
+    return report(size, found, facts, absent, bandwidth, truth)
 
 
-def measure(worker: Worker, asked: Sequence[Any], found: Found) -> None:
-    """Prefill is the time to one token after a long prompt; decode what 64 take longer than one."""
+def measure(worker: Worker, asked: Sequence[Any], new: int, found: Found) -> None:
+    """Prefill is the time to one token after a long prompt; decode what many take longer than one."""
     long, short, again = asked
     batch = len(long)
     first = worker.do("generate", prompts=long, new=1)
     one = worker.do("generate", prompts=short, new=1)
-    many = worker.do("generate", prompts=again, new=NEW)
-    found.prefill.append(batch * PREFILL / first["seconds"])
+    many = worker.do("generate", prompts=again, new=new)
+    found.prefill.append(batch * len(long[0]) / first["seconds"])
     made = sum(map(len, many["tokens"])) - batch
     found.decode.append(made / max(many["seconds"] - one["seconds"], 1e-9))
 
 
-def reference_texts(there: dict[str, Worker], prompts: list[list[int]]) -> dict[str, tuple[int, float]]:
+def reference_texts(there: dict[str, Worker], prompts: list[list[int]], new: int) -> dict[str, tuple[int, float]]:
     """For each engine: rows whose greedy tokens are the float32 reference's, and the mean share of equal first ones."""
     if TRUTH not in there:
         return {}
-    right = there[TRUTH].do("generate", prompts=prompts, new=NEW)["tokens"]
+    right = there[TRUTH].do("generate", prompts=prompts, new=new)["tokens"]
     found = {}
     for name, worker in there.items():
-        rows = [worker.do("generate", prompts=[prompt], new=NEW)["tokens"][0] for prompt in prompts]
+        rows = [worker.do("generate", prompts=[prompt], new=new)["tokens"][0] for prompt in prompts]
         shares = [agreeing(row, wanted) / max(1, len(wanted)) for row, wanted in zip(rows, right, strict=True)]
         found[name] = sum(share == 1 for share in shares), sum(shares) / len(shares)
     return found
@@ -127,6 +142,7 @@ COLUMNS = ("engine", "format", "threads", "batch", "prefill, tokens/s", "decode,
 
 
 def report(
+    size: Size,
     found: dict[tuple[str, int], Found],
     facts: dict[str, dict[str, Any]],
     absent: dict[str, str],
@@ -155,14 +171,14 @@ def report(
         f"{threads} thread{'s' * (threads > 1)} {rate / 1e9:.1f} GB/s" for threads, rate in bandwidth.items()
     )
     versions = ", ".join(f"{name} {installed(name)}" for name in LIBRARIES)
-    text = (
-        f"### Engines alone: SmolLM2-135M-Instruct\n\n{versions}. Each in a process of its own, asked in turns. "
-        f"*Prefill*: {PREFILL} prompt tokens to the first new one. *Decode*: greedy, the tokens after the first of "
-        f"{NEW}, after {SHORT} prompt tokens, all rows together; no prompt twice. The suite's rows of a batch are "
-        f"visitors who ask at once. *Ceiling*: streaming through memory, measured before and after: {ceiling}; the "
-        "share is weights a token, as stored, × tokens/s ÷ bandwidth of as many threads. *As the reference*: greedy "
-        f"texts of {NEW} tokens equal to the float32 reference's, and how far the texts agree from their first token "
-        "on. llama.cpp's weights are the published Q4_1; all others are made of the same, dequantised; its tokens are "
-        "read back from its text.\n\n" + table(COLUMNS, rows, left=2)
+    about_it = (
+        f"{versions}. Each in a process of its own, asked in turns. *Prefill*: {size.prefill} prompt tokens to the "
+        f"first new one. *Decode*: greedy, the tokens after the first of {size.new}, after {SHORT} prompt tokens, all "
+        "rows together; no prompt twice. The suite's rows of a batch are visitors who ask at once. *Ceiling*: "
+        f"streaming through memory, measured before and after: {ceiling}; the share is weights a token, as stored, × "
+        f"tokens/s ÷ bandwidth of as many threads. *As the reference*: greedy texts of {size.new} tokens equal to the "
+        "float32 reference's, and how far the texts agree from their first token on. llama.cpp's weights are the "
+        "published Q4_1; all others are made of the same, dequantised; its tokens are read back from its text."
     )
+    text = "\n\n".join(["### Engines alone: SmolLM2-135M-Instruct", about_it, table(COLUMNS, rows, left=2)])
     return Section(text, figures)

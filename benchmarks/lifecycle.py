@@ -163,6 +163,7 @@ def memory(quick: bool) -> Section:
                         call(client, name, inputs(2 * number + turn))
                 held[kind].append([bare, before, server.resident()])
                 client.close()
+    apart = {} if quick else {space: used_alone(space) for space in dict.fromkeys(c.space for c in cases() if c.space)}
     models = {kind: [after - bare for bare, _, after in values] for kind, values in held.items()}
     ratios = [a / b for a, b in zip(models["suite"], models["peer"], strict=True)]
     names = {"suite": "the suite, every text endpoint called", "peer": "the naive peer, every task called"}
@@ -177,4 +178,23 @@ def memory(quick: bool) -> Section:
         + table(["process", "imports alone", "serving, before any call", "all used", "all used less imports"], rows)
         + f"\n\nThe suite holds {spread(ratios)} of what the naive peer holds over their imports."
     )
+    if apart:
+        together = percentile([after for _, _, after in held["suite"]], 0.5)
+        each = ", ".join(f"{space} {megabytes(size)}" for space, size in apart.items())
+        text += (
+            f" Its Spaces, each served by itself: {each}; {megabytes(sum(apart.values()))} in all, of which the suite "
+            f"takes {together / sum(apart.values()):.2f}."
+        )
     return Section(text, {"memory over peer": ratios})
+
+
+def used_alone(space: str) -> int:
+    """Resident bytes of one Space served by itself, with each of its endpoints called."""
+    say(f"memory, the {space} Space by itself")
+    with suite("--spaces", space) as server:
+        client = connect(server.url)
+        for case in cases():
+            if case.space == space:
+                call(client, case.api_name, case.inputs(0))
+        client.close()
+        return server.resident()
