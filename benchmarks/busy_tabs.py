@@ -15,7 +15,7 @@ from benchmarks.report import say, table
 from benchmarks.stats import spread
 from benchmarks.workload import NEW_TOKENS, english, openings, topics
 
-ROUNDS = 3
+ROUNDS = 2
 WRITERS = 2
 """Clients that let text be generated at once, in the first tab."""
 FAR = 300_000

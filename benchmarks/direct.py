@@ -14,7 +14,7 @@ from benchmarks.stats import percentile, spread
 from benchmarks.worker import Worker
 from benchmarks.workload import openings
 
-ROUNDS = 8
+ROUNDS = 5
 LENGTHS = (64, 256)
 FAR = 500_000
 

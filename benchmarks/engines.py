@@ -38,7 +38,7 @@ class Size:
     """Prompts whose texts are compared with the reference's."""
 
 
-FULL, QUICK = Size(3, 253, 64, 8), Size(1, 65, 16, 2)
+FULL, QUICK = Size(3, 253, 64, 6), Size(1, 65, 16, 2)
 
 
 @dataclass

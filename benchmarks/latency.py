@@ -17,8 +17,8 @@ TURNS = 15
 """Calls of each kind for the time to first token."""
 FAR = 100_000
 """Numbers of requests that no other part asks."""
-SECONDS = 3.0
-ROUNDS = 3
+SECONDS = 2.0
+ROUNDS = 2
 
 
 def first_tokens(pair: Pair, quick: bool) -> Section:

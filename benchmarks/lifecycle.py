@@ -15,7 +15,7 @@ from benchmarks.load import call, connect
 from benchmarks.report import megabytes, milliseconds, say, table
 from benchmarks.server import Server
 from benchmarks.servers import naive, suite, trivial
-from benchmarks.stats import percentile, spread
+from benchmarks.stats import spread
 from benchmarks.workload import Case, cases
 from shared.settings import Settings
 
@@ -46,6 +46,8 @@ print(psutil.Process().memory_info().rss)
 """What serving with every engine for texts imports, and nothing else."""
 
 ROUNDS = 3
+CHECKPOINTS = ("zero_shot", "translate", "greedy")
+"""A case for each checkpoint."""
 IDLE_UNLOAD = 2
 """Seconds after which that server lets go of a checkpoint."""
 MOST_WAIT = 30.0
@@ -103,7 +105,7 @@ def first_calls(quick: bool) -> Section:
     rows = []
     with suite(SUITE_IDLE_UNLOAD=str(IDLE_UNLOAD)) as server:
         client = connect(server.url)
-        chosen = [case for case in cases() if case.space and (not quick or case.key)]
+        chosen = [case for case in cases() if case.key in (CHECKPOINTS[:1] if quick else CHECKPOINTS)]
         for case in chosen:
             say(f"first calls: {case.title}")
             wait_until_unloaded(client)
@@ -148,44 +150,39 @@ def imports(of: str) -> int:
 def memory(quick: bool) -> Section:
     """Resident memory with every text endpoint used, beside the naive peer with the same tasks."""
     wanted = [case for case in cases() if case.space and case.peer]
-    held: dict[str, list[list[float]]] = {"suite": [], "peer": []}
-    for number in range(1 if quick else 2):
-        for kind, make in (("suite", suite), ("peer", naive)):
-            say(f"memory, {kind}, round {number + 1}")
-            bare = imports(kind)
-            with make() as server:
-                before = server.resident()
-                client = connect(server.url)
-                for case in cases() if kind == "suite" else wanted:
-                    for turn in range(2):
-                        name, inputs = (case.api_name, case.inputs) if kind == "suite" else (case.peer_name, case.peer)
-                        assert inputs is not None
-                        call(client, name, inputs(2 * number + turn))
-                held[kind].append([bare, before, server.resident()])
-                client.close()
+    held: dict[str, tuple[int, int, int]] = {}
+    for kind, make in (("suite", suite), ("peer", naive)):
+        say(f"memory, {kind}")
+        bare = imports(kind)
+        with make() as server:
+            before = server.resident()
+            client = connect(server.url)
+            for case in cases() if kind == "suite" else wanted:
+                name, inputs = (case.api_name, case.inputs) if kind == "suite" else (case.peer_name, case.peer)
+                for turn in range(2):
+                    assert inputs is not None
+                    call(client, name, inputs(turn))
+            held[kind] = bare, before, server.resident()
+            client.close()
     apart = {} if quick else {space: used_alone(space) for space in dict.fromkeys(c.space for c in cases() if c.space)}
-    models = {kind: [after - bare for bare, _, after in values] for kind, values in held.items()}
-    ratios = [a / b for a, b in zip(models["suite"], models["peer"], strict=True)]
+    models = {kind: after - bare for kind, (bare, _, after) in held.items()}
+    ratio = models["suite"] / models["peer"]
     names = {"suite": "the suite, every text endpoint called", "peer": "the naive peer, every task called"}
-    rows = [
-        [names[kind], *(megabytes(percentile([value[i] for value in values], 0.5)) for i in range(3)),
-         megabytes(percentile(models[kind], 0.5))]
-        for kind, values in held.items()
-    ]  # fmt: skip
+    rows = [[names[kind], *map(megabytes, values), megabytes(models[kind])] for kind, values in held.items()]
     text = (
         "### Resident memory\n\nResident set of the process and its children; each beside a process that has imported "
         "the same and holds no model.\n\n"
         + table(["process", "imports alone", "serving, before any call", "all used", "all used less imports"], rows)
-        + f"\n\nThe suite holds {spread(ratios)} of what the naive peer holds over their imports."
+        + f"\n\nThe suite holds {ratio:.2f} of what the naive peer holds over their imports."
     )
     if apart:
-        together = percentile([after for _, _, after in held["suite"]], 0.5)
+        together = held["suite"][-1]
         each = ", ".join(f"{space} {megabytes(size)}" for space, size in apart.items())
         text += (
             f" Its Spaces, each served by itself: {each}; {megabytes(sum(apart.values()))} in all, of which the suite "
             f"takes {together / sum(apart.values()):.2f}."
         )
-    return Section(text, {"memory over peer": ratios})
+    return Section(text, {"memory over peer": [ratio]})
 
 
 def used_alone(space: str) -> int:

@@ -13,7 +13,7 @@ from benchmarks.stats import spread
 from benchmarks.workload import english, topics
 
 BATCHES = (1, 8, 64)
-ROUNDS = 5
+ROUNDS = 3
 FAR = 400_000
 TRUTH = {"encoders": "transformers, fp32", "translators": "float32 loop (the naive peer's)"}
 
