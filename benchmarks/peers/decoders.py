@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,7 @@ class Reference:
     """The suite's PyTorch reference, which decodes a row at a time."""
 
     def __init__(self, dtype: str) -> None:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the suite does, before torch is imported
         import torch
         from transformers import AutoTokenizer
 
