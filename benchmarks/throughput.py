@@ -95,7 +95,8 @@ are endpoints of the suite's own app: a function, and an async generator as the 
 and are asked the same in turns, so that noise meets all; those that are not asked are idle. Clients are \
 `gradio_client` sessions in one process beside the servers' on the same cores, which ask as fast as they are answered \
 and no text twice; a burst begins no call after {SECONDS} s, but each client asks once. What a bar is about is \
-measured in three rounds with 1 and 8 clients (two where the peer takes seconds), all else in one; where the peer takes seconds \
+measured in three rounds with 1 and 8 clients (two where the peer takes seconds), all else in one; where the peer \
+takes seconds \
 it is asked by 1 and 8 clients only, since it answers one at a time. *n*: answered calls. *Peak*: most resident memory \
 of that server meanwhile. *Ratio*: suite ÷ this row, of requests/s (of tokens/s where tokens are written), median over \
 rounds (least to greatest). The peer has no extractive summaries and no next-token view; its few-shot leaves the \
