@@ -88,19 +88,18 @@ def section(pair: Pair, quick: bool) -> Section:
 INTRODUCTION = f"""\
 ### Under load
 
-The naive peer is plain transformers in float32 on the same weights: one `gr.Interface` a task, each checkpoint loaded \
-once, Gradio's default queue (`benchmarks/peers/naive.py`). transformers cannot read the Firefox translations' \
-weights, so its translator is the suite's own network in float32 PyTorch, greedy, one sentence at a time. The no-ops \
-are endpoints of the suite's own app: a function, and an async generator as the suite's endpoints are. All run at once \
-and are asked the same in turns, so that noise meets all; those that are not asked are idle. Clients are \
-`gradio_client` sessions in one process beside the servers' on the same cores, which ask as fast as they are answered \
-and no text twice; a burst begins no call after {SECONDS} s, but each client asks once. What a bar is about is \
-measured in three rounds with 1 and 8 clients (two where the peer takes seconds), all else in one; where the peer \
-takes seconds \
-it is asked by 1 and 8 clients only, since it answers one at a time. *n*: answered calls. *Peak*: most resident memory \
-of that server meanwhile. *Ratio*: suite ÷ this row, of requests/s (of tokens/s where tokens are written), median over \
-rounds (least to greatest). The peer has no extractive summaries and no next-token view; its few-shot leaves the \
-suite's calibration out, which is less work."""
+The naive peer is plain transformers in float32 on the same weights: one `gr.Interface` a task, each checkpoint \
+loaded once, Gradio's default queue (`benchmarks/peers/naive.py`). transformers cannot read the Firefox \
+translations' weights, so its translator is the suite's own network in float32 PyTorch, greedy, one sentence at a \
+time. The no-ops are endpoints of the suite's own app: a function, and an async generator as the suite's endpoints \
+are. All run at once and are asked the same in turns, so that noise meets all; those that are not asked are idle. \
+Clients are `gradio_client` sessions in one process beside the servers' on the same cores, which ask as fast as they \
+are answered and no text twice; a burst begins no call after {SECONDS} s, but each client asks once. What a bar is \
+about is measured in three rounds with 1 and 8 clients (two where the peer takes seconds), all else in one; where \
+the peer takes seconds it is asked by 1 and 8 clients only, since it answers one at a time. *n*: answered calls. \
+*Peak*: most resident memory of that server meanwhile. *Ratio*: suite ÷ this row, of requests/s (of tokens/s where \
+tokens are written), median over rounds (least to greatest). The peer has no extractive summaries and no next-token \
+view; its few-shot leaves the suite's calibration out, which is less work."""
 
 COLUMNS = ("endpoint", "who", "clients", "n", "p50", "p95", "requests/s", "tokens/s", "peak", "ratio")
 
