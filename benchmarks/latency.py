@@ -39,7 +39,7 @@ def first_tokens(pair: Pair, quick: bool) -> Section:
     turns = 3 if quick else TURNS
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in asked}
     for ask in asked.values():
-        ask(-1)
+        ask(5 * TURNS)
     for turn in range(turns):
         for name, ask in asked.items():
             found[name].append(ask(turn))
