@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,6 +15,7 @@ from shared.adapter_folder import Adapter, read_folder
 from shared.adapters import Adapters, is_path, is_repository, refuse_unless_admin
 from shared.cache import HEARTBEAT, Borrowed, Loadable, ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource, Task
+from shared.engines import Kernel
 from shared.errors import Cancelled, Forbidden, NeedsDownload, UnknownCheckpoint
 from shared.events import Event, Loading, Queued, RunInfo
 from shared.hub_files import HubFiles
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from shared.engines.adapter import Adapted
 
 T = TypeVar("T")
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 class Elsewhere(Protocol):
@@ -211,6 +215,32 @@ class Context:
             raise Cancelled
 
 
+@dataclass(frozen=True)
+class LaneCompute:
+    """One request's way to the compute lane (`shared.engines.Compute`)."""
+
+    context: Context
+    adapted: Adapted | None
+    timing: Timing
+
+    @property
+    def owner(self) -> str:
+        adapter = self.adapted.adapter if self.adapted else None
+        return f"{self.context.visitor} {adapter.name}@{adapter.revision}" if adapter else self.context.visitor
+
+    def __call__(self, step: Callable[[], T], /) -> T:
+        if self.adapted is not None:
+            step = self.adapted.active_during(step)
+        return self.context.runtime.lane.run(self.context.visitor, step, self.context.cancel, self.timing)
+
+    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
+        around = self.adapted.active_during if self.adapted else None
+        # Visitors with the same adapter share a batch, and visitors with none.
+        group = (kernel, id(self.adapted.deltas) if self.adapted else None)
+        lane, visitor = self.context.runtime.lane, self.context.visitor
+        return lane.begin(visitor, kernel, piece, self.context.cancel, self.timing, group=group, around=around)
+
+
 @dataclass
 class Lease:
     """A checkpoint on loan to one request, and the account of what the request costs."""
@@ -234,11 +264,10 @@ class Lease:
         """What is put on the checkpoint for this request. Engines compute with it by themselves."""
         return self._adapted.adapter if self._adapted else None
 
-    def compute(self, step: Callable[[], T], /) -> T:
-        """Runs one step on the compute lane; the `Compute` that engines are given."""
-        if self._adapted is not None:
-            step = self._adapted.active_during(step)
-        return self.context.runtime.lane.run(self.context.visitor, step, self.context.cancel, self._timing)
+    @property
+    def compute(self) -> LaneCompute:
+        """The `Compute` that engines are given."""
+        return LaneCompute(self.context, self._adapted, self._timing)
 
     def run_info(self, *, input_tokens: int = 0, new_tokens: int = 0, warning: str = "") -> RunInfo:
         """What this request cost so far."""

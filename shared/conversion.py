@@ -25,15 +25,16 @@ def converted(
     settings: Settings,
     convert: Callable[[Path, Path], None],
     progress: Progress,
+    form: str = "",
 ) -> Path:
-    """Folder of the converted checkpoint, which `convert(source, target)` writes when it is missing or damaged.
+    """Folder of the checkpoint in one `form`, which `convert(source, target)` writes when it is missing or damaged.
 
     Safe against being killed in the middle (the next call starts over) and against two processes at once.
     Raises `SuiteError` when the disk is full.
     """
-    final = settings.converted_dir / checkpoint.folder
+    final = settings.converted_dir / f"{checkpoint.folder}{f'-{form}' if form else ''}"
     settings.converted_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.converted_dir / f"{checkpoint.folder}.lock"):
+    with FileLock(final.with_name(f"{final.name}.lock")):
         if _is_whole(final, progress):
             return final
         building = final.with_name(final.name + ".part")

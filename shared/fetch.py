@@ -208,8 +208,14 @@ def _noted(note: Path) -> object:
 
 
 def _converted(checkpoint: Checkpoint, engine: Path, settings: Settings) -> dict[str, object]:
-    folder = settings.converted_dir / checkpoint.folder
-    files = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    kept = settings.converted_dir
+    folders = kept.glob(f"{checkpoint.folder}*/")  # one for each form
+    files = {
+        str(path.relative_to(kept)): path.stat()
+        for folder in sorted(folders)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     return {
         "engine": hashlib.sha256(engine.read_bytes()).hexdigest(),
         "files": {name: [status.st_size, status.st_mtime_ns] for name, status in files.items()},

@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Bytes of weights held at once, such as `3GB`; 0 takes 40 % of the machine's memory.",
     )
+    engines: Literal["fast", "reference"] = Field(
+        default="fast",
+        description="`reference` runs every checkpoint by PyTorch in the precision it was published in; `fast` (int8, "
+        "batches across visitors) does where the processor and the checkpoint allow it.",
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads for all models together; 0 takes every usable core.")
     max_running: int = Field(default=8, ge=1, description="Requests computed side by side; more wait in the queue.")
     queue_size: int = Field(default=256, ge=1, description="Requests that may wait; more are turned away.")

@@ -9,26 +9,101 @@ request stops within one step, and a long generation does not hold up a short cl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from enum import Enum
+from typing import Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
 T = TypeVar("T")
+P = TypeVar("P", contravariant=True)
+R = TypeVar("R", covariant=True)
+
+
+class Kernel(Protocol[P, R]):
+    """Computes many pieces of work in one forward pass, be they of one request or of many.
+
+    A piece's outcome does not depend on which others it is computed with.
+    """
+
+    def __call__(self, pieces: Sequence[P], /) -> Sequence[R | Again | Failed]:
+        """An outcome for each piece, in their order: its result, `AGAIN` if it needs another step, or `Failed`."""
+        ...
+
+    def room(self, pieces: Sequence[P], another: P, /) -> bool:
+        """Whether another piece may be computed in one step with these."""
+        ...
+
+    def most_cores(self, pieces: Sequence[P], /) -> int:
+        """Beyond so many the step gets no faster."""
+        ...
+
+
+class Again(Enum):
+    """Says that a piece wants another step: the next token, say. Before that it can be cancelled, and others join."""
+
+    AGAIN = 0
+
+
+AGAIN = Again.AGAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A piece that could not be computed; the others of its batch could."""
+
+    error: BaseException
 
 
 class Compute(Protocol):
-    """Runs one step on the compute lane and returns what it returns.
+    """The way to the compute lane."""
 
-    Raises `Cancelled` when the request was stopped.
-    """
+    owner: str
+    """Who asks: what is kept of one owner's computations is of no use to another."""
 
-    def __call__(self, step: Callable[[], T], /) -> T: ...
+    def __call__(self, step: Callable[[], T], /) -> T:
+        """Runs one step on the compute lane and returns what it returns.
+
+        Raises `Cancelled` when the request was stopped.
+        """
+        ...
+
+    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
+        """Has a piece computed, together with others that wait for the same kernel. Ends as `__call__` does."""
+        ...
 
 
-def run_here(step: Callable[[], T]) -> T:
-    """A `Compute` without a lane: runs the step in the caller's thread (tests, evaluation, scripts)."""
-    return step()
+class _RunHere:
+    """A `Compute` without a lane: runs everything at once in the caller's thread (tests, evaluation, scripts)."""
+
+    owner = ""
+
+    def __call__(self, step: Callable[[], T], /) -> T:
+        return step()
+
+    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
+        future: Future[R] = Future()
+        outcome: R | Again | Failed = AGAIN
+        try:
+            while outcome is AGAIN:
+                (outcome,) = self(lambda: kernel([piece]))
+        except BaseException as error:
+            outcome = Failed(error)
+        if isinstance(outcome, Failed):
+            future.set_exception(outcome.error)
+        else:
+            future.set_result(cast(R, outcome))
+        return future
+
+
+run_here = _RunHere()
+
+
+def all_of(futures: Sequence[Future[R]]) -> list[R]:
+    """The results in order. Raises the first failure, after all have ended."""
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 class Engine(Protocol):

@@ -86,8 +86,7 @@ class AdaptedDecoderClassifier:
 
     def _forward(self, ids: Sequence[int]) -> np.ndarray:
         with torch.inference_mode():
-            states = self._base.model.base_model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state
-            return self._score(states[0, -1].float()).numpy()
+            return self._score(self._base.last_state(ids)).numpy()
 
 
 class HeadLayer:

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn import functional
@@ -84,6 +84,11 @@ class _Active(threading.local):
 _active = _Active()
 
 
+def active() -> Deltas | None:
+    """What is added to the base in this thread now; None on its own."""
+    return _active.deltas
+
+
 @dataclass(frozen=True, eq=False)
 class Adapted:
     """A base with an adapter on it, for one request. Nobody else's computation on that base sees it."""
@@ -117,7 +122,7 @@ def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapte
     from shared.engines import adapted_classifier
 
     adapter = weights.adapter
-    if checkpoint.kind not in ADAPTABLE or not hasattr(base, "model"):
+    if checkpoint.kind not in ADAPTABLE or not (hasattr(base, "model") or hasattr(base, "adaptable")):
         raise WeightsCorrupt(
             f"{checkpoint.id} is a {checkpoint.kind}, on which no adapter is computed here; those are for "
             f"{', '.join(ADAPTABLE)}",
@@ -151,6 +156,42 @@ class _Adaptable:
         deltas = _active.deltas
         delta = None if deltas is None else deltas.get(self._name)
         return plain(x) if delta is None else delta(plain, x)
+
+
+class Layers(Protocol):
+    """An engine's linear layers as an adapter knows them, by their published names."""
+
+    prefix: str
+    """What the names of the network proper begin with, where a head is beside it."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(out, in) of each."""
+        ...
+
+    def fit(self, name: str, delta: Delta) -> Any:
+        """The delta in the terms in which this engine computes the layer."""
+        ...
+
+    def teach(self) -> None:
+        """Has every layer ask, at each call, what is added to it."""
+        ...
+
+
+class ModuleLayers:
+    """Those of a PyTorch model, computed as they were published."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.prefix = f"{model.base_model_prefix}."
+        named = model.named_modules()
+        self.shapes = {name: shape for name, layer in named if (shape := shape_of(layer)) is not None}
+
+    def fit(self, name: str, delta: Delta) -> Delta:
+        return delta
+
+    def teach(self) -> None:
+        make_adaptable(self._model)
 
 
 def make_adaptable(model: torch.nn.Module) -> None:
@@ -193,15 +234,16 @@ class AdapterWeights:
         """
         fitted = self._fitted.get(base)
         if fitted is None:
-            fitted = self._matched(base.model, base_id)
-            make_adaptable(base.model)
+            layers = base.adaptable() if hasattr(base, "adaptable") else ModuleLayers(base.model)
+            fitted = {name: layers.fit(name, delta) for name, delta in self._matched(layers, base_id).items()}
+            layers.teach()
             self._fitted[base] = fitted
         return fitted
 
-    def _matched(self, model: Any, base_id: str) -> dict[str, Delta]:
-        layers = {name: shape for name, layer in model.named_modules() if (shape := shape_of(layer)) is not None}
+    def _matched(self, base: Layers, base_id: str) -> dict[str, Delta]:
+        layers = base.shapes
         # A classifier's encoder is a part of it (`bert.`), and what is shared here may be that part alone.
-        part = f"{model.base_model_prefix}."
+        part = base.prefix
         inside = "" if any(name in layers for name in self.deltas) else part
         matched: dict[str, Delta] = {}
         for name, delta in self.deltas.items():

@@ -19,19 +19,20 @@ from shared.catalog import Checkpoint, HubSource
 from shared.conversion import converted
 from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, run_here
 from shared.engines.beam import beam_search
+from shared.engines.causal_text import CausalText
 from shared.engines.likelihood import label_likelihoods
 from shared.engines.precision import cpu_has_bfloat16
 from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of, read_config
-from shared.errors import InvalidInput, SuiteError, WeightsCorrupt
+from shared.errors import SuiteError
 from shared.events import Progress
-from shared.sampling import adjusted
+from shared.sampling import draw
 from shared.settings import Settings
 
 PREFILL_TOKENS = 512
 """Prompt tokens of one step: bounds how long a Stop, or another visitor, waits for a long prompt."""
 
 
-class TorchCausalLM:
+class TorchCausalLM(CausalText):
     """A decoder-only transformer of `transformers`, one sequence at a time with a key-value cache."""
 
     def __init__(
@@ -43,46 +44,12 @@ class TorchCausalLM:
         checkpoint_id: str = "this checkpoint",
         system_prompt: bool = True,
     ) -> None:
+        super().__init__(tokenizer, context_window, checkpoint_id=checkpoint_id, system_prompt=system_prompt)
         self.model = model
-        self._tokenizer = tokenizer
-        self.context_window = context_window
-        self.chats = bool(tokenizer.chat_template)
-        self._id, self._system_prompt = checkpoint_id, system_prompt
         self.nbytes = nbytes_of(model)
         self.name = "torch-bf16" if model.dtype == torch.bfloat16 else "torch-fp32"
         eos = model.generation_config.eos_token_id
         self._eos = frozenset([eos] if isinstance(eos, int) else eos or [])
-
-    # -- text and tokens -----------------------------------------------------------------------
-
-    def tokenize(self, text: str) -> list[int]:
-        return self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-
-    def detokenize(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
-        return self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=not special_tokens)
-
-    def chat_prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        from jinja2 import TemplateError, TemplateSyntaxError
-
-        if not self.chats:
-            raise InvalidInput(
-                f"{self._id} completes texts and was not trained to chat; choose a checkpoint for conversations",
-                field="model",
-            )
-        if not self._system_prompt and any(message["role"] == "system" for message in messages):
-            raise InvalidInput(
-                f"{self._id} was trained on turns alone and has no place for a system prompt; leave it empty",
-                field="system_prompt",
-            )
-        try:
-            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except TemplateSyntaxError as error:
-            raise WeightsCorrupt(f"the chat template of {self._id} is damaged; choose another checkpoint") from error
-        except TemplateError as error:  # templates refuse what they cannot write, such as two turns of one role
-            raise InvalidInput(
-                f"the chat template of {self._id} has no place for this conversation: {error}", field="history"
-            ) from error
-        return self.tokenize(text)
 
     # -- generation ----------------------------------------------------------------------------
 
@@ -91,7 +58,7 @@ class TorchCausalLM:
     ) -> Iterator[GeneratedToken]:
         from tokenizers.decoders import DecodeStream
 
-        self._refuse_more_than_window(len(prompt))
+        self.refuse_more_than_window(len(prompt))
         # Of this request alone, so that the same seed gives the same text whatever else is running.
         randomness = torch.Generator().manual_seed(sampling.seed)
         pieces = DecodeStream(skip_special_tokens=True)
@@ -100,17 +67,12 @@ class TorchCausalLM:
         room = self.context_window - len(prompt)
         for position in range(min(sampling.max_new_tokens, room)):
 
-            def draw(logits: torch.Tensor = logits) -> tuple[int, float]:
-                scores = adjusted(logits, sampling, seen)
-                if sampling.do_sample:
-                    token = int(torch.multinomial(scores.softmax(0), 1, generator=randomness))
-                else:
-                    token = int(scores.argmax())
-                return token, float(logits.softmax(0)[token])
-
-            def step(last: bool = position + 1 == min(sampling.max_new_tokens, room)) -> tuple[int, float, Any]:
+            def step(
+                logits: torch.Tensor = logits, last: bool = position + 1 == min(sampling.max_new_tokens, room)
+            ) -> tuple[int, float, Any]:
                 with torch.inference_mode():
-                    token, probability = draw()
+                    token = draw(logits, sampling, seen, randomness)
+                    probability = float(logits.softmax(0)[token])
                     if token in self._eos or last:
                         return token, probability, None
                     return token, probability, self.forward([[token]], cache)[0, -1]
@@ -119,13 +81,13 @@ class TorchCausalLM:
             if token in self._eos:
                 return
             seen.append(token)
-            yield GeneratedToken(token, pieces.step(self._tokenizer.backend_tokenizer, token) or "", probability)
+            yield GeneratedToken(token, pieces.step(self.tokenizer.backend_tokenizer, token) or "", probability)
             logits = following
 
     def beam_search(
         self, prompt: Sequence[int], max_new_tokens: int, num_beams: int, compute: Compute = run_here
     ) -> list[int]:
-        self._refuse_more_than_window(len(prompt))
+        self.refuse_more_than_window(len(prompt))
         room = min(max_new_tokens, self.context_window - len(prompt))
         if room < 1:
             return []
@@ -149,23 +111,20 @@ class TorchCausalLM:
         return [token for token in best.tokens if token not in self._eos]
 
     def next_token_logits(self, prompt: Sequence[int], compute: Compute = run_here) -> np.ndarray:
-        self._refuse_more_than_window(len(prompt))
+        self.refuse_more_than_window(len(prompt))
         return self.prefill(prompt, compute)[0].numpy()
 
     def label_likelihoods(
         self, prompts: Sequence[str], labels: Sequence[str], compute: Compute = run_here
     ) -> list[list[Likelihood]]:
         prompt_ids, label_ids = [self.tokenize(p) for p in prompts], [self.tokenize(x) for x in labels]
-        self._refuse_more_than_window(max(map(len, prompt_ids)) + max(map(len, label_ids)))
+        self.refuse_more_than_window(max(map(len, prompt_ids)) + max(map(len, label_ids)))
         return label_likelihoods(self, prompt_ids, label_ids, compute)
 
-    def _refuse_more_than_window(self, tokens: int) -> None:
-        """GPT-2 has no positions after its window, and other models make no sense there."""
-        if tokens > self.context_window:
-            raise InvalidInput(
-                f"{tokens:,} tokens are more than the context window of {self._id}, which is {self.context_window:,}; "
-                "shorten the text"
-            )
+    def last_state(self, ids: Sequence[int]) -> torch.Tensor:
+        """The last layer's normed state of the last token, float32 (width,); for a head of an adapter's own."""
+        states = self.model.base_model(input_ids=torch.tensor([list(ids)]), use_cache=False).last_hidden_state
+        return states[0, -1].float()
 
     # -- forward passes ------------------------------------------------------------------------
 
@@ -281,10 +240,10 @@ def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: 
     """Folder of safetensors: a GGUF is dequantised once, since reading it takes ten times as long."""
     if not next(folder.glob("*.gguf"), None):
         return folder
-    return converted(checkpoint, folder, settings, _gguf_to_safetensors, progress)
+    return converted(checkpoint, folder, settings, gguf_to_safetensors, progress)
 
 
-def _gguf_to_safetensors(source: Path, target: Path) -> None:
+def gguf_to_safetensors(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # transformers shows a bar of its own on the console while it reads a GGUF, and this is its only switch.

@@ -102,7 +102,12 @@ def refuse_unknown_architecture(name: str, model_type: Any) -> None:
 
 
 def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
-    """The checkpoint's fast tokenizer, without truncation and padding.
+    """The fast tokenizer of a model. Raises as `tokenizer_for` does."""
+    return tokenizer_for(checkpoint, folder, model.config, model.get_input_embeddings().num_embeddings)
+
+
+def tokenizer_for(checkpoint: Checkpoint, folder: Path, config: Any, known: int) -> Any:
+    """The checkpoint's fast tokenizer, without truncation and padding. `known`: tokens that the weights know.
 
     Raises `WeightsCorrupt` where its files are missing or belong to another model, `SuiteError` where it has no fast
     form.
@@ -111,7 +116,7 @@ def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, config=model.config, **LOCAL)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, config=config, **LOCAL)
         if (folder / TOKENIZER).is_file():
             # For a tokenizer of a class it knows, transformers 5 takes no more than the vocabulary from this file: a
             # Llama that names GPT2Tokenizer would no longer split numbers into digits, as it was trained to.
@@ -136,7 +141,6 @@ def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise SuiteError(f"the tokenizer of {checkpoint.id} has no fast form, which this suite needs; choose another")
-    known = model.get_input_embeddings().num_embeddings
     if max(tokenizer.get_vocab().values(), default=-1) >= known:
         raise WeightsCorrupt(
             f"the tokenizer of {checkpoint.id} has more tokens than the {known:,} that its weights know: they do not "

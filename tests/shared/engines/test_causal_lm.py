@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,6 @@ from transformers.generation.logits_process import (
 )
 
 from shared.catalog import Catalog
-from shared.context import Runtime
 from shared.engines import Sampling, causal_lm, likelihood, run_here
 from shared.engines.causal_lm import TorchCausalLM, load, memory_bytes
 from shared.engines.likelihood import label_likelihoods
@@ -86,9 +85,9 @@ def tiny() -> TorchCausalLM:
 
 
 @pytest.fixture(scope="module")
-def real(runtime: Runtime) -> Iterator[TorchCausalLM]:
-    with runtime.cache.hold(runtime.catalog.choose("", "text-generation")) as borrowed:
-        yield borrowed.engine
+def real(settings: Settings, weights: Callable[[str], Path]) -> TorchCausalLM:
+    checkpoint = Catalog.read().choose("", "text-generation")
+    return load(checkpoint, weights(checkpoint.id), settings, lambda *_: None)
 
 
 def theirs(engine: TorchCausalLM, prompt: Sequence[int], new: int, **changes: Any) -> list[int]:
@@ -451,7 +450,7 @@ def test_a_conversation_is_put_into_the_checkpoints_own_template(real: TorchCaus
 def test_the_converted_checkpoint_is_read_again_without_converting(
     real: TorchCausalLM, settings: Settings, weights: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(causal_lm, "_gguf_to_safetensors", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(causal_lm, "gguf_to_safetensors", lambda *_: pytest.fail("converted again"))
     checkpoint = Catalog.read().choose("", "text-generation")
     folder = causal_lm.prepare(checkpoint, weights(checkpoint.id), settings, lambda *_: None)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"

@@ -1,0 +1,395 @@
+"""The fast engine gives what the reference gives, whatever is computed beside it, and forgets no conversation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from shared.catalog import Catalog
+from shared.engines import Sampling, batched_causal_lm, causal_lm, run_here
+from shared.engines.batched_causal_lm import BatchedCausalLM
+from shared.engines.causal_lm import TorchCausalLM
+from shared.engines.decoding import Completion, Memory, Part
+from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows, processor_has_int8
+from shared.engines.llama_network import LlamaNetwork, network_weights, shape_of
+from shared.errors import Cancelled
+from shared.lane import Lane, Timing
+from shared.settings import Settings
+from tests.shared.engines.test_causal_lm import END, byte_tokenizer
+
+WINDOW = 200
+SOON = 60.0
+
+needs_int8 = pytest.mark.skipif(not processor_has_int8(), reason="this processor has no int8 instructions (VNNI)")
+
+
+def tiny_model(seed: int, heads: int = 4, kv_heads: int = 2) -> Any:
+    """A Llama in float32 with one matrix for both embeddings; peaked enough that scores do not tie."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=256,
+        initializer_range=0.7,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=END,
+    )
+    model = LlamaForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:  # all ones otherwise, which would hide where they belong
+            parameter.data.uniform_(0.5, 1.5)
+    return model
+
+
+def batched(model: Any, *, int8: bool = False) -> BatchedCausalLM:
+    shape = shape_of(model.config)
+    assert shape is not None
+    network = LlamaNetwork(network_weights(model.state_dict(), shape, int8=int8), shape)
+    return BatchedCausalLM(network, shape, byte_tokenizer(), WINDOW, [END])
+
+
+def reference(model: Any) -> TorchCausalLM:
+    return TorchCausalLM(model, byte_tokenizer(), WINDOW)
+
+
+def written(engine: Any, prompt: Sequence[int], sampling: Sampling, compute: Any = run_here) -> list[int]:
+    return [token.id for token in engine.generate(prompt, sampling, compute)]
+
+
+class Turns:
+    """A visitor's way to a lane."""
+
+    def __init__(self, lane: Lane, owner: str, cancel: threading.Event | None = None) -> None:
+        self.owner, self._lane, self._cancel = owner, lane, cancel or threading.Event()
+
+    def __call__(self, step: Callable[[], Any], /) -> Any:
+        return self._lane.run(self.owner, step, self._cancel, Timing())
+
+    def begin(self, kernel: Any, piece: Any, /) -> Any:
+        return self._lane.begin(self.owner, kernel, piece, self._cancel, Timing())
+
+
+@pytest.fixture
+def lane() -> Iterator[Lane]:
+    lane = Lane(2, width=2)
+    yield lane
+    lane.close()
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model(0)
+
+
+# -- in float32: what the reference gives ------------------------------------------------------------
+
+PROMPTS = st.lists(st.integers(1, 255), min_size=1, max_size=40)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    prompt=PROMPTS,
+    seed=st.integers(0, 2),
+    heads=st.sampled_from([(4, 4), (4, 2), (6, 1)]),
+    penalty=st.sampled_from([1.0, 1.3]),
+)
+def test_greedy_and_sampled_tokens_are_the_references(
+    prompt: list[int], seed: int, heads: tuple[int, int], penalty: float
+) -> None:
+    model = tiny_model(seed, *heads) if heads != (6, 1) else tiny_model(seed, 4, 1)
+    fast, slow = batched(model), reference(model)
+    greedy = Sampling(max_new_tokens=12, repetition_penalty=penalty)
+    sampled = Sampling(max_new_tokens=12, do_sample=True, top_k=20, top_p=0.9, seed=seed, repetition_penalty=penalty)
+    for sampling in (greedy, sampled):
+        ours, theirs = list(fast.generate(prompt, sampling)), list(slow.generate(prompt, sampling))
+        assert [token.id for token in ours] == [token.id for token in theirs]
+        assert [t.probability for t in ours] == pytest.approx([t.probability for t in theirs], abs=1e-4)
+        assert [t.text for t in ours] == [t.text for t in theirs]
+
+
+@settings(max_examples=15, deadline=None)
+@given(prompt=PROMPTS, num_beams=st.integers(2, 4))
+def test_beams_are_the_references(prompt: list[int], num_beams: int) -> None:
+    model = tiny_model(1)
+    assert batched(model).beam_search(prompt, 8, num_beams) == reference(model).beam_search(prompt, 8, num_beams)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    prompts=st.lists(st.text("abc ", min_size=1, max_size=60), min_size=1, max_size=5),
+    front=st.sampled_from(["", "one two three four five: "]),
+    labels=st.lists(st.text("xyz", min_size=1, max_size=6), min_size=1, max_size=5),
+)
+def test_label_likelihoods_are_the_references(prompts: list[str], front: str, labels: list[str]) -> None:
+    """Labels side by side after one reading of the prompt: each as if it stood there alone."""
+    model = tiny_model(2)
+    ours = batched(model).label_likelihoods([front + prompt for prompt in prompts], labels)
+    theirs = reference(model).label_likelihoods([front + prompt for prompt in prompts], labels)
+    for our_row, their_row in zip(ours, theirs, strict=True):
+        assert [score.tokens for score in our_row] == [score.tokens for score in their_row]
+        assert [score.total for score in our_row] == pytest.approx([score.total for score in their_row], abs=2e-3)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 16, 40])
+def test_a_prompt_read_in_parts_gives_the_same_logits(model: Any, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    prompt = [(7 * i) % 251 + 1 for i in range(length)]
+    expected = reference(model).next_token_logits(prompt)
+    monkeypatch.setattr("shared.engines.decoding.STEP_TOKENS", 8)
+    np.testing.assert_allclose(batched(model).next_token_logits(prompt), expected, atol=2e-4)
+
+
+def test_the_window_ends_a_text_and_the_end_token_is_not_shown(model: Any) -> None:
+    fast = batched(model)
+    prompt = [5] * (WINDOW - 3)
+    assert len(written(fast, prompt, Sampling(max_new_tokens=50))) <= 3
+    assert written(fast, [5] * WINDOW, Sampling(max_new_tokens=50)) == []
+    greedy = written(fast, [9, 8, 7], Sampling(max_new_tokens=1))
+    ending = BatchedCausalLM(fast.decoder.network, fast.decoder.shape, byte_tokenizer(), WINDOW, greedy)
+    assert written(ending, [9, 8, 7], Sampling(max_new_tokens=5)) == []
+
+
+# -- together ----------------------------------------------------------------------------------------
+
+
+def requests(number: int) -> tuple[list[int], Sampling]:
+    prompt = [(number * 37 + 11 * i) % 250 + 1 for i in range(3 + number * 5)]
+    return prompt, Sampling(max_new_tokens=6 + number, do_sample=bool(number % 2), seed=number)
+
+
+@needs_int8
+def test_a_text_is_the_same_alone_and_in_company(model: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy and with seeds, prompts of other lengths beside it, rows joining and leaving: to the last bit."""
+    monkeypatch.setattr("shared.engines.decoding.STEP_TOKENS", 24)
+    fast = batched(model, int8=True)
+    alone = [[(t.id, t.probability) for t in fast.generate(*requests(n))] for n in range(8)]
+    sizes = []
+    call = fast.decoder.read
+
+    def noted(memories: Any, parts: Any) -> Any:
+        sizes.append(len(parts))
+        return call(memories, parts)
+
+    monkeypatch.setattr(fast.decoder, "read", noted)
+    with ThreadPoolExecutor(8) as threads:
+        begun = [
+            threads.submit(
+                lambda n=n: [(t.id, t.probability) for t in fast.generate(*requests(n), Turns(lane, f"visitor {n}"))]
+            )
+            for n in range(8)
+        ]
+        together = [one.result(SOON) for one in begun]
+    assert together == alone
+    assert max(sizes) > 1
+
+
+def test_one_who_leaves_and_one_who_fails_harm_nobody(model: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = batched(model)
+    expected = {n: written(fast, *requests(n)) for n in range(6)}
+    cancel = threading.Event()
+    take = Completion.take
+
+    def failing(self: Completion, part: Part, logits: torch.Tensor) -> Any:
+        if len(self._seen) == len(requests(3)[0]) + 2 and self._seen[:5] == requests(3)[0][:5]:
+            raise RuntimeError("this row alone")
+        return take(self, part, logits)
+
+    monkeypatch.setattr(Completion, "take", failing)
+
+    def ask(n: int) -> Any:
+        found = []
+        turns = Turns(lane, f"visitor {n}", cancel if n == 4 else None)
+        try:
+            for token in fast.generate(*requests(n), turns):
+                found.append(token.id)
+                if n == 4:
+                    cancel.set()
+        except (Cancelled, RuntimeError) as error:
+            return type(error), found
+        return found
+
+    with ThreadPoolExecutor(6) as threads:
+        answers = [one.result(SOON) for one in [threads.submit(ask, n) for n in range(6)]]
+    assert answers[3][0] is RuntimeError
+    assert answers[4][0] is Cancelled
+    assert answers[4][1] == expected[4][: len(answers[4][1])]
+    assert len(answers[4][1]) < len(expected[4])
+    assert [answers[n] for n in (0, 1, 2, 5)] == [expected[n] for n in (0, 1, 2, 5)]
+
+
+def test_a_batch_that_fails_as_a_whole_is_tried_row_by_row(
+    model: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = batched(model)
+    expected = [written(fast, *requests(n)) for n in range(4)]
+    call = fast.decoder.read
+
+    def only_one(memories: Any, parts: Any) -> Any:
+        if len(parts) > 1:
+            raise MemoryError
+        return call(memories, parts)
+
+    monkeypatch.setattr(fast.decoder, "read", only_one)
+    with ThreadPoolExecutor(4) as threads:
+        begun = [threads.submit(written, fast, *requests(n), Turns(lane, f"visitor {n}")) for n in range(4)]
+        assert [one.result(SOON) for one in begun] == expected
+
+
+def test_a_reader_who_wants_no_more_ends_the_row(model: Any, lane: Lane) -> None:
+    """As when a page is closed between two tokens: the row leaves at its next step."""
+    fast = batched(model)
+    steps: list[int] = []
+    call = fast.decoder.read
+    fast.decoder.read = lambda memories, parts: (steps.append(1), call(memories, parts))[1]  # type: ignore[method-assign]
+    tokens = fast.generate([3, 4, 5], Sampling(max_new_tokens=150), Turns(lane, "visitor"))
+    next(tokens)
+    tokens.close()
+    lane.close()
+    assert len(steps) < 150
+
+
+# -- what was read before ------------------------------------------------------------------------------
+
+
+def read_by(engine: BatchedCausalLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each part that the engine reads from now on."""
+    read: list[int] = []
+    call = engine.decoder.read
+
+    def noted(memories: Sequence[Memory], parts: Sequence[Part]) -> Any:
+        read.extend(len(part.ids) for part in parts)
+        return call(memories, parts)
+
+    monkeypatch.setattr(engine.decoder, "read", noted)
+    return read
+
+
+class Visitor:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.begin = run_here.begin
+
+    def __call__(self, step: Callable[[], Any], /) -> Any:
+        return step()
+
+
+def test_the_next_turn_reads_what_is_new_alone(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, ada, bob = batched(model), Visitor("ada"), Visitor("bob")
+    first = list(range(1, 41))
+    reply = written(fast, first, Sampling(max_new_tokens=5), ada)
+    second = [*first, *reply, *range(60, 80)]
+    expected = reference(model).next_token_logits(second)
+    read = read_by(fast, monkeypatch)
+    np.testing.assert_allclose(fast.next_token_logits(second, ada), expected, atol=2e-4)
+    # The last token of the reply was written and never read.
+    assert sum(read) == 20 + 1
+    del read[:]
+    np.testing.assert_allclose(fast.next_token_logits(second, bob), expected, atol=2e-4)
+    assert sum(read) == len(second)
+
+
+def test_examples_are_read_once_for_all_texts_and_for_the_next_ones(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, ada = batched(model), Visitor("ada")
+    front = "good: yes. bad: no. fine: yes. awful: no. "
+    read = read_by(fast, monkeypatch)
+    fast.label_likelihoods([front + text for text in ("a:", "b:", "c:")], ["y", "n"], ada)
+    assert sum(read) == len(front) + 3 * 2
+    del read[:]
+    fast.label_likelihoods([front + text for text in ("d:", "e:")], ["y", "n"], ada)
+    assert sum(read) == 2 * 2
+
+
+def test_no_more_is_kept_than_there_is_room_for(model: Any) -> None:
+    fast = batched(model)
+    one = Memory(fast.decoder.shape, 60).tensor.nbytes
+    fast.prefixes.most_bytes = 3 * one
+    for n in range(10):
+        fast.next_token_logits([n + 1] * 60, Visitor(f"visitor {n}"))
+        assert fast.prefixes.nbytes <= 3 * one
+    assert fast.prefixes.longest("visitor 9", [10] * 60)[0] == 59
+    assert fast.prefixes.longest("visitor 0", [1] * 60) == (0, None)
+    fast.prefixes.clear()
+    assert fast.prefixes.nbytes == 0
+
+
+# -- int8 ----------------------------------------------------------------------------------------------
+
+
+@needs_int8
+@pytest.mark.parametrize("digits", [1, 2])
+def test_a_row_of_a_product_does_not_depend_on_the_others(digits: int) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(96, 64), torch.randn(40, 64) * torch.logspace(-3, 3, 40)[:, None]
+    linear = Int8Linear(*int8_rows(weight), digits)
+    whole = linear(x)
+    for rows in (slice(0, 1), slice(5, 6), slice(3, 20), slice(39, 40)):
+        assert torch.equal(linear(x[rows]), whole[rows])
+    exact = FloatLinear(weight)(x)
+    error = ((whole - exact).norm(dim=1) / exact.norm(dim=1)).max()
+    assert error < (0.02 if digits == 1 else 0.01)
+    # With two digits what is left is the rounding of the weights.
+    integers, size = int8_rows(weight)
+    rounded = x @ (integers.float() * size[:, None]).T
+    assert ((whole - rounded).norm(dim=1) / rounded.norm(dim=1)).max() < (0.02 if digits == 1 else 5e-5)
+
+
+@needs_int8
+def test_zeros_and_outliers_are_products_too() -> None:
+    linear = Int8Linear(*int8_rows(torch.zeros(8, 16)))
+    assert torch.equal(linear(torch.zeros(2, 16)), torch.zeros(2, 8))
+    assert torch.isfinite(Int8Linear(*int8_rows(torch.randn(8, 16)), 2)(torch.full((1, 16), 1e30))).all()
+
+
+def test_without_int8_instructions_the_reference_answers(
+    settings: Settings, weights: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Catalog.read().choose("", "text-generation")
+    folder = weights(checkpoint.id)
+    monkeypatch.setattr(batched_causal_lm, "processor_has_int8", lambda: False)
+    monkeypatch.setattr(causal_lm, "load", lambda *_: "the reference")
+    assert batched_causal_lm.load(checkpoint, folder, settings, lambda *_: None) == "the reference"
+    monkeypatch.undo()
+    monkeypatch.setattr(causal_lm, "load", lambda *_: "the reference")
+    plain = settings.model_copy(update={"engines": "reference"})
+    assert batched_causal_lm.load(checkpoint, folder, plain, lambda *_: None) == "the reference"
+
+
+# -- the real weights ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(settings: Settings, weights: Callable[[str], Path]) -> Any:
+    checkpoint = Catalog.read().choose("", "text-generation")
+    return batched_causal_lm.load(checkpoint, weights(checkpoint.id), settings, lambda *_: None)
+
+
+@needs_int8
+def test_the_real_weights_fit_and_know_paris(real: BatchedCausalLM) -> None:
+    assert real.name == "torch-int8"
+    assert real.nbytes <= batched_causal_lm.memory_bytes(Catalog.read().choose("", "text-generation"))
+    asked = real.chat_prompt([{"role": "user", "content": "What is the capital of France?"}])
+    assert "Paris" in real.detokenize(written(real, asked, Sampling(max_new_tokens=12)))
+    ((paris, tea),) = real.label_likelihoods(["The capital of France is"], [" Paris", " green tea"])
+    assert paris.per_token > tea.per_token
+    prompt = real.tokenize("Emoji: 🙂🎉👍🏽 日本語 Ünïcödé 🙂🎉")
+    tokens = list(real.generate(prompt, Sampling(max_new_tokens=24, do_sample=True, seed=5)))
+    whole = real.detokenize([token.id for token in tokens])
+    assert whole.rstrip("\ufffd").startswith("".join(token.text for token in tokens).rstrip("\ufffd"))
+    assert all(0 < token.probability <= 1 for token in tokens)
