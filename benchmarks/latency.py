@@ -84,7 +84,11 @@ def without_client(pair: Pair, quick: bool) -> Section:
                 by_client.append(burst(pair.suite_clients[:count], name, inputs, each, SECONDS, first))
                 askers = [_asker(one, name, inputs) for one in plain[:count]]
                 by_http.append(together(askers, each, SECONDS, first + 250 * count))
-            ratios = [b.per_second / a.per_second for a, b in zip(by_client, by_http, strict=True) if a.per_second]
+            ratios = [
+                b.per_second / a.per_second
+                for a, b in zip(by_client, by_http, strict=True)
+                if a.per_second and not a.failures + b.failures
+            ]
             rows.append([name, str(count), *_cells(by_client), *_cells(by_http), spread(ratios) if ratios else ""])
     for one in plain:
         one.close()

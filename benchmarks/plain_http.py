@@ -24,8 +24,14 @@ class PlainClient:
         return last_data(self._ask("GET", f"{path}/{event}"))
 
     def _ask(self, method: str, path: str, body: str | None = None) -> str:
-        self._connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = self._connection.getresponse()
+        headers = {"Content-Type": "application/json"}
+        try:
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
+        except (ConnectionError, http.client.HTTPException):  # the server lets go of a connection that was idle
+            self._connection.close()
+            self._connection.request(method, path, body, headers)
+            answer = self._connection.getresponse()
         text = answer.read().decode()
         if answer.status != 200:
             raise RuntimeError(f"{method} {path} was answered with {answer.status}: {text[:200]}")
