@@ -33,7 +33,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-hub pin check bench bench-hub eval recipes adapters screenshots space clean-cache clean venv packages \
-	packages-dev
+	packages-dev packages-peers
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -58,7 +58,7 @@ check: packages-dev ## lint, format and types
 	@$(python) -m ruff format --check .
 	@$(python) -m pyright
 
-bench: setup packages-dev ## measure the suite against its peers
+bench: setup packages-dev packages-peers ## measure the suite against its peers
 	@$(python) -m benchmarks $(ARGS)
 
 bench-hub: setup packages-dev ## measure fetching and loading from a Hub, and starting without one
@@ -104,3 +104,7 @@ packages: venv
 
 packages-dev: packages
 	@$(call install,requirements-dev.txt,.requirements-dev,)
+
+packages-peers: packages # optional: an engine that cannot be had here has a row that says so
+	@( $(call install,benchmarks/requirements-peers.txt,.requirements-peers,) ) || \
+		echo "some of benchmarks/requirements-peers.txt could not be installed; their rows will say so" >&2

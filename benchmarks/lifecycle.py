@@ -1,144 +1,197 @@
-"""What is measured of a process as a whole: sizes on disk, start, first and second calls, resident memory."""
+"""What is measured of a process as a whole: size on disk, start, first calls, resident memory."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
+from benchmarks.bars import Section
 from benchmarks.load import call, connect
 from benchmarks.report import megabytes, milliseconds, say, table
 from benchmarks.server import Server
-from benchmarks.workload import Case
+from benchmarks.servers import naive, suite, trivial
+from benchmarks.stats import spread
+from benchmarks.workload import Case, cases
 from shared.settings import Settings
 
-IMPORTS = """
-import psutil, sys
+__all__ = ["first_calls", "memory", "sizes", "starts", "suite"]
+
+IMPORTS = {
+    "suite": """
+import psutil
 from shared.suite import import_gradio
 import_gradio()
-import shared.page, shared.engines.causal_lm, shared.engines.sentence_encoder, shared.engines.marian
+import shared.page
+from shared.catalog import Catalog
+from shared.runtime import engine_module
+used = ("SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "firefox-translations-en-pt")
+for checkpoint in Catalog.read():
+    if checkpoint.id in used:
+        engine_module(checkpoint)
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 print(psutil.Process().memory_info().rss)
-"""
-"""What serving with every engine imports, and nothing else."""
+""",
+    "peer": """
+import psutil
+import benchmarks.peers.naive
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertModel, LlamaForCausalLM
+print(psutil.Process().memory_info().rss)
+""",
+}
+"""What serving with every engine for texts imports, and nothing else."""
 
-STARTS = 3
-
-
-def suite(*arguments: str, warm: bool = False) -> Server:
-    """The suite as a user starts it; without `warm` it computes nothing before it is asked."""
-    return Server(["app.py", *arguments], SUITE_WARM_EXAMPLES=str(warm).lower())
+ROUNDS = 3
+CHECKPOINTS = ("zero_shot", "translate", "greedy")
+"""A case for each checkpoint."""
+IDLE_UNLOAD = 2
+"""Seconds after which that server lets go of a checkpoint."""
+MOST_WAIT = 30.0
 
 
 def disk_usage(folder: Path) -> int:
     return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
 
 
-def sizes() -> str:
+def sizes() -> Section:
     """What set-up leaves on the disk."""
-    cache = Settings().cache_dir
+    settings = Settings()
     rows = [
         ["packages (the virtual environment)", megabytes(disk_usage(Path(sys.prefix)))],
-        ["cache: weights as fetched", megabytes(disk_usage(Settings().weights_dir))],
-        ["cache: converted weights", megabytes(disk_usage(Settings().converted_dir))],
-        ["cache in all", megabytes(disk_usage(cache))],
+        ["cache: weights as fetched", megabytes(disk_usage(settings.weights_dir))],
+        ["cache: converted weights", megabytes(disk_usage(settings.converted_dir))],
     ]
-    return "### Size of a set-up\n\n" + table(["what", "on disk"], rows)
+    return Section("### Size of a set-up\n\n" + table(["what", "on disk"], rows))
 
 
-def starts(quick: bool) -> str:
-    """Start to first page, several times: the first pays for what the disk has not in memory yet."""
-    seconds = []
-    for number in range(1 if quick else STARTS):
-        say(f"start {number + 1}")
-        with suite(warm=True) as server:
-            seconds.append(server.seconds_to_page)
-    rows = [[f"start {i}", f"{value:.1f} s"] for i, value in enumerate(seconds, 1)]
-    return (
-        "### Start to first page\n\nFrom `app.py` to the first `GET /` answered with 200, set-up done before.\n\n"
-        + table(["", "seconds"], rows)
+def starts(quick: bool) -> Section:
+    """Start to first page and to first answer, in turns; the first pays for what the disk has not in memory yet."""
+    case = next(case for case in cases() if case.key == "zero_shot")
+    kinds: dict[str, tuple[Callable[[], Server], str]] = {
+        "a trivial Gradio app": (trivial, ""),
+        "the suite": (lambda: suite(warm=True), case.api_name),
+        "the naive peer": (naive, case.peer_name),
+    }
+    pages: dict[str, list[float]] = {kind: [] for kind in kinds}
+    answers: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(1 if quick else ROUNDS):
+        for kind, (server, api_name) in kinds.items():
+            say(f"start {number + 1}: {kind}")
+            begun = time.perf_counter()
+            with server() as started:
+                pages[kind].append(started.seconds_to_page)
+                if api_name:
+                    client = connect(started.url)
+                    call(client, api_name, case.inputs(number))
+                    answers[kind].append(time.perf_counter() - begun)
+                    client.close()
+    rows = [[kind, spread(pages[kind]), spread(answers[kind]) if answers[kind] else ""] for kind in kinds]
+    over = [a - b for a, b in zip(pages["the suite"], pages["a trivial Gradio app"], strict=True)]
+    text = (
+        "### Start\n\nFrom the command to the first `GET /` answered with 200, set-up done before; in turns. *First "
+        "answer*: of zero-shot by MiniLM, asked as soon as the page is there, `gradio_client`'s own start included. "
+        "The suite computes its first examples meanwhile, as it does for users.\n\n"
+        + table(["seconds", "to the first page", "to the first answer"], rows)
+    )
+    return Section(text, {"page over trivial": over})
+
+
+def first_calls(quick: bool) -> Section:
+    """The first call of each endpoint, the second, and the first after its checkpoint was evicted."""
+    rows = []
+    with suite(SUITE_IDLE_UNLOAD=str(IDLE_UNLOAD)) as server:
+        client = connect(server.url)
+        chosen = [case for case in cases() if case.key in (CHECKPOINTS[:1] if quick else CHECKPOINTS)]
+        for case in chosen:
+            say(f"first calls: {case.title}")
+            wait_until_unloaded(client)
+            first, loaded_by = timed(client, case, 0)
+            second, _ = timed(client, case, 1)
+            wait_until_unloaded(client)
+            evicted, reloaded = timed(client, case, 2)
+            rows.append([case.title, milliseconds(first), milliseconds(second),
+                         milliseconds(evicted) if reloaded and loaded_by else "was not evicted"])  # fmt: skip
+        client.close()
+    return Section(
+        "### First call, second call, first call after eviction\n\nThrough `gradio_client`, endpoints in this order in "
+        "one process; the first of all pays for the imports too. Nothing is in memory before the first and the third."
+        f" (`SUITE_IDLE_UNLOAD={IDLE_UNLOAD}`.)\n\n" + table(["endpoint", "first", "second", "after eviction"], rows)
     )
 
 
-def imports() -> int:
-    """Resident bytes of a process that has imported what the suite imports."""
-    found = subprocess.run(
-        [sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
-    )
+def timed(client: Any, case: Case, number: int) -> tuple[float, bool]:
+    """Seconds of a call, and whether it had to load the weights."""
+    begun = time.perf_counter()
+    run = call(client, case.api_name, case.inputs(number))[-1]
+    return time.perf_counter() - begun, not run.get("loaded")
+
+
+def wait_until_unloaded(client: Any) -> None:
+    """Until the model cache holds nothing; gives up after a while, and the row says so."""
+    deadline = time.perf_counter() + MOST_WAIT
+    while time.perf_counter() < deadline:
+        report = call(client, "/models", {})
+        if not (report[0] if isinstance(report, (list, tuple)) else report)["bytes_in_use"]:
+            return
+        time.sleep(0.5)
+
+
+def imports(of: str) -> int:
+    """Resident bytes of a process that has imported what that server imports."""
+    command = [sys.executable, "-c", IMPORTS[of]]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     return int(found.stdout.split()[-1])
 
 
-@dataclass
-class Calls:
-    """The first and the second call of one endpoint in a fresh process."""
-
-    case: Case
-    first: float
-    second: float
-    loaded: bool
-    """Whether an earlier call had loaded the checkpoint already."""
-
-
-def use_once(server: Server, wanted: list[Case], *, twice: bool = False) -> list[Calls]:
-    """Calls each endpoint, and once more with `twice`; the second time with another text."""
-    client = connect(server.url)
-    found = []
-    for case in wanted:
-        taken: list[float] = []
-        run: dict[str, Any] = {}
-        for number in range(2 if twice else 1):
-            begun = time.perf_counter()
-            answer = call(client, case.api_name, case.inputs(number))
-            taken.append(time.perf_counter() - begun)
-            run = run or answer[-1]
-        found.append(Calls(case, taken[0], taken[-1], bool(run.get("loaded"))))
-    client.close()
-    return found
-
-
-def memory_and_first_calls(cases: list[Case]) -> str:
-    """Each Space in a process of its own, then all Spaces in one."""
-    say("memory of the imports")
-    bare = imports()
-    alone: dict[str, int] = {}
-    calls: list[Calls] = []
-    for space in dict.fromkeys(case.space for case in cases if case.space):
-        say(f"the {space} Space by itself")
-        with suite("--spaces", space) as server:
-            calls += use_once(server, [case for case in cases if case.space == space], twice=True)
-            alone[space] = server.resident()
-    say("all Spaces in one process")
-    with suite() as server:
-        idle = server.resident()
-        use_once(server, [case for case in cases if case.space])
-        together = server.resident()
-    total = sum(alone.values())
-    first = table(
-        ["endpoint", "first call", "second call", "weights"],
-        [
-            [c.case.title, milliseconds(c.first), milliseconds(c.second), "there" if c.loaded else "loaded by it"]
-            for c in calls
-        ],
+def memory(quick: bool) -> Section:
+    """Resident memory with every text endpoint used, beside the naive peer with the same tasks."""
+    wanted = [case for case in cases() if case.space and case.peer]
+    held: dict[str, tuple[int, int, int]] = {}
+    for kind, make in (("suite", suite), ("peer", naive)):
+        say(f"memory, {kind}")
+        bare = imports(kind)
+        with make() as server:
+            before = server.resident()
+            client = connect(server.url)
+            for case in cases() if kind == "suite" else wanted:
+                name, inputs = (case.api_name, case.inputs) if kind == "suite" else (case.peer_name, case.peer)
+                for turn in range(2):
+                    assert inputs is not None
+                    call(client, name, inputs(turn))
+            held[kind] = bare, before, server.resident()
+            client.close()
+    apart = {} if quick else {space: used_alone(space) for space in dict.fromkeys(c.space for c in cases() if c.space)}
+    models = {kind: after - bare for kind, (bare, _, after) in held.items()}
+    ratio = models["suite"] / models["peer"]
+    names = {"suite": "the suite, every text endpoint called", "peer": "the naive peer, every task called"}
+    rows = [[names[kind], *map(megabytes, values), megabytes(models[kind])] for kind, values in held.items()]
+    text = (
+        "### Resident memory\n\nResident set of the process and its children; each beside a process that has imported "
+        "the same and holds no model.\n\n"
+        + table(["process", "imports alone", "serving, before any call", "all used", "all used less imports"], rows)
+        + f"\n\nThe suite holds {ratio:.2f} of what the naive peer holds over their imports."
     )
-    memory = table(
-        ["process", "resident"],
-        [
-            ["imports alone, no model", megabytes(bare)],
-            ["the suite serving, before any call", megabytes(idle)],
-            ["**the suite, every endpoint called**", f"**{megabytes(together)}**"],
-            *([f"{space} by itself, every endpoint called", megabytes(size)] for space, size in alone.items()),
-            [f"sum of the {len(alone)} by themselves", megabytes(total)],
-            ["the suite over that sum", f"{together / total:.2f}"],
-            ["models: the suite less its imports", megabytes(together - bare)],
-            [f"models: the sum less {len(alone)} times the imports", megabytes(total - len(alone) * bare)],
-        ],
-    )
-    return (
-        "### First and second call\n\nThrough `gradio_client`; a fresh process for each Space, endpoints in this "
-        "order, no examples computed in advance.\n\n"
-        f"{first}\n\n### Resident memory\n\nResident set of the process and its children.\n\n{memory}"
-    )
+    if apart:
+        together = held["suite"][-1]
+        each = ", ".join(f"{space} {megabytes(size)}" for space, size in apart.items())
+        text += (
+            f" Its Spaces, each served by itself: {each}; {megabytes(sum(apart.values()))} in all, of which the suite "
+            f"takes {together / sum(apart.values()):.2f}."
+        )
+    return Section(text, {"memory over peer": [ratio]})
+
+
+def used_alone(space: str) -> int:
+    """Resident bytes of one Space served by itself, with each of its endpoints called."""
+    say(f"memory, the {space} Space by itself")
+    with suite("--spaces", space) as server:
+        client = connect(server.url)
+        for case in cases():
+            if case.space == space:
+                call(client, case.api_name, case.inputs(0))
+        client.close()
+        return server.resident()

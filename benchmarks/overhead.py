@@ -111,7 +111,7 @@ def timings(rounds: int) -> dict[str, list[float]]:
 def section(quick: bool) -> str:
     """Runs the measurement in a process of its own and reports it."""
     say("overhead over the task and over Gradio")
-    rounds = 10 if quick else 100
+    rounds = 5 if quick else 40
     command = [sys.executable, "-m", "benchmarks.overhead", str(rounds)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=900)
     found: dict[str, list[float]] = json.loads(run.stdout.splitlines()[-1])

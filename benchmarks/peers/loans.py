@@ -1,0 +1,57 @@
+"""The suite's own engines, borrowed as a request borrows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from benchmarks.quality import result_of
+from shared.context import Context, Lease
+from shared.runtime import start
+from shared.settings import Settings, usable_cores
+
+T = TypeVar("T")
+
+MOST = 8
+
+
+class Loans:
+    """One checkpoint, lent to as many visitors as ask at once."""
+
+    def __init__(self, task: Any, pair: tuple[str, str] | None = None) -> None:
+        self._asked = task, pair
+        self._runtime = start(Settings())
+        self._threads = ThreadPoolExecutor(MOST)
+        with self.lease(0) as lease:
+            self.engine, self.checkpoint = lease.engine, lease.checkpoint
+
+    def lease(self, visitor: int) -> Lease:
+        return result_of(Context(self._runtime, f"visitor {visitor}").borrow("", *self._asked))
+
+    def each(self, ask: Callable[[Lease, Any], T], what: Sequence[Any]) -> list[T]:
+        """Every item by a visitor of its own, all at once."""
+
+        def one(visitor: int) -> T:
+            with self.lease(visitor) as lease:
+                return ask(lease, what[visitor])
+
+        return list(self._threads.map(one, range(len(what))))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "engine": self.engine.name,
+            "threads": usable_cores(),
+            "stored": stored_bytes(self.engine, self.checkpoint.parameters),
+        }
+
+
+def stored_bytes(engine: Any, parameters: int) -> int:
+    """Bytes of weights read for a token: of the format that the engine's name tells, or all it holds if that is less.
+
+    An engine may hold more than it reads for a token, such as embeddings apart from an output layer.
+    """
+    for ending, size in (("int8", 1), ("bf16", 2), ("fp32", 4)):
+        if ending in engine.name:
+            return min(parameters * size, engine.nbytes)
+    return engine.nbytes
