@@ -151,6 +151,9 @@ class Adapting:
     def begin(self, kernel: Any, piece: Any, /) -> Any:
         return self(lambda: run_here.begin(kernel, piece))
 
+    def together(self, kernel: Any, pieces: Any, /) -> Any:
+        return self(lambda: run_here.together(kernel, pieces))
+
 
 @pytest.fixture(scope="module", params=["float32", pytest.param("int8", marks=needs_int8)])
 def batched_llama(request: pytest.FixtureRequest, folders: Path, settings: Settings) -> Any:

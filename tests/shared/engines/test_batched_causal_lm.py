@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from shared.catalog import Catalog
-from shared.engines import Sampling, batched_causal_lm, causal_lm, run_here
+from shared.engines import Sampling, all_of, batched_causal_lm, causal_lm, run_here
 from shared.engines.batched_causal_lm import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
 from shared.engines.decoding import Completion, Memory, Part
@@ -83,6 +83,9 @@ class Turns:
 
     def begin(self, kernel: Any, piece: Any, /) -> Any:
         return self._lane.begin(self.owner, kernel, piece, self._cancel, Timing())
+
+    def together(self, kernel: Any, pieces: Sequence[Any], /) -> Any:
+        return all_of([self.begin(kernel, piece) for piece in pieces])
 
 
 @pytest.fixture
@@ -282,7 +285,7 @@ def read_by(engine: BatchedCausalLM, monkeypatch: pytest.MonkeyPatch) -> list[in
 class Visitor:
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.begin = run_here.begin
+        self.begin, self.together = run_here.begin, run_here.together
 
     def __call__(self, step: Callable[[], Any], /) -> Any:
         return step()
