@@ -138,8 +138,9 @@ def run_line(run: RunInfo | None) -> str:
             f' + <b>{escape(name)}</b> @ <span title="{escape(version)}">{short_revision(escape(version))}</span>'
         )
     parts = [checkpoint, escape(run.engine)]
-    took = f"{run.seconds_running:.2f} s"
-    parts.append(f"stored answer, computed in {took}" if run.cached else f"{took} computing")
+    if run.cached:
+        parts.append("stored answer")
+    parts.append(f"{run.seconds_running:.2f} s computing")
     if run.seconds_queued >= 0.05:
         parts.append(f"{run.seconds_queued:.1f} s queued")
     if run.seconds_loading >= 0.05:
