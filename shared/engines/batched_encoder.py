@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from shared.engines import Compute, run_here, sentence_encoder
 from shared.engines.adapter import active
 from shared.engines.bert_network import PARTS, BertNetwork, applies
 from shared.engines.compiled import compiled
-from shared.engines.int8_linear import processor_has_int8
+from shared.engines.int8_linear import ONE_CORE, processor_has_int8
 from shared.engines.merged_layers import teach
 from shared.engines.sentence_encoder import SentenceWindows
 from shared.events import Progress
@@ -50,7 +49,7 @@ class Encoder:
         return sum(len(ids) for ids, _ in texts) + len(another[0]) <= STEP_TOKENS
 
     def most_cores(self, texts: Sequence[Any]) -> int:
-        return sys.maxsize
+        return ONE_CORE
 
 
 class BatchedSentenceEncoder(SentenceWindows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ from shared.catalog import Checkpoint
 from shared.engines import AGAIN, Again, Compute, marian
 from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.compiled import compiled
-from shared.engines.int8_linear import processor_has_int8
+from shared.engines.int8_linear import ONE_CORE, processor_has_int8
 from shared.engines.marian import BATCH_LINES, END, MarianTexts, read, target_limit
 from shared.engines.marian_int8 import MarianInt8Network
 from shared.events import Progress
@@ -106,7 +105,7 @@ class GreedyDecoder:
         return len(sentences) < STEP_SENTENCES and reading <= STEP_TOKENS
 
     def most_cores(self, sentences: Sequence[Sentence]) -> int:
-        return sys.maxsize if sum(len(s.ids) for s in sentences if s.source is None) > STEP_SENTENCES else 1
+        return ONE_CORE
 
 
 class BatchedMarianTranslator(MarianTexts):

@@ -7,7 +7,6 @@ leave between any two steps, because each has its own key-value memory. What a r
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -19,6 +18,7 @@ from torch import Tensor
 from shared.engines import AGAIN, Again, Failed, Likelihood, Sampling
 from shared.engines.adapter import active
 from shared.engines.compiled import compiled
+from shared.engines.int8_linear import ONE_CORE
 from shared.engines.llama_network import LlamaNetwork, Shape, mask_of
 from shared.sampling import draw
 
@@ -120,8 +120,7 @@ class Decoder:
         ) or (len(rows) < STEP_ROWS and another.waiting() == 1)
 
     def most_cores(self, rows: Sequence[Row]) -> int:
-        """Of few tokens a step is a matter of memory bandwidth, which one thread takes most of."""
-        return sys.maxsize if sum(row.waiting() for row in rows) > STEP_ROWS else 1
+        return ONE_CORE
 
     @torch.inference_mode()
     def read(self, memories: Sequence[Memory], parts: Sequence[Part]) -> list[Tensor]:

@@ -12,17 +12,28 @@ thread, where PyTorch's others for int8 (`_int_mm`, oneDNN, `_weight_int8pack_mm
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-STEPS = 127
+STEPS, BASE = 127, 254
+
+ONE_CORE = 1
+"""What a step of these networks gets. Its products are so short that OpenMP's second thread costs more than it brings
+(a token of SmolLM2: 25 ms on one thread, 52 on two); the other core is for another batch, or for the server."""
 
 
 def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A float matrix (out, in) as int8 of the same shape, and the size of one step of each row, float32 (out,)."""
     size = (weight.float().abs().amax(1) / STEPS).clamp_min(1e-12)
     return (weight.float() / size[:, None]).round().to(torch.int8), size
+
+
+def low_digits(weight: Tensor, integers: Tensor, size: Tensor) -> Tensor:
+    """What `int8_rows` rounded away, as second digits: int8 (out, in), of `size / BASE` each."""
+    rest = weight.float() / size[:, None] - integers.float()
+    return (rest * BASE).round().clamp(-STEPS, STEPS).to(torch.int8)
 
 
 def processor_has_int8() -> bool:
@@ -36,35 +47,55 @@ def processor_has_int8() -> bool:
 class Int8Linear(nn.Module):
     """(rows, in) float32 to (rows, out) float32."""
 
-    def __init__(self, integers: Tensor, size: Tensor, digits: int = 1, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        integers: Tensor,
+        size: Tensor,
+        digits: int = 1,
+        bias: Tensor | None = None,
+        low: Tensor | None = None,
+    ) -> None:
         """`integers` (out, in) and `size` (out,), as `int8_rows` gives them; `bias` float32 (out,).
 
-        With two `digits` an activation is written as two int8, in base 254, and nothing is lost of it: for inputs with
-        a few large values, beside which one digit leaves nothing of the others. Costs one row more for each.
+        With two `digits` an activation is written as two int8, in base 254, and next to nothing is lost of it: for
+        inputs with a few large values, beside which one digit leaves little of the others. `low`, (n, in): the second
+        digits of the last n rows of weights (`low_digits`).
         """
         super().__init__()
         self.digits = digits
         self.bias = torch.zeros(len(size)) if bias is None else bias
-        self.nbytes = integers.numel() + 8 * len(size)
-        with warnings.catch_warnings():
-            # "deprecated and will be removed in a future release": the version is pinned, and the reference engine is
-            # there for one that has it no more.
-            warnings.simplefilter("ignore", UserWarning)
-            torch.backends.quantized.engine = "fbgemm"
-            weight = torch._make_per_channel_quantized_tensor(integers, size.double(), torch.zeros(len(size)).long(), 0)
-            self.packed = torch.ops.quantized.linear_prepack(weight, None)
+        self.packed = _packed(integers, size)
+        self.lows = 0 if low is None else len(low)
+        self.packed_low = self.packed if low is None else _packed(low, size[-len(low) :] / BASE)
+        self.nbytes = integers.numel() + (0 if low is None else low.numel()) + 8 * len(size)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
         unit = x / size
         if self.digits == 1:
-            return torch.addcmul(self.bias, self._product(unit), size)
-        steps = unit * 127
-        high, low = self._product(torch.cat((unit, (steps - steps.round()).mul_(2)))).chunk(2)
-        return torch.addcmul(self.bias, high.add_(low, alpha=1 / 254), size)
+            found = _product(unit, self.packed)
+        else:
+            steps = unit * 127
+            found, rest = _product(torch.cat((unit, (steps - steps.round()).mul_(2))), self.packed).chunk(2)
+            found.add_(rest, alpha=1 / 254)
+        if self.lows > 0:
+            found[:, found.shape[1] - self.lows :] += _product(unit, self.packed_low)
+        return torch.addcmul(self.bias, found, size)
 
-    def _product(self, unit: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / 127, 128, self.packed)
+
+def _product(unit: Tensor, packed: Any) -> Tensor:
+    """Activations between -1 and 1, rounded to 127 steps on either side, times packed weights."""
+    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / 127, 128, packed)
+
+
+def _packed(integers: Tensor, size: Tensor) -> Any:
+    with warnings.catch_warnings():
+        # "deprecated and will be removed in a future release": the version is pinned, and the reference engine is
+        # there for one that has it no more.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.quantized.engine = "fbgemm"
+        weight = torch._make_per_channel_quantized_tensor(integers, size.double(), torch.zeros(len(size)).long(), 0)
+        return torch.ops.quantized.linear_prepack(weight, None)
 
 
 class FloatLinear(nn.Module):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows
+from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows, low_digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,7 @@ class Layer(nn.Module):
         self.qkv = _linear(weights, *(f"{at}self_attn.{name}_proj" for name in "qkv"))
         self.attended = _linear(weights, f"{at}self_attn.o_proj")
         self.gate_up = _linear(weights, f"{at}mlp.gate_proj", f"{at}mlp.up_proj")
-        # What goes in here has values a hundred times the others', and no rotation reaches it.
-        self.down = _linear(weights, f"{at}mlp.down_proj", digits=2)
+        self.down = _linear(weights, f"{at}mlp.down_proj")
         # Not computed with: they are in the matrices behind them. An adapter's own matrices want them too.
         self.norms = {name: weights[f"{at}{name}.weight"] for name in NORMED}
 
@@ -154,12 +153,13 @@ def _normed(x: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + epsilon)
 
 
-def _linear(weights: Mapping[str, Tensor], *names: str, digits: int = 1) -> Int8Linear | FloatLinear:
+def _linear(weights: Mapping[str, Tensor], *names: str, digits: int = 2) -> Int8Linear | FloatLinear:
     """One product for several matrices that read the same input."""
     matrix = torch.cat([weights[f"{name}.weight"] for name in names])
     if matrix.dtype != torch.int8:
         return FloatLinear(matrix)
-    return Int8Linear(matrix, torch.cat([weights[f"{name}.weight.size"] for name in names]), digits)
+    size = torch.cat([weights[f"{name}.weight.size"] for name in names])
+    return Int8Linear(matrix, size, digits, low=weights.get(f"{names[-1]}.weight.low"))
 
 
 def shape_of(config: Any) -> Shape | None:
@@ -204,7 +204,9 @@ def network_weights(state: Mapping[str, Tensor], shape: Shape, *, int8: bool) ->
 
     def keep(name: str, matrix: Tensor) -> None:
         if int8:
-            found[name], found[f"{name}.size"] = int8_rows(matrix)
+            found[name], found[f"{name}.size"] = integers, size = int8_rows(matrix)
+            if name.endswith(FINE):
+                found[f"{name}.low"] = low_digits(matrix, integers, size)
         else:
             found[name] = matrix.float()
 
@@ -219,6 +221,10 @@ def network_weights(state: Mapping[str, Tensor], shape: Shape, *, int8: bool) ->
         for name in ("self_attn.o_proj", "mlp.down_proj"):
             keep(f"{at}{name}.weight", rotation.T @ state[f"{at}{name}.weight"].double())
     return found
+
+
+FINE = ("self_attn.v_proj.weight", "mlp.down_proj.weight")
+"""Matrices whose weights are written with two digits: three quarters of all that rounding did was theirs."""
 
 
 def _rotation(width: int) -> Tensor:
