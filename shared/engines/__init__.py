@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -59,8 +59,10 @@ class Failed:
 class Compute(Protocol):
     """The way to the compute lane."""
 
-    owner: str
-    """Who asks: what is kept of one owner's computations is of no use to another."""
+    @property
+    def owner(self) -> str:
+        """Who asks: what is kept of one owner's computations is of no use to another."""
+        ...
 
     def __call__(self, step: Callable[[], T], /) -> T:
         """Runs one step on the compute lane and returns what it returns.
@@ -78,13 +80,17 @@ class Compute(Protocol):
         ...
 
 
-class _RunHere:
+class RunHere:
     """A `Compute` without a lane: runs everything at once in the caller's thread (tests, evaluation, scripts)."""
 
     owner = ""
 
+    def __init__(self, run: Callable[[Callable[[], Any]], Any] = lambda step: step()) -> None:
+        """`run` is what every step goes through."""
+        self._run = run
+
     def __call__(self, step: Callable[[], T], /) -> T:
-        return step()
+        return self._run(step)
 
     def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
         future: Future[R] = Future()
@@ -111,7 +117,7 @@ class _RunHere:
         return [results[place] for place in range(len(pieces))]
 
 
-run_here = _RunHere()
+run_here = RunHere()
 
 
 def all_of(futures: Sequence[Future[R]]) -> list[R]:

@@ -24,7 +24,7 @@ from shared.engines.causal_text import CausalText
 from shared.engines.decoding import Completion, Decoder, Memory, Part, Reading, Scoring
 from shared.engines.int8_linear import Int8Linear, processor_has_int8
 from shared.engines.llama_adapters import LlamaLayers
-from shared.engines.llama_network import LlamaNetwork, Shape, network_weights, shape_of
+from shared.engines.llama_network import LlamaNetwork, Shape, input_energies, network_weights, shape_of
 from shared.engines.prefixes import LEAST_TOKENS, Prefixes
 from shared.engines.pretrained import LOCAL, WEIGHTS, read_config, tokenizer_for
 from shared.errors import SuiteError
@@ -229,6 +229,6 @@ def _quantise(source: Path, target: Path) -> None:
     if shape is None:
         raise SuiteError(f"this GGUF is of the architecture {model.config.model_type!r}; only Llama's is read in int8")
     model.generation_config.save_pretrained(target)
-    weights = network_weights(model.state_dict(), shape, int8=True)
+    weights = network_weights(model.state_dict(), shape, int8=True, energies=input_energies(model))
     del model
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target / WEIGHTS)

@@ -36,6 +36,11 @@ def low_digits(weight: Tensor, integers: Tensor, size: Tensor) -> Tensor:
     return (rest * BASE).round().clamp(-STEPS, STEPS).to(torch.int8)
 
 
+def rounded_away(weight: Tensor, integers: Tensor, size: Tensor, columns: Tensor) -> Tensor:
+    """What is missing of some columns of a matrix, float32 (columns, out)."""
+    return (weight.float() - integers.float() * size[:, None])[:, columns].T.contiguous()
+
+
 def processor_has_int8() -> bool:
     """Whether the processor sums products of int8 exactly in one instruction (VNNI).
 
@@ -54,12 +59,16 @@ class Int8Linear(nn.Module):
         digits: int = 1,
         bias: Tensor | None = None,
         low: Tensor | None = None,
+        columns: Tensor | None = None,
+        correction: Tensor | None = None,
     ) -> None:
         """`integers` (out, in) and `size` (out,), as `int8_rows` gives them; `bias` float32 (out,).
 
         With two `digits` an activation is written as two int8, in base 254, and next to nothing is lost of it: for
         inputs with a few large values, beside which one digit leaves little of the others. `low`, (n, in): the second
-        digits of the last n rows of weights (`low_digits`).
+        digits of the last n rows of weights (`low_digits`). `columns`, (k,) int64, and `correction`, (k, out) float32:
+        what rounding took from the weights of the few inputs that are by far the largest (`rounded_away`; the idea is
+        that of LLM.int8(), Dettmers et al. 2022).
         """
         super().__init__()
         self.digits = digits
@@ -67,7 +76,9 @@ class Int8Linear(nn.Module):
         self.packed = _packed(integers, size)
         self.lows = 0 if low is None else len(low)
         self.packed_low = self.packed if low is None else _packed(low, size[-len(low) :] / BASE)
-        self.nbytes = integers.numel() + (0 if low is None else low.numel()) + 8 * len(size)
+        self.columns = torch.empty(0, dtype=torch.long) if columns is None else columns
+        self.correction = torch.empty(0, len(size)) if correction is None else correction
+        self.nbytes = integers.numel() + (0 if low is None else low.numel()) + 8 * len(size) + self.correction.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
@@ -80,7 +91,10 @@ class Int8Linear(nn.Module):
             found.add_(rest, alpha=1 / 254)
         if self.lows > 0:
             found[:, found.shape[1] - self.lows :] += _product(unit, self.packed_low)
-        return torch.addcmul(self.bias, found, size)
+        found = torch.addcmul(self.bias, found, size)
+        if len(self.columns) > 0:
+            found.addmm_(x.index_select(1, self.columns), self.correction)
+        return found
 
 
 def _product(unit: Tensor, packed: Any) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows, low_digits
+from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows, low_digits, rounded_away
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,8 @@ def _linear(weights: Mapping[str, Tensor], *names: str, digits: int = 2) -> Int8
     if matrix.dtype != torch.int8:
         return FloatLinear(matrix)
     size = torch.cat([weights[f"{name}.weight.size"] for name in names])
-    return Int8Linear(matrix, size, digits, low=weights.get(f"{names[-1]}.weight.low"))
+    more = {part: weights.get(f"{names[-1]}.weight.{part}") for part in ("low", "columns", "correction")}
+    return Int8Linear(matrix, size, digits, **more)
 
 
 def shape_of(config: Any) -> Shape | None:
@@ -187,7 +188,9 @@ def shape_of(config: Any) -> Shape | None:
     )
 
 
-def network_weights(state: Mapping[str, Tensor], shape: Shape, *, int8: bool) -> dict[str, Tensor]:
+def network_weights(
+    state: Mapping[str, Tensor], shape: Shape, *, int8: bool, energies: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """A checkpoint's weights as `LlamaNetwork` takes them: the norms' own moved into the matrices behind them.
 
     In int8, matrices come with their row sizes under `<name>.size`, and the stream between the layers is turned by a
@@ -207,6 +210,9 @@ def network_weights(state: Mapping[str, Tensor], shape: Shape, *, int8: bool) ->
             found[name], found[f"{name}.size"] = integers, size = int8_rows(matrix)
             if name.endswith(FINE):
                 found[f"{name}.low"] = low_digits(matrix, integers, size)
+            if energies and name in energies:
+                found[f"{name}.columns"] = columns = energies[name].topk(OUTLIERS)[1]
+                found[f"{name}.correction"] = rounded_away(matrix, integers, size, columns)
         else:
             found[name] = matrix.float()
 
@@ -223,8 +229,35 @@ def network_weights(state: Mapping[str, Tensor], shape: Shape, *, int8: bool) ->
     return found
 
 
-FINE = ("self_attn.v_proj.weight", "mlp.down_proj.weight")
-"""Matrices whose weights are written with two digits: three quarters of all that rounding did was theirs."""
+FINE = ("self_attn.v_proj.weight",)
+"""Matrices whose weights are written with two digits: a twentieth of all, with a third of the harm of rounding."""
+
+OUTLIERS = 8
+"""Inputs of a layer whose weights are put right after rounding, where it is known which inputs are large. With those of
+`down_proj`, the divergence of next-token probabilities that its rounding brings falls from 0.0030 to 0.0005."""
+
+
+def input_energies(model: Any, tokens: int = 64) -> dict[str, Tensor]:
+    """Mean square of each input of `down_proj` by the weight's name, while a model of transformers writes by itself."""
+    sums: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Any:
+        def before(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            sums[name] = sums.get(name, 0) + inputs[0].reshape(-1, inputs[0].shape[-1]).float().pow(2).sum(0)
+
+        return before
+
+    layers = {f"{name}.weight": m for name, m in model.named_modules() if name.endswith("mlp.down_proj")}
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    randomness = torch.Generator().manual_seed(0)
+    ids = torch.full((4, 1), model.config.bos_token_id or 0)
+    with torch.inference_mode():
+        for _ in range(tokens):
+            chances = model(ids).logits[:, -1].float().softmax(-1)
+            ids = torch.cat((ids, torch.multinomial(chances, 1, generator=randomness)), 1)
+    for handle in handles:
+        handle.remove()
+    return sums
 
 
 def _rotation(width: int) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from shared.engines import audio_classifier
+from shared.engines import RunHere, audio_classifier
 from shared.engines.audio_classifier import TorchAudioClassifier, memory_bytes
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
@@ -118,11 +118,11 @@ def test_a_batch_is_a_step_and_changes_nothing(genres: TorchAudioClassifier) -> 
         taken += 1
         return step()
 
-    found = genres.logits(windows, compute)
+    found = genres.logits(windows, RunHere(compute))
     assert taken == 3  # of ten seconds each
     np.testing.assert_allclose(found, np.concatenate([genres.logits([one]) for one in windows]), atol=1e-3)
     taken = 0
-    genres.logits(sounds(2, 12.0), compute)
+    genres.logits(sounds(2, 12.0), RunHere(compute))
     assert taken == 2
 
 
@@ -137,7 +137,7 @@ def test_a_cancelled_request_stops_at_the_next_batch(genres: TorchAudioClassifie
         return step()
 
     with pytest.raises(Cancelled):
-        genres.logits(sounds(25), compute)
+        genres.logits(sounds(25), RunHere(compute))
     assert taken == 1
 
 

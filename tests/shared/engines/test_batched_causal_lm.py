@@ -261,7 +261,7 @@ def test_a_reader_who_wants_no_more_ends_the_row(model: Any, lane: Lane) -> None
     fast.decoder.read = lambda memories, parts: (steps.append(1), call(memories, parts))[1]  # type: ignore[method-assign]
     tokens = fast.generate([3, 4, 5], Sampling(max_new_tokens=150), Turns(lane, "visitor"))
     next(tokens)
-    tokens.close()
+    tokens.close()  # pyright: ignore[reportAttributeAccessIssue] - it is a generator
     lane.close()
     assert len(steps) < 150
 

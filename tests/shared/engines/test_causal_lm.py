@@ -23,7 +23,7 @@ from transformers.generation.logits_process import (
 )
 
 from shared.catalog import Catalog
-from shared.engines import Sampling, causal_lm, likelihood, run_here
+from shared.engines import RunHere, Sampling, causal_lm, likelihood, run_here
 from shared.engines.causal_lm import TorchCausalLM, load, memory_bytes
 from shared.engines.likelihood import label_likelihoods
 from shared.errors import Cancelled
@@ -36,7 +36,7 @@ WINDOW = 64
 END = 256
 
 
-class Steps:
+class Steps(RunHere):
     """A `Compute` that counts its steps and stops after some."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
@@ -246,7 +246,7 @@ def test_a_cancelled_generation_takes_exactly_the_steps_it_was_given(tiny: Torch
     compute, tokens = Steps(stop_after=steps), []
 
     def run() -> None:
-        tokens.extend(token.id for token in tiny.generate([3, 4, 5], SAMPLED, compute))
+        tokens.extend(token.id for token in tiny.generate([3, 4, 5], SAMPLED, RunHere(compute)))
 
     with pytest.raises(Cancelled):
         run()
@@ -263,14 +263,14 @@ def test_a_token_is_a_step(tiny: TorchCausalLM) -> None:
 def test_a_cancelled_beam_search_stops_too(tiny: TorchCausalLM, steps: int) -> None:
     compute = Steps(stop_after=steps)
     with pytest.raises(Cancelled):
-        tiny.beam_search([3, 4, 5], 20, 3, compute)
+        tiny.beam_search([3, 4, 5], 20, 3, RunHere(compute))
     assert compute.taken == steps
 
 
 def test_cancelled_likelihoods_stop_too(tiny: TorchCausalLM) -> None:
     compute = Steps(stop_after=2)
     with pytest.raises(Cancelled):
-        tiny.label_likelihoods(["abc x", "abc yy"], ["one", "two"], compute)
+        tiny.label_likelihoods(["abc x", "abc yy"], ["one", "two"], RunHere(compute))
     assert compute.taken == 2
 
 
@@ -470,9 +470,9 @@ def test_steps_may_run_in_another_thread(real: TorchCausalLM) -> None:
 
     prompt = real.tokenize("The capital of France is")
     assert ours(real, prompt, Sampling(max_new_tokens=3), elsewhere) == ours(real, prompt, Sampling(max_new_tokens=3))
-    ((paris, tea),) = real.label_likelihoods(["The capital of France is"], [" Paris", " green tea"], elsewhere)
+    ((paris, tea),) = real.label_likelihoods(["The capital of France is"], [" Paris", " green tea"], RunHere(elsewhere))
     assert paris.per_token > tea.per_token
-    assert real.beam_search(prompt, 3, 2, elsewhere)
+    assert real.beam_search(prompt, 3, 2, RunHere(elsewhere))
 
 
 @pytest.mark.parametrize("bounds", [(8, 4, 16), (16, 2, 64), (4, 1, 8)])

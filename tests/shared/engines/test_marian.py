@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
 from shared.catalog import Catalog, Checkpoint
+from shared.engines import RunHere
 from shared.engines.marian import MarianTranslator, batches, load, memory_bytes, split_long
 from shared.engines.marian_file import MarianFile
 from shared.engines.marian_network import ARCHITECTURE, FloatEmbeddings, Int8Embeddings, Weights, sinusoids
@@ -38,7 +39,7 @@ EN_PT = [
 ]
 
 
-class Steps:
+class Steps(RunHere):
     """A `Compute` that counts its steps and stops after some."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
@@ -229,14 +230,14 @@ def test_one_long_sentence_does_not_cost_the_short_ones(en_pt: MarianTranslator)
 def test_stops_within_a_step(en_pt: MarianTranslator, num_beams: int, steps: int) -> None:
     compute = Steps(stop_after=steps)
     with pytest.raises(Cancelled):
-        en_pt.translate([english for english, _ in EN_PT], num_beams, compute)
+        en_pt.translate([english for english, _ in EN_PT], num_beams, RunHere(compute))
     assert compute.taken == steps
     assert texts(en_pt, ["The house is big."]) == ["A casa é grande."]
 
 
 def test_every_token_is_one_step(en_pt: MarianTranslator) -> None:
     compute = Steps()
-    (found,) = en_pt.translate(["The house is big."], 1, compute)
+    (found,) = en_pt.translate(["The house is big."], 1, RunHere(compute))
     assert compute.taken == 1 + found.new_tokens
 
 
@@ -251,7 +252,7 @@ def test_steps_may_run_in_another_thread(en_pt: MarianTranslator) -> None:
         return results[0]
 
     for num_beams in (1, 2):
-        (found,) = en_pt.translate(["The house is big."], num_beams, elsewhere)
+        (found,) = en_pt.translate(["The house is big."], num_beams, RunHere(elsewhere))
         assert found.text == "A casa é grande."
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 from transformers import pipeline
 
-from shared.engines import FilledToken, masked_lm
+from shared.engines import FilledToken, RunHere, masked_lm
 from shared.engines.masked_lm import TorchMaskedLM, memory_bytes
 from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.settings import Settings
@@ -118,14 +118,14 @@ def test_a_request_is_one_step_and_can_be_cancelled(made: Made) -> None:
         taken += 1
         return step()
 
-    engine.fill("The [MASK] of the [MASK].", 3, compute)
+    engine.fill("The [MASK] of the [MASK].", 3, RunHere(compute))
     assert taken == 1
 
     def gone(step: Callable[[], T], /) -> T:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        engine.fill("The [MASK].", 3, gone)
+        engine.fill("The [MASK].", 3, RunHere(gone))
 
 
 def test_a_mask_is_one_token_of_those_counted(made: Made) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from shared.catalog import Catalog
+from shared.engines import RunHere
 from shared.engines.musicnn import GENRES, TAGS, Musicnn, load, memory_bytes
 from shared.engines.musicnn_network import Network, expected_shapes, from_tensorflow
 from shared.engines.tensor_bundle import read_bundle
@@ -103,7 +104,7 @@ def test_stops_within_a_window(engine: Musicnn, windows: list[np.ndarray]) -> No
         return step()
 
     with pytest.raises(Cancelled):
-        engine.logits(windows * 5, compute)
+        engine.logits(windows * 5, RunHere(compute))
     assert len(taken) == 3
 
 

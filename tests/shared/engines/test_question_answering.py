@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from shared.engines import AnswerSpan, question_answering
+from shared.engines import AnswerSpan, RunHere, question_answering
 from shared.engines.question_answering import LONGEST_ANSWER, STRIDE, TorchQuestionAnswerer, best_apart, memory_bytes
 from shared.errors import Cancelled, InvalidInput
 from shared.settings import Settings
@@ -167,7 +167,7 @@ def test_batches_change_nothing_and_each_is_a_step(made: Made, monkeypatch: pyte
         return step()
 
     monkeypatch.setattr(engine, "_step_tokens", 1)
-    same(engine.answer(QUESTION, context, 5, compute), expected)
+    same(engine.answer(QUESTION, context, 5, RunHere(compute)), expected)
     assert taken == len(list(engine._windows(QUESTION, context)))
 
 
@@ -184,7 +184,7 @@ def test_a_cancelled_request_stops_at_the_next_batch(made: Made, monkeypatch: py
 
     monkeypatch.setattr(engine, "_step_tokens", 1)
     with pytest.raises(Cancelled):
-        engine.answer(QUESTION, scrambled(600, 7), 1, compute)
+        engine.answer(QUESTION, scrambled(600, 7), 1, RunHere(compute))
     assert taken == 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.catalog import Catalog
-from shared.engines import batched_encoder, sentence_encoder
+from shared.engines import RunHere, batched_encoder, sentence_encoder
 from shared.engines.batched_encoder import BatchedSentenceEncoder
-from shared.engines.sentence_encoder import SentenceWindows, TorchSentenceEncoder, batches_by_length, memory_bytes
+from shared.engines.sentence_encoder import TorchSentenceEncoder, batches_by_length, memory_bytes
 from shared.errors import Cancelled
 from shared.lane import Lane
 from shared.settings import Settings
@@ -33,7 +33,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def encoder(settings: Settings, weights: Callable[[str], Path]) -> SentenceWindows:
+def encoder(settings: Settings, weights: Callable[[str], Path]) -> Any:
     checkpoint = Catalog.read().choose("", "feature-extraction")
     return sentence_encoder.load(checkpoint, weights(checkpoint.id), settings, lambda *_: None)
 
@@ -50,7 +50,7 @@ def fast(request: pytest.FixtureRequest, settings: Settings, weights: Callable[[
     return engine
 
 
-def test_the_fast_engine_gives_the_references_vectors(encoder: SentenceWindows, fast: BatchedSentenceEncoder) -> None:
+def test_the_fast_engine_gives_the_references_vectors(encoder: Any, fast: BatchedSentenceEncoder) -> None:
     longer = [*TEXTS, "", "a long story " * 300]
     ours, theirs = fast.encode(longer), encoder.encode(longer)
     closeness = (ours * theirs).sum(1)[[i for i, text in enumerate(longer) if text]]
@@ -80,26 +80,26 @@ def test_without_int8_instructions_there_is_float32_and_the_reference_by_the_set
     assert isinstance(engine, TorchSentenceEncoder)
 
 
-def test_vectors_are_of_length_one(encoder: SentenceWindows) -> None:
+def test_vectors_are_of_length_one(encoder: Any) -> None:
     vectors = encoder.encode(TEXTS)
     assert vectors.shape == (len(TEXTS), 384)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_a_text_has_the_same_vector_alone_and_among_others(encoder: SentenceWindows) -> None:
+def test_a_text_has_the_same_vector_alone_and_among_others(encoder: Any) -> None:
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
     np.testing.assert_allclose(encoder.encode(TEXTS), alone, atol=1e-4)
     np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], alone, atol=1e-4)
 
 
-def test_bounded_batches_change_nothing(encoder: SentenceWindows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounded_batches_change_nothing(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = encoder.encode(TEXTS)
     monkeypatch.setattr(sentence_encoder, "batches_by_length", lambda lengths: batches_by_length(lengths, 1))
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-4)
 
 
-def test_what_is_close_in_meaning_is_close_in_space(encoder: SentenceWindows) -> None:
+def test_what_is_close_in_meaning_is_close_in_space(encoder: Any) -> None:
     near = ["The cat sleeps on the sofa.", "A kitten is napping on the couch."]
     far = ["Interest rates rose by half a point.", "How do I replace the chain of a bicycle?"]
     similarity = encoder.encode([*near, *far]) @ encoder.encode([*near, *far]).T
@@ -107,7 +107,7 @@ def test_what_is_close_in_meaning_is_close_in_space(encoder: SentenceWindows) ->
     assert similarity[0, 1] > similarity[:2, 2:].max() + 0.3
 
 
-def test_a_known_similarity(encoder: SentenceWindows) -> None:
+def test_a_known_similarity(encoder: Any) -> None:
     """That sentence-transformers publishes on the model's card family: identical texts 1, these two close."""
     a, b, c = encoder.encode(["That is a happy person", "That is a very happy person", "Today is a sunny day"])
     assert float(a @ a) == pytest.approx(1, abs=1e-5)
@@ -115,7 +115,7 @@ def test_a_known_similarity(encoder: SentenceWindows) -> None:
     assert float(a @ c) == pytest.approx(0.257, abs=0.01)
 
 
-def test_no_texts_and_texts_without_tokens(encoder: SentenceWindows) -> None:
+def test_no_texts_and_texts_without_tokens(encoder: Any) -> None:
     assert encoder.encode([]).shape == (0, 384)
     assert encoder.count_tokens([]) == []
     vectors = encoder.encode(["", "something", " "])
@@ -124,12 +124,12 @@ def test_no_texts_and_texts_without_tokens(encoder: SentenceWindows) -> None:
     assert np.linalg.norm(vectors[1]) == pytest.approx(1, abs=1e-5)
 
 
-def test_tokens_are_counted_without_markers(encoder: SentenceWindows) -> None:
+def test_tokens_are_counted_without_markers(encoder: Any) -> None:
     assert encoder.count_tokens(["hello", "hello world", ""]) == [1, 2, 0]
     assert encoder.count_tokens(["word " * 1000]) == [1000]
 
 
-def test_a_long_text_is_read_to_its_end(encoder: SentenceWindows) -> None:
+def test_a_long_text_is_read_to_its_end(encoder: Any) -> None:
     cats = "The cat sleeps on the warm sofa. " * 60
     loans = "The bank raised its interest rates. " * 60
     assert min(encoder.count_tokens([cats, loans])) > encoder.max_tokens
@@ -137,7 +137,7 @@ def test_a_long_text_is_read_to_its_end(encoder: SentenceWindows) -> None:
     assert float(both @ loan) > float(front @ loan) + 0.2  # cut at its window, the text would be all cats
 
 
-def test_the_vector_of_a_long_text_is_the_weighted_mean_of_its_windows(encoder: SentenceWindows) -> None:
+def test_the_vector_of_a_long_text_is_the_weighted_mean_of_its_windows(encoder: Any) -> None:
     room = encoder.max_tokens - 2
     first, rest = "cat " * room, "bank " * 50
     assert encoder.count_tokens([first, rest]) == [room, 50]
@@ -147,7 +147,7 @@ def test_the_vector_of_a_long_text_is_the_weighted_mean_of_its_windows(encoder: 
     np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-4)
 
 
-def test_a_cancelled_request_stops_at_the_next_batch(encoder: SentenceWindows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_request_stops_at_the_next_batch(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentence_encoder, "batches_by_length", lambda lengths: batches_by_length(lengths, 1))
     taken = 0
 
@@ -159,7 +159,7 @@ def test_a_cancelled_request_stops_at_the_next_batch(encoder: SentenceWindows, m
         return step()
 
     with pytest.raises(Cancelled):
-        encoder.encode(TEXTS, compute)
+        encoder.encode(TEXTS, RunHere(compute))
     assert taken == 2
 
 
@@ -171,6 +171,6 @@ def test_batches_hold_every_text_once_and_are_bounded(lengths: list[int], most: 
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= most
 
 
-def test_memory_is_known_before_loading(encoder: SentenceWindows) -> None:
+def test_memory_is_known_before_loading(encoder: Any) -> None:
     bound = memory_bytes(Catalog.read().choose("", "feature-extraction"))
     assert 0.95 * bound <= encoder.nbytes <= bound

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from shared.catalog import Checkpoint, Pair
-from shared.engines import Sampling, run_here, seq2seq
+from shared.engines import RunHere, Sampling, run_here, seq2seq
 from shared.engines.seq2seq import TorchSeq2Seq, load, memory_bytes, target_limit
 from shared.engines.seq2seq_decoding import Decoder, decode
 from shared.errors import Cancelled, InvalidInput, SuiteError, UnknownCheckpoint, WeightsCorrupt
@@ -39,7 +39,7 @@ ABOUT: dict[str, dict[str, Any]] = {
 }
 
 
-class Steps:
+class Steps(RunHere):
     """A `Compute` that counts its steps and stops after some."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
@@ -399,7 +399,7 @@ def test_steps_may_run_in_another_thread(engine: TorchSeq2Seq) -> None:
     source = as_given(engine, SENTENCES[0])
     assert ours(engine, source, Sampling(5), elsewhere) == ours(engine, source, Sampling(5))
     for num_beams in (1, 2):
-        texts = engine.translate(SENTENCES[:3], num_beams, elsewhere, pair=PAIR)
+        texts = engine.translate(SENTENCES[:3], num_beams, RunHere(elsewhere), pair=PAIR)
         assert texts == engine.translate(SENTENCES[:3], num_beams, pair=PAIR)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from shared.engines import sequence_classifier
+from shared.engines import RunHere, sequence_classifier
 from shared.engines.sequence_classifier import TorchSequenceClassifier, memory_bytes
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
@@ -33,7 +33,7 @@ TEXTS = [
 PAIRS = [(text, f"This example is about {label}.") for text in TEXTS for label in ("sports", "politics and the sea")]
 
 
-class Steps:
+class Steps(RunHere):
     """A `Compute` that counts its steps and stops after some."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
