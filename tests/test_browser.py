@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from shared.lane import Timing
 from shared.settings import Settings
 from shared.space import discover
 from shared.suite import Suite, serve, warm
@@ -28,6 +24,7 @@ from tests.browsing import (
     unfold,
     wanted_spaces,
 )
+from tests.test_cancel import Steps
 
 pytestmark = pytest.mark.browser
 
@@ -174,14 +171,7 @@ def hold_the_lane(page: Page, suite: Suite, monkeypatch: pytest.MonkeyPatch, fre
     """After the `free` next ones a step waits until its request is cancelled, so that Stop never comes too late."""
     warm(discover(), suite.runtime, suite.traffic)  # or the page, which asks for them, would take the free steps
     nothing_is_on_its_way(page)
-    run = suite.runtime.lane.run
-    steps = itertools.count()
-
-    def held(visitor: str, step: Callable[[], Any], cancel: threading.Event, timing: Timing) -> Any:
-        assert next(steps) < free or cancel.wait(PATIENCE / 1000)
-        return run(visitor, step, cancel, timing)
-
-    monkeypatch.setattr(suite.runtime.lane, "run", held)
+    monkeypatch.setattr(suite.runtime.lane, "begin", Steps(suite, free).begin)
 
 
 @pytest.mark.serves("generation")

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from shared.errors import Cancelled
 from shared.lane import Timing
 from shared.suite import Suite
 
@@ -33,13 +34,29 @@ class Steps:
         self.never_cancelled = False
         self._free = free
         self._until = until
-        self._run = suite.runtime.lane.run
+        self._begin = suite.runtime.lane.begin
 
-    def run(self, visitor: str, step: Callable[[], Any], cancel: threading.Event, timing: Timing) -> Any:
+    def begin(self, visitor: str, kernel: Any, piece: Any, cancel: threading.Event, timing: Timing, **how: Any) -> Any:
+        return self._begin(visitor, Held(self, kernel, cancel), piece, cancel, timing, **how)
+
+    def hold(self, cancel: threading.Event) -> None:
         if self.begun >= self._free and not (self._until or cancel).wait(PATIENCE):
             self.never_cancelled = True
-        self.begun += not cancel.is_set()
-        return self._run(visitor, step, cancel, timing)
+        if cancel.is_set():
+            raise Cancelled
+        self.begun += 1
+
+
+class Held:
+    """A kernel whose steps are counted and held."""
+
+    def __init__(self, steps: Steps, kernel: Any, cancel: threading.Event) -> None:
+        self._steps, self._kernel, self._cancel = steps, kernel, cancel
+        self.room, self.most_cores = kernel.room, kernel.most_cores
+
+    def __call__(self, pieces: Any) -> Any:
+        self._steps.hold(self._cancel)
+        return self._kernel(pieces)
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -69,7 +86,7 @@ def rested(suite: Suite, client: Client) -> None:
 
 def test_a_cancelled_job_stops_computing(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps(suite, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
     eventually(lambda: steps.begun == 5 and any(text for text, _ in job.outputs()), "some text has come")
     job.cancel()
@@ -84,7 +101,7 @@ def test_a_client_that_disconnects_stops_its_computation(
     suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(suite, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     functions = {d["api_name"]: d["id"] for d in httpx.get(f"{suite.url}config").json()["dependencies"]}
     body = {
         "data": ["Once upon a time", 1000, False, 0.7, 50, 0.95, 1.0, 0, ""],
@@ -109,7 +126,7 @@ def test_a_simple_http_caller_that_disconnects_stops_its_computation(
     suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(suite, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     body = {"prompt": "Once upon a time", "max_new_tokens": 1000}
     asked = httpx.post(f"{suite.url}gradio_api/call/v2/generate", json=body).json()
     address = f"{suite.url}gradio_api/call/generate/{asked['event_id']}"
@@ -130,7 +147,7 @@ def test_a_request_cancelled_in_the_queue_leaves_it(
     places = suite.settings.max_running
     go = threading.Event()
     steps = Steps(suite, until=go)
-    monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     running = [client.submit("Good morning.", api_name="/translate") for _ in range(places)]
     try:
         eventually(lambda: suite.runtime.admission.report()["running"] == places, "all places are taken")
@@ -150,7 +167,7 @@ def test_a_request_cancelled_in_the_queue_leaves_it(
 def test_cancelled_requests_leave_no_threads(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def cancel_one() -> None:
         steps = Steps(suite, free=2)
-        monkeypatch.setattr(suite.runtime.lane, "run", steps.run)
+        monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
         job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
         eventually(lambda: steps.begun == 2, "the computation has begun")
         job.cancel()

@@ -11,7 +11,6 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from shared.lane import Timing
 from shared.settings import Settings
 from shared.suite import Suite, serve
 
@@ -32,16 +31,17 @@ class Gate:
     def __init__(self, suite: Suite) -> None:
         self.open = threading.Event()
         self.visitors: list[str] = []
-        self._run = suite.runtime.lane.run
+        lane = suite.runtime.lane
+        self._begin, self._next_batch = lane.begin, lane._next_batch
 
-    def run(self, visitor: str, step: Callable[[], Any], cancel: threading.Event, timing: Timing) -> Any:
+    def begin(self, *what: Any, **how: Any) -> Any:
         assert self.open.wait(PATIENCE)
+        return self._begin(*what, **how)
 
-        def noted() -> Any:
-            self.visitors.append(visitor)
-            return step()
-
-        return self._run(visitor, noted, cancel, timing)
+    def next_batch(self) -> Any:
+        batch, gone = self._next_batch()
+        self.visitors += [work.visitor for work in batch]
+        return batch, gone
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def gate(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, text in CHEAP:
         client.predict(text, api_name=name)
     gate = Gate(suite)
-    monkeypatch.setattr(suite.runtime.lane, "run", gate.run)
+    monkeypatch.setattr(suite.runtime.lane, "begin", gate.begin)
+    monkeypatch.setattr(suite.runtime.lane, "_next_batch", gate.next_batch)
     yield gate
     gate.open.set()
 
@@ -110,7 +111,7 @@ def test_visitors_take_turns(suite: Suite, gate: Gate) -> None:
 @pytest.fixture(scope="module")
 def small() -> Iterator[Suite]:
     """A suite with memory for one small checkpoint at a time: the encoder takes 91 MB, a translator up to 68 MB."""
-    running = serve(Settings(port=0, memory_budget=100_000_000, warm_examples=False), block=False)
+    running = serve(Settings(answer_cache=0, port=0, memory_budget=100_000_000, warm_examples=False), block=False)
     yield running
     running.close()
 

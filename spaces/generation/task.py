@@ -236,8 +236,9 @@ def distribution(logits: Any, sampling: Sampling, lease: Lease, top: int = 20) -
 
     from shared.sampling import adjusted
 
-    before = torch.from_numpy(logits).softmax(0)
-    after = adjusted(torch.from_numpy(logits), sampling).softmax(0)
+    # In double, or what 49,000 small numbers add up to would depend on how they are shared out among threads.
+    before = torch.from_numpy(logits).double().softmax(0)
+    after = adjusted(torch.from_numpy(logits), sampling).double().softmax(0)
     kept = after > 0
     values, ids = before.topk(top)
     chances = [
