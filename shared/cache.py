@@ -242,6 +242,9 @@ class ModelCache:
 
     def _make_room(self, need: int) -> bool:
         """Evicts the least recently used that nobody borrows or pinned, until `need` bytes are free."""
+        if need > self.budget - self.bytes_held():
+            for entry in self._entries.values():  # what can be computed again goes before what must be read again
+                getattr(entry.engine, "forget", lambda: None)()
         free = self.budget - self.bytes_held()
         idle = sorted(
             (e for e in self._entries.values() if e.engine is not None and not e.borrows and not e.pinned),
@@ -319,9 +322,10 @@ class ModelCache:
         return [e for e in self._entries.values() if e.checkpoint.id == checkpoint_id and e.engine is not None]
 
     def bytes_held(self) -> int:
-        """Bytes of weights in memory or reserved for a load under way."""
+        """Bytes of weights in memory or reserved for a load under way, and of what engines keep for later."""
         with self._changed:
-            return sum(entry.nbytes for entry in self._entries.values())
+            kept = sum(getattr(entry.engine, "spare_bytes", 0) for entry in self._entries.values())
+            return kept + sum(entry.nbytes for entry in self._entries.values())
 
     def report(self) -> dict[str, Any]:
         """The state as a JSON object: budget and bytes in use, hits and misses, and a row per checkpoint."""

@@ -132,7 +132,7 @@ class Engine(Protocol):
     name: str
     """Shown in RunInfo, e.g. `torch-bf16`."""
     nbytes: int
-    """Bytes of weights in memory."""
+    """Bytes of weights in memory. An engine that keeps more for later has `spare_bytes` and `forget()` besides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from shared.engines.causal_text import CausalText
 from shared.engines.decoding import Completion, Decoder, Memory, Part, Reading, Scoring
 from shared.engines.int8_linear import Int8Linear, processor_has_int8
 from shared.engines.llama_adapters import LlamaLayers
-from shared.engines.llama_network import LlamaNetwork, Shape, input_energies, network_weights, shape_of
+from shared.engines.llama_network import LlamaNetwork, Shape, network_weights, shape_of, watched_inputs
 from shared.engines.prefixes import LEAST_TOKENS, Prefixes
 from shared.engines.pretrained import LOCAL, WEIGHTS, read_config, tokenizer_for
+from shared.engines.rounding import inputs_of
 from shared.errors import SuiteError
 from shared.events import Progress
 from shared.settings import Settings
@@ -124,6 +125,15 @@ class BatchedCausalLM(CausalText):
     def adaptable(self) -> LlamaLayers:
         """The linear layers, for an adapter."""
         return LlamaLayers(self.decoder.network)
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes of keys and values kept for the next turn, beside the weights."""
+        return self.prefixes.nbytes
+
+    def forget(self) -> None:
+        """Gives them up: the next turn reads its prompt anew."""
+        self.prefixes.clear()
 
     # -- what was read before ------------------------------------------------------------------
 
@@ -229,6 +239,6 @@ def _quantise(source: Path, target: Path) -> None:
     if shape is None:
         raise SuiteError(f"this GGUF is of the architecture {model.config.model_type!r}; only Llama's is read in int8")
     model.generation_config.save_pretrained(target)
-    weights = network_weights(model.state_dict(), shape, int8=True, energies=input_energies(model))
+    weights = network_weights(model.state_dict(), shape, int8=True, inputs=inputs_of(model, watched_inputs(shape)))
     del model
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target / WEIGHTS)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-STEPS, BASE = 127, 254
+STEPS = 127
 
 ONE_CORE = 1
 """What a step of these networks gets. Its products are so short that OpenMP's second thread costs more than it brings
@@ -28,17 +28,6 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A float matrix (out, in) as int8 of the same shape, and the size of one step of each row, float32 (out,)."""
     size = (weight.float().abs().amax(1) / STEPS).clamp_min(1e-12)
     return (weight.float() / size[:, None]).round().to(torch.int8), size
-
-
-def low_digits(weight: Tensor, integers: Tensor, size: Tensor) -> Tensor:
-    """What `int8_rows` rounded away, as second digits: int8 (out, in), of `size / BASE` each."""
-    rest = weight.float() / size[:, None] - integers.float()
-    return (rest * BASE).round().clamp(-STEPS, STEPS).to(torch.int8)
-
-
-def rounded_away(weight: Tensor, integers: Tensor, size: Tensor, columns: Tensor) -> Tensor:
-    """What is missing of some columns of a matrix, float32 (columns, out)."""
-    return (weight.float() - integers.float() * size[:, None])[:, columns].T.contiguous()
 
 
 def processor_has_int8() -> bool:
@@ -52,49 +41,26 @@ def processor_has_int8() -> bool:
 class Int8Linear(nn.Module):
     """(rows, in) float32 to (rows, out) float32."""
 
-    def __init__(
-        self,
-        integers: Tensor,
-        size: Tensor,
-        digits: int = 1,
-        bias: Tensor | None = None,
-        low: Tensor | None = None,
-        columns: Tensor | None = None,
-        correction: Tensor | None = None,
-    ) -> None:
+    def __init__(self, integers: Tensor, size: Tensor, digits: int = 1, bias: Tensor | None = None) -> None:
         """`integers` (out, in) and `size` (out,), as `int8_rows` gives them; `bias` float32 (out,).
 
         With two `digits` an activation is written as two int8, in base 254, and next to nothing is lost of it: for
-        inputs with a few large values, beside which one digit leaves little of the others. `low`, (n, in): the second
-        digits of the last n rows of weights (`low_digits`). `columns`, (k,) int64, and `correction`, (k, out) float32:
-        what rounding took from the weights of the few inputs that are by far the largest (`rounded_away`; the idea is
-        that of LLM.int8(), Dettmers et al. 2022).
+        inputs with a few large values, beside which one digit leaves little of the others.
         """
         super().__init__()
         self.digits = digits
         self.bias = torch.zeros(len(size)) if bias is None else bias
         self.packed = _packed(integers, size)
-        self.lows = 0 if low is None else len(low)
-        self.packed_low = self.packed if low is None else _packed(low, size[-len(low) :] / BASE)
-        self.columns = torch.empty(0, dtype=torch.long) if columns is None else columns
-        self.correction = torch.empty(0, len(size)) if correction is None else correction
-        self.nbytes = integers.numel() + (0 if low is None else low.numel()) + 8 * len(size) + self.correction.nbytes
+        self.nbytes = integers.numel() + 8 * len(size)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
         unit = x / size
         if self.digits == 1:
-            found = _product(unit, self.packed)
-        else:
-            steps = unit * 127
-            found, rest = _product(torch.cat((unit, (steps - steps.round()).mul_(2))), self.packed).chunk(2)
-            found.add_(rest, alpha=1 / 254)
-        if self.lows > 0:
-            found[:, found.shape[1] - self.lows :] += _product(unit, self.packed_low)
-        found = torch.addcmul(self.bias, found, size)
-        if len(self.columns) > 0:
-            found.addmm_(x.index_select(1, self.columns), self.correction)
-        return found
+            return torch.addcmul(self.bias, _product(unit, self.packed), size)
+        steps = unit * 127
+        high, low = _product(torch.cat((unit, (steps - steps.round()).mul_(2))), self.packed).chunk(2)
+        return torch.addcmul(self.bias, high.add_(low, alpha=1 / 254), size)
 
 
 def _product(unit: Tensor, packed: Any) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import lane as lane_module
+from shared.engines import AGAIN, Failed
 from shared.errors import Busy, Cancelled
 from shared.lane import Admission, FairQueue, Lane, Timing
 
@@ -342,3 +344,106 @@ def test_a_step_alone_gets_all_cores_and_two_share_them() -> None:
     assert found[0] == 1
     assert lane.run("a", torch.get_num_threads, alone, Timing()) == 2
     lane.close()
+
+
+# -- batches -----------------------------------------------------------------------------------------
+
+
+class Sums:
+    """A kernel that notes its batches; a piece is its name and how many steps it wants."""
+
+    def __init__(self, most: int = 8) -> None:
+        self.batches: list[list[str]] = []
+        self.most, self.first, self.go = most, threading.Event(), threading.Event()
+
+    def __call__(self, pieces: Sequence[list[Any]]) -> list[Any]:
+        self.batches.append([name for name, _ in pieces])
+        if not self.first.is_set():
+            self.first.set()
+            assert self.go.wait(SOON)
+        outcomes: list[Any] = []
+        for piece in pieces:
+            piece[1] -= 1
+            failed = Failed(ValueError(piece[0])) if piece[0] == "broken" else None
+            outcomes.append(failed or (AGAIN if piece[1] else piece[0].upper()))
+        return outcomes
+
+    def room(self, pieces: Sequence[Any], another: Any) -> bool:
+        return len(pieces) < self.most
+
+    def most_cores(self, pieces: Sequence[Any]) -> int:
+        return 1
+
+
+def begin(lane: Lane, kernel: Sums, visitor: str, name: str, steps: int = 1, **how: Any) -> Any:
+    return lane.begin(visitor, kernel, [name, steps], how.pop("cancel", threading.Event()), Timing(), **how)
+
+
+@pytest.fixture
+def single() -> Iterator[Lane]:
+    lane = Lane(1)
+    yield lane
+    lane.close()
+
+
+def test_what_waits_for_one_kernel_is_computed_together_and_joins_and_leaves(single: Lane) -> None:
+    kernel = Sums()
+    futures = [begin(single, kernel, "a", "alone", 2)]
+    assert kernel.first.wait(SOON)
+    futures += [begin(single, kernel, visitor, name, steps) for visitor, name, steps in (("b", "x", 1), ("c", "y", 3))]
+    kernel.go.set()
+    assert [future.result(SOON) for future in futures] == ["ALONE", "X", "Y"]
+    assert kernel.batches[0] == ["alone"]
+    assert sorted(kernel.batches[1]) == ["alone", "x", "y"]
+    assert kernel.batches[2:] == [["y"], ["y"]]
+
+
+def test_ones_many_pieces_leave_room_for_anothers_one(single: Lane) -> None:
+    kernel = Sums(most=4)
+    begun = [begin(single, kernel, "greedy", "first")]
+    assert kernel.first.wait(SOON)
+    begun += [begin(single, kernel, "greedy", f"row {n}") for n in range(40)]
+    begun.append(begin(single, kernel, "modest", "click"))
+    kernel.go.set()
+    assert all(future.result(SOON) for future in begun)
+    assert "click" in kernel.batches[1]
+    assert max(map(len, kernel.batches)) == 4
+
+
+def test_another_group_or_kernel_is_another_batch(single: Lane) -> None:
+    kernel, other = Sums(), Sums()
+    other.first.set()
+    begun = [begin(single, kernel, "a", "plain")]
+    assert kernel.first.wait(SOON)
+    begun += [begin(single, kernel, "b", "plain"), begin(single, kernel, "c", "adapted", group="adapter")]
+    begun += [begin(single, other, "d", "other")]
+    kernel.go.set()
+    assert [future.result(SOON) for future in begun] == ["PLAIN", "PLAIN", "ADAPTED", "OTHER"]
+    assert kernel.batches == [["plain"], ["plain"], ["adapted"]]
+
+
+def test_the_cancelled_and_the_broken_leave_the_others_unharmed(single: Lane) -> None:
+    kernel, cancel = Sums(), threading.Event()
+    begun = [begin(single, kernel, "a", "first")]
+    assert kernel.first.wait(SOON)
+    gone = begin(single, kernel, "b", "gone", 5, cancel=cancel)
+    broken = begin(single, kernel, "c", "broken")
+    begun.append(begin(single, kernel, "d", "last", 3))
+    cancel.set()
+    kernel.go.set()
+    assert [future.result(SOON) for future in begun] == ["FIRST", "LAST"]
+    with pytest.raises(Cancelled):
+        gone.result(SOON)
+    with pytest.raises(ValueError, match="broken"):
+        broken.result(SOON)
+    assert not any("gone" in batch for batch in kernel.batches)
+
+
+def test_closing_ends_what_wants_another_step() -> None:
+    lane, kernel = Lane(1), Sums()
+    future = begin(lane, kernel, "a", "endless", 10**9)
+    assert kernel.first.wait(SOON)
+    kernel.go.set()
+    lane.close()
+    with pytest.raises(Cancelled):
+        future.result(SOON)
