@@ -62,7 +62,9 @@ def find_base(model: str, parts: Runtime, progress: Progress, revision: str = ""
         folder = parts.files.verified_folder(checkpoint, progress)
     else:
         folder = verified_folder(checkpoint, parts.settings, progress)
-    prepare = getattr(runtime.engine_module(checkpoint), "prepare", None)
+    module = runtime.engine_module(checkpoint)
+    # A fast engine's own form is of no use here: what is trained are the weights as they were published.
+    prepare = getattr(module, "published", None) or getattr(module, "prepare", None)
     return Base(checkpoint, prepare(checkpoint, folder, parts.settings, progress) if prepare else folder)
 
 

@@ -221,6 +221,11 @@ def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: 
     return converted(checkpoint, folder, settings, _quantise, progress, form="int8")
 
 
+def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    """Folder with the weights as transformers reads them, for training."""
+    return causal_lm.prepare(checkpoint, folder, settings, progress)
+
+
 def _quantise(source: Path, target: Path) -> None:
     """Weights in int8, with everything else that a checkpoint's folder has."""
     from safetensors.torch import save_file

@@ -88,15 +88,8 @@ class Decoder:
         self._groups = shape.heads // shape.kv_heads
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
-        # What all could read at once is shared out evenly, so that a long prompt does not hold up those that write.
-        fair = max(1, STEP_TOKENS // len(rows))
-        spare = STEP_TOKENS - sum(min(row.waiting(), fair) for row in rows)
-        parts = []
-        for row in rows:
-            share = min(row.waiting(), fair)
-            more = min(row.waiting() - share, spare)
-            spare -= more
-            parts.append(row.part(max(1, min(share + more, STEP_SEEN // (row.memory.length + 1)))))
+        # How a prompt is divided must not depend on who else is there (`room` bounds the sum), or its numbers would.
+        parts = [row.part(max(1, min(STEP_TOKENS, STEP_SEEN // (row.memory.length + 1)))) for row in rows]
         logits = self.read([row.memory for row in rows], parts)
         outcomes: list[Any] = []
         for row, part, some in zip(rows, parts, logits, strict=True):

@@ -80,7 +80,7 @@ def make_recipe(topics_csv: Path) -> MakeRecipe:
             "task": "text-classification",
             "data": {"source": {"file": str(topics_csv)}, "split": {"validation": 0.1, "test": 0.25}},
             "method": {"name": "lora"},
-            "training": {"learning_rate": 0.003, "batch_size": 8, "max_steps": 6, "max_length": 16, "evaluations": 2},
+            "training": {"learning_rate": 0.003, "batch_size": 8, "max_steps": 6, "max_length": 32, "evaluations": 2},
             "evaluation": {"rows": 12, "shots": [1]},
             "publishing": {"licence": "MIT", "limits": "Made for a test."},
         }
