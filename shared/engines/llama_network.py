@@ -2,8 +2,8 @@
 
 Grouped-query attention, rotary positions, RMS norms, SwiGLU (Touvron et al. 2023; Ainslie et al. 2023). The tokens of
 all sequences are one matrix, without padding; only attention looks at each sequence by itself, so what a sequence gets
-is the same whatever is computed beside it. The class is plain enough for TorchScript, which runs a pass without Python:
-half the time of a small model's step, and none of the interpreter's lock, which the server's threads want meanwhile.
+does not depend on what is computed beside it. The class is plain enough for TorchScript, which runs a pass without
+Python: half the time of a small model's step, and none of the interpreter's lock, which the server's threads want too.
 """
 
 from __future__ import annotations
