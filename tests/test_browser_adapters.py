@@ -121,6 +121,7 @@ def test_a_chat_shows_both_replies(open_page: Open, suite: Suite, tmp_path: Path
     folder = language_model(tmp_path / "curt", checkpoint="SmolLM2-135M-Instruct", title="Curt", task="conversational")
     suite.runtime.adapters.add(suite.runtime.adapters.read(str(folder)))
     page = open_page("?tab=generation&form=chat&max_new_tokens=8")
+    expect(page.locator("#chat-message textarea")).to_be_visible()  # or the other form's settings are unfolded
     unfold(page, "Settings")
     choose(page, "Model", "Curt")
     page.get_by_label("Compare with the base").locator("visible=true").check()
