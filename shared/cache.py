@@ -343,7 +343,7 @@ class ModelCache:
                         "revision": entry.checkpoint.revision,
                         "state": "loaded" if entry.engine is not None else "loading",
                         "engine": entry.engine.name if entry.engine is not None else entry.checkpoint.engine,
-                        "bytes": entry.nbytes,
+                        "bytes": entry.nbytes + getattr(entry.engine, "spare_bytes", 0),
                         "borrows": entry.borrows,
                         "pinned": entry.pinned,
                         "hits": entry.hits,

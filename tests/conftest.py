@@ -7,10 +7,6 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shared.runtime.start` does; test modules import torch before
-# The processes of `make test` share the cores: threads that wait for each other beside a busy process wait for long.
-if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-
 import ssl
 from collections.abc import Callable, Iterator
 from functools import cache

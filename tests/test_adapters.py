@@ -14,6 +14,8 @@ import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from shared.catalog import Catalog
+from shared.engines import causal_lm
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from shared.weights import verified_folder
@@ -30,7 +32,9 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
     real = Settings()
     folder = tmp_path_factory.mktemp("adapters")
-    (converted,) = real.converted_dir.glob(f"{SMOLLM}@*/")
+    checkpoint = Catalog.read().choose_by_id(SMOLLM)
+    weights = verified_folder(checkpoint, real, lambda *_: None)
+    converted = causal_lm.prepare(checkpoint, weights, real, lambda *_: None)
     model = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32)
     adapted = peft.get_peft_model(model, lora(target_modules=["q_proj", "v_proj"])).eval()
     for seed, name in ((1, "first"), (2, "second")):
@@ -55,7 +59,11 @@ def suite(smollm: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) ->
         config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
         classifier_adapter(minilm, cache / "adapters" / name, config, len(labels), seed=seed)
         told(cache / "adapters" / name, checkpoint=MINILM.lower(), title=name.capitalize(), labels=labels)
-    running = serve(Settings(port=0, warm_examples=False, cache_dir=cache, profile="embedded"), block=False)
+    running = serve(
+        # In the precision that peft computes in; what the fast engines make of an adapter, `test_adapter` says.
+        Settings(port=0, warm_examples=False, cache_dir=cache, profile="embedded", engines="reference"),
+        block=False,
+    )
     yield running
     running.close()
 

@@ -11,7 +11,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from shared.engines import marian
+from shared.engines import batched_marian
 from shared.settings import Settings
 from shared.suite import Suite, serve
 
@@ -22,7 +22,7 @@ CHECKPOINT = "firefox-translations-en-pt"
 def own(tmp_path_factory: pytest.TempPathFactory, weights: Callable[[str], Path]) -> Iterator[Suite]:
     """A suite with a copy of a translator's files, which may be damaged."""
     settings = Settings(
-        port=0, cache_dir=tmp_path_factory.mktemp("cache"), warm_examples=False, spaces=("translation",)
+        answer_cache=0, port=0, cache_dir=tmp_path_factory.mktemp("cache"), warm_examples=False, spaces=("translation",)
     )
     original = weights(CHECKPOINT)
     shutil.copytree(original, settings.weights_dir / original.name)
@@ -51,13 +51,13 @@ def folder(own: Suite, weights: Callable[[str], Path]) -> Iterator[Path]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the engine was asked to load."""
     asked: list[Any] = []
-    load = marian.load
+    load = batched_marian.load
 
     def noted(*arguments: Any) -> Any:
         asked.append(arguments[0].id)
         return load(*arguments)
 
-    monkeypatch.setattr(marian, "load", noted)
+    monkeypatch.setattr(batched_marian, "load", noted)
     return asked
 
 

@@ -236,7 +236,7 @@ def test_too_little_memory_is_said(
     monkeypatch.setattr(where, too_much)
     recipe = make_recipe()
     run = run_of(recipe, parts.settings)
-    settings = r"training\.batch_size \(8; raise .*training\.max_length \(16\) or method\.rank \(8\), or take .*qlora"
+    settings = r"training\.batch_size \(8; raise .*training\.max_length \(32\) or method\.rank \(8\), or take .*qlora"
     with pytest.raises(OutOfMemory, match=rf"the memory of this machine is not enough.*Lower {settings}"):
         train(recipe, run, parts)
     assert run.status().state == "failed"
