@@ -100,7 +100,7 @@ def course(tmp_path: Path, **settings: Any) -> Iterator[Course]:
         for repo, folder in folders.items():
             folder.parent.mkdir(parents=True, exist_ok=True)
             commits[repo] = push(hub, repo, folder)
-        given = {"port": 0, "warm_examples": False, "profile": "auto", **settings}
+        given = {"port": 0, "warm_examples": False, "answer_cache": 0, "profile": "auto", **settings}
         suite = serve(Settings(cache_dir=tmp_path / "cache", **given), block=False)
         try:
             pin_to(suite, commits)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -165,6 +165,8 @@ def test_adjusted_is_transformers_own_chain(
     chain.append(TopKLogitsWarper(top_k or len(logits)))
     if top_p < 1.0:  # as `generate` does: at 1.0 rounding would drop a token here and there
         chain.append(TopPLogitsWarper(top_p))
+    # Which of two equals top-p leaves out depends on how the processor sorts.
+    assume(len(set((greedy / temperature).tolist())) == len(logits))
     sampled = chain(torch.tensor([seen], dtype=torch.long), given_logits[None].clone())[0]  # pyright: ignore[reportArgumentType]
     how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": penalty}
     torch.testing.assert_close(adjusted(given_logits, Sampling(do_sample=True, **how), seen), sampled)
