@@ -101,7 +101,7 @@ def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progres
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="blocks")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> LlamaNetwork:
