@@ -7,9 +7,7 @@ enough that some are turned away. At the end: how every request ended, and what 
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import random
 import re
 import threading
@@ -19,22 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import httpx
 import typer
-from gradio_client import Client
-from gradio_client.utils import QueueError, TooManyRequestsError
 
 from benchmarks.load import call, connect
 from benchmarks.report import machine, megabytes, say, table, write_section
 from benchmarks.server import Server
 from benchmarks.servers import suite
+from benchmarks.soak_client import ANSWERED, FAILED, LEFT, LOST, REFUSED, SILENCE, Asked, Visitor, outcome_of
 from benchmarks.stats import percentile
 from benchmarks.workload import Case, cases
 
-ANSWERED, LEFT, REFUSED, FAILED, LOST = "answered", "left", "refused", "failed", "lost"
 OUTCOMES = {
     ANSWERED: "answers",
     LEFT: "cancelled by the client",
@@ -42,52 +37,16 @@ OUTCOMES = {
     FAILED: "errors that are not the client's own",
     LOST: "lost: neither answered nor refused",
 }
-REASONS = ("requests are waiting already", "Queue is full", "requests a minute are allowed")
-"""By which a message is known for a refusal."""
 FATES = {"stays": 70, "leaves": 20, "leaves at once": 10}
 """What a client does, of a hundred requests."""
 LONGEST_STAY = 4.0
 """Seconds after which one who leaves has left."""
 REST_AFTER_REFUSAL = 5.0
 """Seconds at most until who was turned away asks again."""
-SILENCE = 90.0
-"""Seconds without a byte, heartbeats included, after which a request counts as lost."""
 GRACE = 180.0
 """Seconds that requests under way get once no new ones are sent."""
 FAR = 500_000
 """Numbers of requests that no other part asks."""
-
-
-class Refused(Exception):
-    """The server turned the request away and said why."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request: what, how long the client stays (None: to the end), and until when it may take at all."""
-
-    case: Case
-    inputs: dict[str, Any]
-    stays: float | None
-    give_up_at: float
-
-    @property
-    def left(self) -> float:
-        return max(0.1, self.give_up_at - time.monotonic())
-
-    def read(self, events: Iterator[tuple[str, Any]], answer: str) -> str:
-        """Follows an event stream until its `answer`, or until the client leaves."""
-        begun = time.monotonic()
-        for kind, data in events:
-            if kind == answer:
-                return ANSWERED
-            if kind == "error":
-                raise_said(str(data))
-            if self.stays is not None and time.monotonic() - begun > self.stays:
-                return LEFT
-            if time.monotonic() > self.give_up_at:
-                raise TimeoutError("no answer within the grace period")
-        raise RuntimeError("the stream ended without a result")
 
 
 @dataclass(frozen=True)
@@ -97,97 +56,6 @@ class Ended:
     outcome: str
     said: str
     seconds: float
-
-
-# -- three ways of asking -----------------------------------------------------------------------------------
-
-
-class Visitor:
-    """A client with a session and connections of its own."""
-
-    def __init__(self, url: str) -> None:
-        self._client: Client = connect(url)
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=SILENCE)
-        self._address = urlsplit(url)
-        self.ways: dict[str, Callable[[Asked], str]] = {
-            "gradio_client": self.by_client,
-            "POST /stream": self.by_stream,
-            "plain HTTP": self.by_call,
-        }
-
-    def by_client(self, asked: Asked) -> str:
-        job = self._client.submit(api_name=asked.case.api_name, **asked.inputs)
-        if asked.stays is None:
-            job.result(timeout=asked.left)
-            return ANSWERED
-        try:
-            job.result(timeout=asked.stays)
-            return ANSWERED
-        except TimeoutError:
-            job.cancel()
-            return LEFT
-
-    def by_stream(self, asked: Asked) -> str:
-        path = f"/stream{asked.case.api_name}"
-        if asked.stays == 0:
-            return self._hang_up(path, asked.inputs)
-        with self._http.stream("POST", path, json=asked.inputs) as response:
-            refuse_unless_ok(response)
-            return asked.read(sent_events(response.iter_lines()), "done")
-
-    def by_call(self, asked: Asked) -> str:
-        path = f"/gradio_api/call/v2{asked.case.api_name}"
-        event = refuse_unless_ok(self._http.post(path, json=asked.inputs)).json()["event_id"]
-        if asked.stays == 0:
-            return LEFT  # and never asks for what comes of it
-        with self._http.stream("GET", f"{path}/{event}") as response:
-            refuse_unless_ok(response)
-            return asked.read(sent_events(response.iter_lines()), "complete")
-
-    def _hang_up(self, path: str, inputs: dict[str, Any]) -> str:
-        """Sends a request whole and closes the connection without waiting for a byte."""
-        connection = http.client.HTTPConnection(self._address.hostname or "", self._address.port, timeout=SILENCE)
-        connection.request("POST", path, json.dumps(inputs), {"Content-Type": "application/json"})
-        connection.close()
-        return LEFT
-
-
-def sent_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
-    """Kind and data of server-sent events; ("", None) for a heartbeat."""
-    kind = ""
-    for line in lines:
-        name, _, value = line.partition(": ")
-        if name == "event":
-            kind = value
-        elif name == "data":
-            yield kind, json.loads(value)
-        elif line.startswith(":"):
-            yield "", None
-
-
-def refuse_unless_ok(response: httpx.Response) -> httpx.Response:
-    if response.status_code != 200:
-        said = f"{response.status_code}: {response.read().decode(errors='replace')[:300]}"
-        if response.status_code == 429:
-            raise Refused(said)
-        raise_said(said)
-    return response
-
-
-def raise_said(said: str) -> None:
-    raise (Refused if any(reason in said for reason in REASONS) else RuntimeError)(said)
-
-
-def outcome_of(error: Exception) -> str:
-    """What a request ended in that raised this."""
-    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
-        return LOST
-    if isinstance(error, (Refused, QueueError, TooManyRequestsError)) or any(r in str(error) for r in REASONS):
-        return REFUSED
-    return FAILED
-
-
-# -- the run --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -212,7 +80,7 @@ class Soak:
                 self.begun += 1
             begun, said = time.monotonic(), ""
             try:
-                outcome = visitor.ways[way](Asked(case, case.inputs(number), stays, give_up_at))
+                outcome = visitor.ways[way](Asked(case.api_name, case.inputs(number), stays, give_up_at))
             except Exception as error:
                 outcome, said = outcome_of(error), f"{type(error).__name__}: {error}"
             with self._lock:
@@ -273,10 +141,8 @@ def soak(clients: int, minutes: float, queue: int) -> tuple[str, bool]:
     with suite(SUITE_QUEUE_SIZE=str(queue)) as server:
 
         def mark(when: str) -> None:
-            in_use = httpx.get(f"{server.url}/health", timeout=SILENCE, trust_env=False).json()["memory"][
-                "bytes_in_use"
-            ]
-            marks.append(Mark(when, server.resident(), in_use, server.threads()))
+            memory = httpx.get(f"{server.url}/health", timeout=SILENCE, trust_env=False).json()["memory"]
+            marks.append(Mark(when, server.resident(), memory["bytes_in_use"], server.threads()))
             say(f"{when}: {megabytes(marks[-1].resident)}, {len(found.ended)} requests have ended")
 
         mark("start")
