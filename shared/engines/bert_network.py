@@ -7,8 +7,11 @@ vectors differ by 0.0025 in cosine from float32's, with two by 0.0005, which is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, List  # noqa: UP035 - TorchScript reads it
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import List  # noqa: UP035 - TorchScript reads it
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -49,7 +52,7 @@ class Layer(nn.Module):
 
 
 class BertNetwork(nn.Module):
-    def __init__(self, weights: Mapping[str, Tensor], config: Any, *, int8: bool) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], config: BertConfig, *, int8: bool) -> None:
         """`weights` by transformers' names of `BertModel`, float32."""
         super().__init__()
         self.epsilon = config.layer_norm_eps
@@ -77,18 +80,40 @@ class BertNetwork(nn.Module):
         return x
 
 
-def applies(config: Any) -> bool:
-    """Whether this is what a checkpoint's config describes."""
+@dataclass(frozen=True)
+class BertConfig:
+    """What a checkpoint's config.json says, by transformers' names; what it leaves out is as BERT was published."""
+
+    model_type: str = ""
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    position_embedding_type: str | None = "absolute"
+    is_decoder: bool = False
+
+
+def read_config(path: Path) -> BertConfig:
+    known = {field.name for field in fields(BertConfig)}
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return BertConfig(**{name: value for name, value in said.items() if name in known})
+
+
+def applies(config: BertConfig) -> bool:
+    """Whether this network is what a checkpoint's config describes."""
     return (
         config.model_type == "bert"
         and config.hidden_act == "gelu"
-        and getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
-        and not getattr(config, "is_decoder", False)
+        and config.position_embedding_type in ("absolute", None)
+        and not config.is_decoder
     )
 
 
 def _norm(weights: Mapping[str, Tensor], name: str) -> tuple[nn.Buffer, nn.Buffer]:
-    return nn.Buffer(weights[f"{name}.weight"]), nn.Buffer(weights[f"{name}.bias"])
+    """Copies, or these few numbers would hold the whole file's mapping."""
+    return nn.Buffer(weights[f"{name}.weight"].clone()), nn.Buffer(weights[f"{name}.bias"].clone())
 
 
 def _linear(weights: Mapping[str, Tensor], names: Sequence[str], int8: bool) -> Int8Linear | FloatLinear:
