@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows
+from shared.engines.unpadded_attention import unpadded_attention
 
 PARTS = {
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -39,13 +40,7 @@ class Layer(nn.Module):
         self.outer_norm, self.outer_shift = _norm(weights, f"{at}output.LayerNorm")
 
     def forward(self, x: Tensor, lengths: List[int]) -> Tensor:  # noqa: UP006
-        attended: List[Tensor] = []  # noqa: UP006
-        for text in self.qkv(x).split(lengths):
-            # (tokens, 3 * width) to queries, keys and values of shape (heads, tokens, width / heads)
-            q, k, v = text.view(text.shape[0], 3, self.heads, -1).permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
-            found = F.scaled_dot_product_attention(q, k, v)
-            attended.append(found[0].transpose(0, 1).reshape(text.shape[0], x.shape[1]))
-        x = x + self.attended(torch.cat(attended))
+        x = x + self.attended(unpadded_attention(self.qkv(x), lengths, self.heads))
         x = F.layer_norm(x, [x.shape[1]], self.attended_norm, self.attended_shift, self.epsilon)
         x = x + self.outer(F.gelu(self.inner(x)))
         return F.layer_norm(x, [x.shape[1]], self.outer_norm, self.outer_shift, self.epsilon)

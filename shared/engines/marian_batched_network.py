@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from shared.engines.int8_linear import FloatLinear, Int8Linear
 from shared.engines.marian_file import EMBEDDINGS, MarianFile
 from shared.engines.marian_network import LAYER_NORM_EPSILON, FeedForward, Norm, Weights, sinusoids
+from shared.engines.unpadded_attention import unpadded_attention
 from shared.errors import WeightsCorrupt
 
 
@@ -44,12 +45,8 @@ class EncoderLayer(nn.Module):
         self.feed_forward = _FeedForward(weights.feed_forward(f"{at}_ffn"))
 
     def forward(self, x: Tensor, lengths: List[int]) -> Tensor:  # noqa: UP006
-        attended: List[Tensor] = []  # noqa: UP006
-        for one in self.qkv(x).split(lengths):
-            q, k, v = one.view(one.shape[0], 3, self.heads, -1).permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
-            found = F.scaled_dot_product_attention(q, k, v)
-            attended.append(found[0].transpose(0, 1).reshape(one.shape[0], x.shape[1]))
-        return self.feed_forward(self.norm(x + self.attended(torch.cat(attended))))
+        attended = unpadded_attention(self.qkv(x), lengths, self.heads)
+        return self.feed_forward(self.norm(x + self.attended(attended)))
 
 
 class DecoderLayer(nn.Module):
@@ -141,7 +138,7 @@ class Output(nn.Module):
         return tokens.gather(1, place.unsqueeze(1)).squeeze(1), top - total
 
 
-class MarianInt8Network:
+class MarianBatchedNetwork:
     """Encoder and decoder with the embeddings they share."""
 
     def __init__(self, file: MarianFile, longest: int, unknown: int) -> None:
