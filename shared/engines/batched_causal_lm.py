@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from shared.catalog import Checkpoint
 from shared.conversion import converted
 from shared.engines import causal_lm
 from shared.engines.causal_text import CausalText
-from shared.engines.pretrained import LOCAL, WEIGHTS, read_config, tokenizer_for
+from shared.engines.pretrained import WEIGHTS, load_pretrained, read_config, tokenizer_for
 from shared.errors import SuiteError
 from shared.events import Progress
 from shared.settings import Settings
@@ -100,7 +98,10 @@ def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
-    return converted(checkpoint, folder, settings, _in_blocks, progress, form="blocks")
+    def in_blocks(source: Path, target: Path) -> None:
+        _in_blocks(checkpoint, source, target, progress)
+
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="blocks")
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> LlamaNetwork:
@@ -114,22 +115,20 @@ def _network(checkpoint: Checkpoint, folder: Path) -> LlamaNetwork:
     return LlamaNetwork(load_file(folder / WEIGHTS), shape)
 
 
-def _in_blocks(source: Path, target: Path) -> None:
-    """The weights as `llama_network` reads them, with everything else that a checkpoint's folder has."""
+def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:
+    """The weights as `llama_kernels` reads them, with everything else that a checkpoint's folder has."""
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
 
     from shared.engines.llama_network import network_weights, shape_of
 
-    gguf = next(source.glob("*.gguf"), None)
-    if gguf:
+    if next(source.glob("*.gguf"), None):
         causal_lm.gguf_to_safetensors(source, target)
     else:
         for file in source.iterdir():
             if file.is_file() and file.suffix in (".json", ".txt", ".jinja", ".model"):
                 shutil.copyfile(file, target / file.name)
-    read = target if gguf else source
-    model: Any = AutoModelForCausalLM.from_pretrained(read, dtype=torch.float32, use_safetensors=True, **LOCAL)
+    read = target if (target / WEIGHTS).exists() else source
+    model = load_pretrained("AutoModelForCausalLM", checkpoint, read, progress)
     shape = shape_of(model.config)
     if shape is None:
         raise SuiteError(f"this GGUF is of the architecture {model.config.model_type!r}; only Llama's is read here")

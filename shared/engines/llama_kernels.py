@@ -185,22 +185,38 @@ def rotate(
 def attend_one(qkv: np.ndarray, memory: np.ndarray, length: int, heads: int, out: np.ndarray) -> None:
     """The usual case, one new token, which looks at all."""
     kv_heads, size = memory.shape[1], memory.shape[3]
-    scores = np.empty(length, np.float32)
+    scores, found = np.empty(length, np.float32), np.empty(size, np.float32)
     scale = f32(1) / np.sqrt(f32(size))
+    fours = length // 4 * 4  # four at once, so that what they have in common is loaded once for them
     for head in range(heads):
-        kv = head * kv_heads // heads
-        for t in range(length):
-            total = f32(0)
+        query, kv = qkv[head * size : (head + 1) * size], head * kv_heads // heads
+        keys, values = memory[0, kv], memory[1, kv]
+        for t in range(0, fours, 4):
+            s0, s1, s2, s3 = f32(0), f32(0), f32(0), f32(0)
             for j in range(size):
-                total += qkv[head * size + j] * memory[0, kv, t, j]
-            scores[t] = total * scale
+                s0 += query[j] * keys[t, j]
+                s1 += query[j] * keys[t + 1, j]
+                s2 += query[j] * keys[t + 2, j]
+                s3 += query[j] * keys[t + 3, j]
+            scores[t], scores[t + 1], scores[t + 2], scores[t + 3] = s0 * scale, s1 * scale, s2 * scale, s3 * scale
+        for t in range(fours, length):
+            s0 = f32(0)
+            for j in range(size):
+                s0 += query[j] * keys[t, j]
+            scores[t] = s0 * scale
         softmax(scores)
         for j in range(size):
-            out[head * size + j] = f32(0)
-        for t in range(length):
-            share = scores[t]
+            found[j] = f32(0)
+        for t in range(0, fours, 4):
+            s0, s1, s2, s3 = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
             for j in range(size):
-                out[head * size + j] += share * memory[1, kv, t, j]
+                more = s0 * values[t, j] + s1 * values[t + 1, j] + s2 * values[t + 2, j] + s3 * values[t + 3, j]
+                found[j] += more
+        for t in range(fours, length):
+            for j in range(size):
+                found[j] += scores[t] * values[t, j]
+        for j in range(size):
+            out[head * size + j] = found[j]
 
 
 @plain
