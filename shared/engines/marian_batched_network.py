@@ -115,6 +115,7 @@ class Output(nn.Module):
         self.fine, self.coarse = Int8Linear(integers, size, 2, bias), Int8Linear(integers, size, 1, bias)
         self.coarse.packed = self.fine.packed
         self.integers, self.multiplier, self.bias = integers, multiplier, bias
+        self.shortlist = SHORTLIST  # TorchScript sees no globals
 
     def forward(self, x: Tensor) -> Tensor:
         """States (lines, width) to logits (lines, vocabulary)."""
@@ -127,7 +128,7 @@ class Output(nn.Module):
         Activations of one int8 digit say which tokens come into question; those are then computed in float32.
         """
         logits = self.coarse(x)
-        tokens = logits.topk(SHORTLIST, 1)[1]
+        tokens = logits.topk(self.shortlist, 1)[1]
         weights = self.integers[tokens].float() / self.multiplier
         exact = torch.bmm(weights, x.unsqueeze(2)).squeeze(2) + self.bias[tokens]
         top, place = exact.max(1)

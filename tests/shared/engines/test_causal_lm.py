@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -30,6 +30,8 @@ from shared.errors import Cancelled
 from shared.sampling import adjusted
 from shared.settings import Settings
 from tests.shared.engines.steps import Steps
+
+T = TypeVar("T")
 
 WINDOW = 64
 END = 256

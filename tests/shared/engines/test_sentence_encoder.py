@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -57,6 +58,10 @@ def fast(request: pytest.FixtureRequest, settings: Settings, weights: Callable[[
     assert isinstance(engine, BatchedSentenceEncoder)
     assert engine.name == f"torch-{request.param.replace('float', 'fp')}"
     return engine
+
+
+def test_the_fast_engine_runs_without_python(fast: BatchedSentenceEncoder) -> None:
+    assert isinstance(fast.encoder._compiled, torch.jit.ScriptModule)
 
 
 def test_the_fast_engine_gives_the_references_vectors(encoder: Any, fast: BatchedSentenceEncoder) -> None:
