@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from shared.adapter_folder import read_folder
 from shared.engines import Sampling, run_here
 from shared.engines.adapter import Adapted, load, put_on
-from shared.engines.batched_llama import BatchedCausalLM
+from shared.engines.batched_decoder import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
 from shared.engines.causal_lm import load as load_causal_lm
-from shared.engines.llama_network import LlamaNetwork, network_weights, shape_of
+from shared.engines.decoder_architectures import architecture_of
 from shared.engines.sentence_encoder import TorchSentenceEncoder
 from shared.engines.seq2seq import load as load_seq2seq
 from shared.errors import SuiteError, WeightsCorrupt
@@ -157,11 +157,13 @@ def batched_llama(folders: Path, settings: Settings) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
-    shape = shape_of(model.config)
-    assert shape is not None
-    network = LlamaNetwork(network_weights(model.state_dict(), shape), shape)
+    found = architecture_of(model.config)
+    assert found is not None
+    network, shape = found
     tokenizer = load_causal_lm(LLAMA, folders / "llama", settings, quiet).tokenizer
-    return BatchedCausalLM(network, tokenizer, 2048, [2], checkpoint_id="llama")
+    return BatchedCausalLM(
+        network(network.stored(model.state_dict(), shape), shape), tokenizer, 2048, [2], checkpoint_id="llama"
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

@@ -18,10 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from shared.catalog import Catalog
 from shared.engines import Sampling, all_of, batched_causal_lm, causal_lm, run_here
-from shared.engines.batched_llama import BatchedCausalLM
+from shared.engines.batched_decoder import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
+from shared.engines.decoder_architectures import architecture_of
 from shared.engines.decoding import Completion, Memory, Part
-from shared.engines.llama_network import LlamaNetwork, network_weights, shape_of
 from shared.errors import Cancelled
 from shared.lane import Lane, Timing
 from shared.settings import Settings
@@ -72,10 +72,10 @@ def published(model: Any, form: str) -> Any:
 
 
 def batched(model: Any) -> BatchedCausalLM:
-    shape = shape_of(model.config)
-    assert shape is not None
-    network = LlamaNetwork(network_weights(model.state_dict(), shape), shape)
-    return BatchedCausalLM(network, byte_tokenizer(), WINDOW, [END])
+    found = architecture_of(model.config)
+    assert found is not None
+    network, shape = found
+    return BatchedCausalLM(network(network.stored(model.state_dict(), shape), shape), byte_tokenizer(), WINDOW, [END])
 
 
 def reference(model: Any) -> TorchCausalLM:
@@ -363,7 +363,7 @@ def test_without_the_compiler_the_reference_answers(
     plain = settings.model_copy(update={"engines": "reference"})
     assert batched_causal_lm.load(checkpoint, folder, plain, lambda *_: None) == "the reference"
     assert batched_causal_lm.why_not(settings) == ""
-    monkeypatch.delitem(sys.modules, "shared.engines.llama_kernels")
+    monkeypatch.delitem(sys.modules, "shared.engines.decoder_kernels")
     monkeypatch.setitem(sys.modules, "numba", None)  # as Python has it for what cannot be imported
     assert batched_causal_lm.load(checkpoint, folder, settings, lambda *_: None) == "the reference"
     assert "numba" in batched_causal_lm.why_not(settings)

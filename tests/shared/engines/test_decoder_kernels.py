@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from shared.engines import llama_kernels as kernels
-from shared.engines.llama_kernels import LANES, Matrix
+from shared.engines import decoder_kernels as kernels
+from shared.engines.decoder_kernels import LANES, Matrix
 from shared.engines.stored_weights import stored
 from tests.shared.engines.test_stored_weights import quantised
 
@@ -65,7 +65,7 @@ def test_softmax_of_wide_ranges_and_excluded_places() -> None:
 def test_swiglu_of_large_and_small_gates() -> None:
     gates = torch.tensor([[-1e4, -90.0, -1.0, 0.0, 1.0, 90.0, 1e4, 3.0]])
     out = np.empty((1, 8), np.float32)
-    kernels.activate(torch.cat((gates, torch.full((1, 8), 2.0)), 1).numpy(), out)
+    kernels.swiglu(torch.cat((gates, torch.full((1, 8), 2.0)), 1).numpy(), out)
     torch.testing.assert_close(torch.from_numpy(out), functional.silu(gates) * 2, rtol=1e-6, atol=1e-12)
 
 
