@@ -69,6 +69,26 @@ def test_swiglu_of_large_and_small_gates() -> None:
     torch.testing.assert_close(torch.from_numpy(out), functional.silu(gates) * 2, rtol=1e-6, atol=1e-12)
 
 
+def test_gelu_of_large_and_small_inputs() -> None:
+    inputs = torch.cat((torch.linspace(-12, 12, 197), torch.tensor([-1e20, -1e4, -90.0, 0.0, 90.0, 1e4, 1e20])))[None]
+    out = np.empty(inputs.shape, np.float32)
+    kernels.gelu(inputs.numpy(), out)
+    expected = functional.gelu(inputs.double(), approximate="tanh").float()
+    torch.testing.assert_close(torch.from_numpy(out), expected, rtol=2e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [8, 96, 768])
+def test_a_layer_norm_is_pytorchs_in_place_too(width: int) -> None:
+    torch.manual_seed(0)
+    x, weights = torch.randn(5, width) * 3 + 7, torch.randn(2, width)
+    expected = functional.layer_norm(x, (width,), weights[0], weights[1], 1e-5)
+    out = np.empty((5, width), np.float32)
+    kernels.layer_norm(x.numpy(), weights.numpy(), 1e-5, out)
+    torch.testing.assert_close(torch.from_numpy(out), expected, rtol=1e-5, atol=1e-5)
+    kernels.layer_norm(x.numpy(), weights.numpy(), 1e-5, x.numpy())
+    assert np.array_equal(x.numpy(), out)
+
+
 @pytest.mark.parametrize("size", [8, 64, 96])
 @pytest.mark.parametrize(("read", "new"), [(0, 1), (0, 20), (70, 9), (64, 64), (5, 1)])
 @pytest.mark.parametrize("masked", [False, True])
