@@ -1,4 +1,4 @@
-"""Matrices as `llama_kernels` reads them, in the smallest numbers that lose nothing of what was published.
+"""Matrices as `decoder_kernels` reads them, in the smallest numbers that lose nothing of what was published.
 
 A checkpoint quantised for llama.cpp holds integers of four to eight bits, and for each 16 or 32 inputs of a row a step
 and an offset (`Q4_1`: step * 0..15 + offset). Once read by transformers these are plain floats; here the integers are
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 LANES = 64
-"""As in `llama_kernels`, which is not imported here, because it brings a compiler along."""
+"""As in `decoder_kernels`, which is not imported here, because it brings a compiler along."""
 GROUPS = (32, 16)
 """Inputs that share a step, in the formats of llama.cpp."""
 LEVELS = 63

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from shared.engines import RunHere, sequence_classifier
+from shared.engines import sequence_classifier
 from shared.engines.length_batches import step_tokens
 from shared.engines.sequence_classifier import TorchSequenceClassifier, memory_bytes
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt

@@ -31,7 +31,7 @@ def quantised(weight: torch.Tensor, size: int, levels: int) -> torch.Tensor:
 
 
 def unpacked(tensors: dict[str, torch.Tensor], name: str, out: int) -> torch.Tensor:
-    """What `llama_kernels` computes with: float32 (layers, out, in)."""
+    """What `decoder_kernels` computes with: float32 (layers, out, in)."""
     integers, steps, offsets = parts_of(tensors, name)
     if integers.dtype == torch.int16:
         integers = integers.view(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The arithmetic of Llama-like decoders, compiled for the processor it runs on: fewer bytes read, no interpreter.
+"""The arithmetic of decoders, compiled for the processor it runs on: fewer bytes read, no interpreter.
 
 A token of a small model is bound by how fast its weights come out of memory, so they are kept as small as they were
 published. Where those are integers, activations become integers of 16 bits, in the same groups, and the processor sums
@@ -47,7 +47,24 @@ class Matrix(NamedTuple):
     offsets: np.ndarray
 
 
-class Network(NamedTuple):
+class Affine(NamedTuple):
+    """A matrix, and what is added to its products: float32 (out,) or (layers, out)."""
+
+    matrix: Matrix
+    bias: np.ndarray
+
+
+class Heads(NamedTuple):
+    """What attention is made of."""
+
+    layers: int
+    queries: int
+    kv: int
+    """Heads of keys and values; as many queries share one as the quotient says."""
+    size: int
+
+
+class Llama(NamedTuple):
     """All layers' weights, stacked."""
 
     qkv: Matrix
@@ -60,9 +77,21 @@ class Network(NamedTuple):
     cosines: np.ndarray
     """float32 (positions, head_size / 2), as `sines`."""
     sines: np.ndarray
-    heads: int
-    kv_heads: int
-    head_size: int
+    heads: Heads
+    epsilon: float
+
+
+class Gpt2(NamedTuple):
+    """The same of GPT-2."""
+
+    qkv: Affine
+    attended: Affine
+    up: Affine
+    down: Affine
+    inner: int
+    norms: np.ndarray
+    """float32 (layers, 2, 2, width): before attention, and before what follows it; factors, and what is added."""
+    heads: Heads
     epsilon: float
 
 
@@ -86,24 +115,49 @@ class Sequences(NamedTuple):
 
 
 @plain
-def forward(network: Network, x: np.ndarray, sequences: Sequences) -> None:
+def forward_llama(network: Llama, x: np.ndarray, sequences: Sequences) -> None:
     """Turns embedded tokens into the last layer's states, in place: float32 (tokens, width)."""
+    heads = network.heads
     qkv = np.empty((x.shape[0], network.qkv.integers.shape[1] * LANES), np.float32)
-    attended = np.empty((x.shape[0], network.heads * network.head_size), np.float32)
+    attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)
     gate_up = np.empty((x.shape[0], network.gate_up.integers.shape[1] * LANES), np.float32)
     activated = np.empty((x.shape[0], network.inner), np.float32)
     inputs = np.empty_like(x)
     found = np.empty((x.shape[0], network.down.integers.shape[1] * LANES), np.float32)
-    for layer in range(network.norms.shape[0]):
-        normed(x, network.norms[layer, 0], network.epsilon, inputs)
+    for layer in range(heads.layers):
+        rms_norm(x, network.norms[layer, 0], network.epsilon, inputs)
         product(inputs, layer_of(network.qkv, layer), qkv)
-        attend(network, layer, qkv, sequences, attended)
+        rotate(qkv, heads, network.cosines, network.sines, sequences.positions)
+        attend(heads, layer, qkv, sequences, attended)
         product(attended, layer_of(network.attended, layer), found)
         add(x, found)
-        normed(x, network.norms[layer, 1], network.epsilon, inputs)
+        rms_norm(x, network.norms[layer, 1], network.epsilon, inputs)
         product(inputs, layer_of(network.gate_up, layer), gate_up)
-        activate(gate_up, activated)
+        swiglu(gate_up, activated)
         product(activated, layer_of(network.down, layer), found)
+        add(x, found)
+
+
+@plain
+def forward_gpt2(network: Gpt2, x: np.ndarray, sequences: Sequences) -> None:
+    """The same, of tokens embedded with their positions."""
+    heads = network.heads
+    qkv = np.empty((x.shape[0], network.qkv.matrix.integers.shape[1] * LANES), np.float32)
+    attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)
+    up = np.empty((x.shape[0], network.up.matrix.integers.shape[1] * LANES), np.float32)
+    activated = np.empty((x.shape[0], network.inner), np.float32)
+    inputs = np.empty_like(x)
+    found = np.empty((x.shape[0], network.down.matrix.integers.shape[1] * LANES), np.float32)
+    for layer in range(heads.layers):
+        layer_norm(x, network.norms[layer, 0], network.epsilon, inputs)
+        affine(inputs, affine_of(network.qkv, layer), qkv)
+        attend(heads, layer, qkv, sequences, attended)
+        affine(attended, affine_of(network.attended, layer), found)
+        add(x, found)
+        layer_norm(x, network.norms[layer, 1], network.epsilon, inputs)
+        affine(inputs, affine_of(network.up, layer), up)
+        gelu(up, activated)
+        affine(activated, affine_of(network.down, layer), found)
         add(x, found)
 
 
@@ -112,9 +166,17 @@ def layer_of(matrix: Matrix, layer: int) -> Matrix:
     return Matrix(matrix.integers[layer], matrix.steps[layer], matrix.offsets[layer])
 
 
+@plain
+def affine_of(one: Affine, layer: int) -> Affine:
+    return Affine(layer_of(one.matrix, layer), one.bias[layer])
+
+
+# -- between the products ---------------------------------------------------------------------------
+
+
 @regrouped
-def normed(x: np.ndarray, weight: np.ndarray, epsilon: float, out: np.ndarray) -> None:
-    """RMS norm (Zhang and Sennrich 2019): float32 (rows, width)."""
+def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float, out: np.ndarray) -> None:
+    """Zhang and Sennrich 2019: float32 (rows, width)."""
     for row in range(x.shape[0]):
         total = f32(0)
         for i in range(x.shape[1]):
@@ -122,6 +184,22 @@ def normed(x: np.ndarray, weight: np.ndarray, epsilon: float, out: np.ndarray) -
         scale = f32(1) / np.sqrt(total / f32(x.shape[1]) + f32(epsilon))
         for i in range(x.shape[1]):
             out[row, i] = x[row, i] * scale * weight[i]
+
+
+@regrouped
+def layer_norm(x: np.ndarray, weights: np.ndarray, epsilon: float, out: np.ndarray) -> None:
+    """Ba et al. 2016: float32 (rows, width); `weights` (2, width) are factors, and what is added."""
+    for row in range(x.shape[0]):
+        total = f32(0)
+        for i in range(x.shape[1]):
+            total += x[row, i]
+        mean = total / f32(x.shape[1])
+        spread = f32(0)
+        for i in range(x.shape[1]):
+            spread += (x[row, i] - mean) * (x[row, i] - mean)
+        scale = f32(1) / np.sqrt(spread / f32(x.shape[1]) + f32(epsilon))
+        for i in range(x.shape[1]):
+            out[row, i] = (x[row, i] - mean) * scale * weights[0, i] + weights[1, i]
 
 
 @plain
@@ -133,8 +211,8 @@ def add(x: np.ndarray, more: np.ndarray) -> None:
 
 
 @fused
-def activate(gate_up: np.ndarray, out: np.ndarray) -> None:
-    """SwiGLU (Shazeer 2020): float32 (rows, 2 * inner or a little more) to (rows, inner)."""
+def swiglu(gate_up: np.ndarray, out: np.ndarray) -> None:
+    """Shazeer 2020: float32 (rows, 2 * inner or a little more) to (rows, inner)."""
     inner = out.shape[1]
     for row in range(out.shape[0]):
         for i in range(inner):
@@ -142,41 +220,51 @@ def activate(gate_up: np.ndarray, out: np.ndarray) -> None:
             out[row, i] = gate_up[row, inner + i] * (gate / (f32(1) + exponential(-gate)))
 
 
+@fused
+def gelu(up: np.ndarray, out: np.ndarray) -> None:
+    """The approximation with tanh (Hendrycks and Gimpel 2016): float32 (rows, inner or a little more) to (rows, inner).
+
+    (1 + tanh(u)) / 2 is 1 / (1 + e ** -2u), which loses no digits where tanh is near -1.
+    """
+    for row in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            x = up[row, i]
+            twice = f32(1.5957691216057308) * (x + f32(0.044715) * x * x * x)
+            out[row, i] = x / (f32(1) + exponential(-twice))
+
+
 # -- attention -------------------------------------------------------------------------------------
 
 
 @plain
-def attend(network: Network, layer: int, qkv: np.ndarray, sequences: Sequences, out: np.ndarray) -> None:
+def attend(heads: Heads, layer: int, qkv: np.ndarray, sequences: Sequences, out: np.ndarray) -> None:
     """Grouped-query attention of all new tokens, whose keys and values it writes into the memories."""
-    heads, kv_heads, size = network.heads, network.kv_heads, network.head_size
-    rotate(qkv, heads + kv_heads, size, network.cosines, network.sines, sequences.positions)
+    queries, size = heads.queries, heads.size
     at = 0
     for row in range(len(sequences.new)):
         new, read = sequences.new[row], sequences.read[row]
-        shape = (network.norms.shape[0], 2, kv_heads, sequences.rooms[row], size)
+        shape = (heads.layers, 2, heads.kv, sequences.rooms[row], size)
         memory = carray(address(sequences.memories[row]), shape, np.float32)[layer]
         some = qkv[at : at + new]
-        for head in range(kv_heads):
+        for head in range(heads.kv):
             for i in range(new):
                 for j in range(size):
-                    memory[0, head, read + i, j] = some[i, (heads + head) * size + j]
-                    memory[1, head, read + i, j] = some[i, (heads + kv_heads + head) * size + j]
+                    memory[0, head, read + i, j] = some[i, (queries + head) * size + j]
+                    memory[1, head, read + i, j] = some[i, (queries + heads.kv + head) * size + j]
         if new == 1 and sequences.seen[row] == 0:
-            attend_one(some[0], memory, read + 1, heads, out[at])
+            attend_one(some[0], memory, read + 1, queries, out[at])
         else:
-            attend_many(some, memory, read, heads, sequences.seen[row], out[at : at + new])
+            attend_many(some, memory, read, queries, sequences.seen[row], out[at : at + new])
         at += new
 
 
 @fused
-def rotate(
-    qkv: np.ndarray, heads: int, size: int, cosines: np.ndarray, sines: np.ndarray, positions: np.ndarray
-) -> None:
-    """Rotary positions (Su et al. 2021) of the first `heads` heads, in place."""
-    half = size // 2
+def rotate(qkv: np.ndarray, heads: Heads, cosines: np.ndarray, sines: np.ndarray, positions: np.ndarray) -> None:
+    """Rotary positions (Su et al. 2021) of queries and keys, in place."""
+    size, half = heads.size, heads.size // 2
     for row in range(qkv.shape[0]):
         cosine, sine = cosines[positions[row]], sines[positions[row]]
-        for head in range(heads):
+        for head in range(heads.queries + heads.kv):
             for i in range(half):
                 a, b = qkv[row, head * size + i], qkv[row, head * size + half + i]
                 qkv[row, head * size + i] = a * cosine[i] - b * sine[i]
@@ -362,7 +450,9 @@ def some_integer_rows(rows: int) -> Any:
         found, totals = np.empty((rows, LANES), np.int32), np.zeros((rows, LANES), np.float32)
         for group in range(groups):
             start = group * size
-            dots(place(x, row * inputs + start), inputs, place(weights, start * LANES), size // 2, place(found, 0))
+            dots(
+                element(x, row * inputs + start), inputs, element(weights, start * LANES), size // 2, element(found, 0)
+            )
             for r in range(rows):
                 scale, total = sizes[row + r, group], sums[row + r, group]
                 for lane in range(LANES):
@@ -394,6 +484,15 @@ def float_product(x: np.ndarray, weights: np.ndarray, steps: np.ndarray, offsets
             row += 2
         if rows - row:
             one_row(x, row, weights[block], steps[block], offsets[block], out, at)
+
+
+@plain
+def affine(x: np.ndarray, one: Affine, out: np.ndarray) -> None:
+    """The same, and a bias."""
+    product(x, one.matrix, out)
+    for row in range(len(x)):
+        for i in range(len(one.bias)):
+            out[row, i] += one.bias[i]
 
 
 def some_rows(rows: int) -> Any:
@@ -452,6 +551,14 @@ def _embed(ids: np.ndarray, weights: np.ndarray, steps: np.ndarray, offsets: np.
             out[row, i] = stored * steps[block, i // size, lane] + offsets[block, i // size, lane]
 
 
+@plain
+def place(x: np.ndarray, positions: np.ndarray, table: np.ndarray) -> None:
+    """Adds learned positions, float32 (positions, width), to embedded tokens, in place."""
+    for row in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            x[row, i] += table[positions[row], i]
+
+
 # -- numbers ---------------------------------------------------------------------------------------
 
 
@@ -484,7 +591,7 @@ def power_of_two(_: Any, exponent: Any) -> Any:
 
 
 @intrinsic
-def place(_: Any, array: Any, number: Any) -> Any:
+def element(_: Any, array: Any, number: Any) -> Any:
     """Address of an element of an array, counted through all of it."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
