@@ -31,15 +31,6 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return causal_lm.memory_bytes(checkpoint)
 
 
-def why_not(settings: Settings) -> str:
-    """Why the reference runs here instead; "" where this engine does."""
-    if settings.engines == "reference":
-        return "SUITE_ENGINES is set to reference"
-    if not processor_has_int8():
-        return "this processor does not multiply int8 in one instruction (VNNI)"
-    return ""
-
-
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> CausalText:
     """Reads a verified folder. Raises as the reference engine does."""
     if not offered(checkpoint, folder, settings):
