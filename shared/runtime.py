@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 from shared.adapter_folder import Adapter
@@ -103,8 +104,16 @@ def load_adapter(adapter: Adapter, files: HubFiles, progress: Progress) -> Engin
 
 
 def quiet_libraries() -> None:
-    """No progress bars of transformers on the server's console: progress goes to those who wait."""
-    from transformers.utils import logging
+    """No progress bars and reports of transformers on the server's console: progress goes to those who wait.
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    Without importing it, which takes seconds and which not every engine needs.
+    """
+    from huggingface_hub.utils import disable_progress_bars
+
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    disable_progress_bars()
+    if "transformers" in sys.modules:  # which has read these when it was imported
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

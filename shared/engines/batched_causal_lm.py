@@ -61,7 +61,7 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
 def why_not(settings: Settings) -> str:
     """Why the reference computes instead, whatever the checkpoint; empty where this engine can be used."""
     if settings.engines == "reference":
-        return "SUITE_ENGINES=reference"
+        return "SUITE_ENGINES is set to reference"
     try:
         import shared.engines.llama_kernels  # noqa: F401
     except ImportError as error:
@@ -101,7 +101,7 @@ def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progres
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="blocks")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> LlamaNetwork:

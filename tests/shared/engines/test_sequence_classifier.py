@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from shared.engines import RunHere, sequence_classifier
+from shared.engines.length_batches import step_tokens
 from shared.engines.sequence_classifier import TorchSequenceClassifier, memory_bytes
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
+from tests.shared.engines.steps import Steps
 from tests.tiny_checkpoints.encoders import bart_order_mnli, distilbert_sst2, roberta_mnli
 from tests.tiny_checkpoints.entry import entry
-
-T = TypeVar("T")
 
 TEXTS = [
     "I love teaching machine learning!",
@@ -31,19 +31,6 @@ TEXTS = [
     "x",
 ]
 PAIRS = [(text, f"This example is about {label}.") for text in TEXTS for label in ("sports", "politics and the sea")]
-
-
-class Steps(RunHere):
-    """A `Compute` that counts its steps and stops after some."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.stop_after, self.taken = stop_after, 0
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        if self.taken == self.stop_after:
-            raise Cancelled
-        self.taken += 1
-        return step()
 
 
 def load(folder: Path, **changes: Any) -> TorchSequenceClassifier:
@@ -140,7 +127,7 @@ def test_a_text_has_the_same_logits_alone_and_among_others(mnli: TorchSequenceCl
 
 def test_bounded_batches_change_nothing(mnli: TorchSequenceClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = mnli.logits(PAIRS)
-    monkeypatch.setattr(mnli, "_step_tokens", 1)
+    monkeypatch.setattr(mnli.batches, "most", 1)
     steps = Steps()
     np.testing.assert_allclose(mnli.logits(PAIRS, steps), expected, atol=1e-4)
     assert steps.taken == len(PAIRS)
@@ -150,14 +137,13 @@ def test_a_batch_is_a_step_and_a_large_model_takes_smaller_ones(mnli: TorchSeque
     steps = Steps()
     mnli.logits([("short", "pair")] * 40, steps)
     assert steps.taken == 1
-    large = sequence_classifier.step_tokens(355_000_000)
-    assert 200 < large < 512 < sequence_classifier.step_tokens(66_000_000) < sequence_classifier.step_tokens(10_000)
+    assert 100 < step_tokens(355_000_000) < 512 < step_tokens(66_000_000) < step_tokens(10_000)
 
 
 def test_a_cancelled_request_stops_at_the_next_batch(
     mnli: TorchSequenceClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mnli, "_step_tokens", 1)
+    monkeypatch.setattr(mnli.batches, "most", 1)
     steps = Steps(stop_after=2)
     with pytest.raises(Cancelled):
         mnli.logits(PAIRS, steps)
