@@ -38,7 +38,7 @@ def test_the_models_tab_says_once_who_is_served_by_the_reference(open_reference:
         page.get_by_role("tab", name="Models").click()
     note = page.locator("#models-slower .note")
     expect(note).to_have_count(1)
-    expect(note).to_contain_text("SUITE_ENGINES=reference")
+    expect(note).to_contain_text("SUITE_ENGINES is set to reference")
     for name in ("SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "firefox-translations-en-pt"):
         expect(note).to_contain_text(name)
     expect(note).to_contain_text("Slower, and requests are not batched")

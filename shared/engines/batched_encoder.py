@@ -116,7 +116,7 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 
 def why_not(settings: Settings) -> str:
     """Why the reference runs here instead; "" where this engine does: in float32 where the processor has no int8."""
-    return "SUITE_ENGINES=reference" if settings.engines == "reference" else ""
+    return "SUITE_ENGINES is set to reference" if settings.engines == "reference" else ""
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> SentenceWindows:

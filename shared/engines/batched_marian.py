@@ -163,7 +163,7 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 def why_not(settings: Settings) -> str:
     """Why the reference runs here instead; "" where this engine does."""
     if settings.engines == "reference":
-        return "SUITE_ENGINES=reference"
+        return "SUITE_ENGINES is set to reference"
     if not processor_has_int8():
         return "this processor does not multiply int8 in one instruction (VNNI)"
     return ""
