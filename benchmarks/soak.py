@@ -45,6 +45,8 @@ REST_AFTER_REFUSAL = 5.0
 """Seconds at most until who was turned away asks again."""
 GRACE = 180.0
 """Seconds that requests under way get once no new ones are sent."""
+TRACEBACK = "Traceback (most recent call last)"
+LOG_SHOWN = 6_000
 FAR = 500_000
 """Numbers of requests that no other part asks."""
 
@@ -156,7 +158,10 @@ def soak(clients: int, minutes: float, queue: int) -> tuple[str, bool]:
         working = works(server, found.known)
         mark("end")
         account = call(connect(server.url), "/models", {})[0]["endpoints"]
-        tracebacks = server.log_tail(10**9).count("Traceback (most recent call last)")
+        log = server.log_tail(10**9)
+    tracebacks = log.count(TRACEBACK)
+    if tracebacks:
+        say(f"the server's log, from its first traceback:\n{log[log.index(TRACEBACK) :][:LOG_SHOWN]}")
     left = {**requests, "on loan": borrows}
     wrong = found.count(FAILED) + found.count(LOST) + sum(left.values()) + tracebacks
     setting = f"{clients} clients for {minutes:g} minutes, a queue of {queue}"

@@ -108,15 +108,6 @@ class BatchedCausalLM(CausalText):
         """The linear layers, for an adapter."""
         return DecoderLayers(self.decoder.network)
 
-    @property
-    def spare_bytes(self) -> int:
-        """Bytes of keys and values kept for the next turn, beside the weights."""
-        return self.prefixes.nbytes
-
-    def forget(self) -> None:
-        """Gives them up: the next turn reads its prompt anew."""
-        self.prefixes.clear()
-
     # -- what was read before ------------------------------------------------------------------
 
     def _memory(self, prompt: Sequence[int], more: int, compute: Compute) -> Memory:

@@ -14,11 +14,14 @@ from shared import engine_choice
 from shared.catalog import Catalog
 from shared.engine_choice import REFERENCE, engine_module, slower_here
 from shared.engines import batched_marian
+from shared.engines.causal_lm import TorchCausalLM
 from shared.settings import Settings
+from tests.tiny_checkpoints.decoders import llama_chat
+from tests.tiny_checkpoints.entry import entry
 
 CATALOG = Catalog.read()
 EN_PT = CATALOG.choose_by_id("firefox-translations-en-pt")
-NEEDED = "shared.engines.marian_int8"
+NEEDED = "shared.engines.marian_batched_network"
 """What the fast translator imports, and the reference does not."""
 
 Blocked = Callable[[str, object], None]
@@ -92,3 +95,17 @@ def test_the_reference_is_named_once_for_each_reason(settings: Settings, monkeyp
     (slower,) = [ids for reason, ids in slower_here(embedded, settings).items() if "VNNI" in reason]
     assert "firefox-translations-en-pt" in slower
     assert "all-MiniLM-L6-v2" not in slower
+
+
+def test_without_numba_the_reference_writes(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = entry(engine="batched_causal_lm")
+    folder = llama_chat(tmp_path / "published")
+    own = settings.model_copy(update={"cache_dir": tmp_path / "cache"})
+    monkeypatch.setitem(sys.modules, "shared.engines.llama_kernels", None)  # type: ignore[arg-type]
+    engine = engine_module(checkpoint).load(checkpoint, folder, own, lambda *_: None)
+    assert isinstance(engine, TorchCausalLM)
+    assert not own.converted_dir.exists()
+    (reason,) = slower_here([checkpoint], own)
+    assert "numba" in reason

@@ -530,7 +530,7 @@ def test_engine_prepares_once(settings, tmp_path, monkeypatch):
         converted.parent.mkdir(parents=True, exist_ok=True)
         converted.write_bytes(b"converted")
 
-    monkeypatch.setattr(fetching.importlib, "import_module", lambda name: SimpleNamespace(prepare=prepare))
+    monkeypatch.setattr(fetching, "engine_module", lambda checkpoint: SimpleNamespace(prepare=prepare))
     settings.cache_dir.mkdir()
 
     def again() -> int:
