@@ -31,6 +31,15 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return causal_lm.memory_bytes(checkpoint)
 
 
+def why_not(settings: Settings) -> str:
+    """Why the reference runs here instead; "" where this engine does."""
+    if settings.engines == "reference":
+        return "SUITE_ENGINES is set to reference"
+    if not processor_has_int8():
+        return "this processor does not multiply int8 in one instruction (VNNI)"
+    return ""
+
+
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> CausalText:
     """Reads a verified folder. Raises as the reference engine does."""
     if not offered(checkpoint, folder, settings):
@@ -101,7 +110,7 @@ def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progres
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="blocks")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> LlamaNetwork:

@@ -64,6 +64,7 @@ class LlamaNetwork:
         angles = torch.arange(shape.positions).float()[:, None] * rates
         self.stacked = Network(
             *(_matrix(weights, name) for name in MERGED),
+            inner=shape.inner,
             norms=weights["norms"].numpy(),
             cosines=angles.cos().numpy(),
             sines=angles.sin().numpy(),

@@ -41,7 +41,7 @@ def test_a_product_is_pytorchs_and_a_row_does_not_depend_on_the_others(form: str
     matrix = matrix_of(weight)
     whole = product(x, matrix, size[0])
     expected = (x.double() @ weight.double().T).float()
-    assert ((whole - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-6
+    assert ((whole - expected).norm(dim=1) / expected.norm(dim=1)).max() < (5e-5 if form == "int8" else 1e-6)
     for first, rows in ((0, 1), (5, 1), (3, 2), (11, 3), (20, 4), (1, 7), (0, 8), (7, 15), (36, 1)):
         assert torch.equal(product(x[first : first + rows], matrix, size[0]), whole[first : first + rows])
 
