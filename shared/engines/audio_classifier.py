@@ -12,6 +12,7 @@ import torch
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, KeepsNothing, run_here
+from shared.engines.padded_batches import PADDING, PaddedBatches, ignores_padding
 from shared.engines.pretrained import LOCAL, WAY_OUT, labels_of, load_pretrained, nbytes_of
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 STEP_SECONDS = 10.0
 """Sound of one step: bounds how long a Stop, or another visitor, waits."""
+FRAME_SECONDS = 0.02
+"""Sound of one frame, of which such a model reads as many as another reads tokens."""
 
 
 class TorchAudioClassifier(KeepsNothing):
@@ -35,31 +38,49 @@ class TorchAudioClassifier(KeepsNothing):
         self.sampling_rate: int = features.sampling_rate
         self.multi_label = model.config.problem_type == "multi_label_classification"
         self.nbytes = nbytes_of(model)
+        self._pads = self._reads_padding()
+        self.batches = PaddedBatches(
+            self._forward,
+            len,
+            most=int(STEP_SECONDS * self.sampling_rate),
+            padding=int(PADDING * FRAME_SECONDS * self.sampling_rate) if self._pads else 0,
+        )
 
     def logits(self, windows: Sequence[np.ndarray], compute: Compute = run_here) -> np.ndarray:
         """float32 mono windows of equal length in [-1, 1] → float32, shape (windows, labels).
 
         Raises `InvalidInput` (field `audio`) for windows shorter than the model's first frame.
         """
-        logits = np.zeros((len(windows), len(self.labels)), dtype=np.float32)
         if not len(windows):
-            return logits
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
         samples = len(windows[0])
         if any(len(window) != samples for window in windows):
             raise ValueError("windows must be of equal length")
         frames = getattr(self.model, "_get_feat_extract_output_lengths", None)
         if not samples or (frames and int(frames(torch.tensor(samples))) < 1):
             raise InvalidInput(f"is too short to be heard: {samples / self.sampling_rate:.3f} seconds", field="audio")
-        size = max(1, int(STEP_SECONDS * self.sampling_rate) // samples)
-        for start in range(0, len(windows), size):
-            some = list(windows[start : start + size])
-            logits[start : start + size] = compute(lambda some=some: self._forward(some))
-        return logits
+        return np.stack(self.batches.results(windows, compute))
 
-    def _forward(self, windows: list[np.ndarray]) -> np.ndarray:
-        inputs = self._features(windows, sampling_rate=self.sampling_rate, return_tensors="pt")
-        with torch.inference_mode():
-            return self.model(**inputs).logits.numpy()
+    def _forward(self, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Logits of each window, float32 (labels,)."""
+        return list(self.model(**self._tensors(windows, self._pads)).logits.numpy())
+
+    def _tensors(self, windows: Sequence[np.ndarray], pads: bool) -> Any:
+        more = {"padding": True} if pads else {}
+        return self._features(list(windows), sampling_rate=self.sampling_rate, return_tensors="pt", **more)
+
+    def _reads_padding(self) -> bool:
+        """Whether windows of unequal length may be computed together.
+
+        Not where features are normalised over time ("group"): such models were trained without a mask, and padding
+        counts as sound.
+        """
+        masked = getattr(self._features, "return_attention_mask", False)
+        if getattr(self.model.config, "feat_extract_norm", "") != "layer" or not masked:
+            return False
+        wave = np.sin(np.arange(self.sampling_rate // 5, dtype=np.float32) / 10)
+        short = wave[: 2 * len(wave) // 3]
+        return ignores_padding(self.model, self._tensors([short], True), self._tensors([short, wave], True))
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:

@@ -70,7 +70,7 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
 def why_not(settings: Settings) -> str:
     """Why the reference computes instead, whatever the checkpoint; empty where this engine can be used."""
     if settings.engines == "reference":
-        return "SUITE_ENGINES=reference"
+        return "SUITE_ENGINES is set to reference"
     try:
         import shared.engines.llama_kernels  # noqa: F401
     except ImportError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, FilledToken, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
+from shared.engines.padded_batches import text_batches
 from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.errors import InvalidInput, SuiteError
 from shared.events import Progress
@@ -18,6 +18,18 @@ from shared.settings import Settings
 
 MASKS = ("[MASK]", "<mask>")
 """How BERT and RoBERTa write a mask. Either is understood, so that one text suits both."""
+
+STEP_SCORES = 16_000_000
+"""Scores of one step, 64 MB: every token gets one for each of the vocabulary, whether it is masked or not."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masked:
+    """A text as the model reads it, the places of its masks, and how many tokens are asked for at each."""
+
+    encoding: Any
+    places: Sequence[int]
+    top_k: int
 
 
 class TorchMaskedLM(KeepsNothing):
@@ -32,6 +44,13 @@ class TorchMaskedLM(KeepsNothing):
         self.nbytes = nbytes_of(model)
         self._tokenizer = tokenizer
         self._inputs = EncoderInputs(model, tokenizer, max_tokens)
+        self.batches = text_batches(
+            model,
+            self._inputs,
+            self._forward,
+            lambda text: len(text.encoding.ids),
+            most=STEP_SCORES // model.get_input_embeddings().num_embeddings,
+        )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens left out; a mask is one."""
@@ -54,18 +73,20 @@ class TorchMaskedLM(KeepsNothing):
         places = [i for i, token in enumerate(encoding.ids) if token == self._tokenizer.mask_token_id]
         if not places:
             raise InvalidInput(f"holds no mask; write {self.mask_token} where a word is to be found", field="text")
-        probabilities, ids = compute(lambda: self._forward(encoding, places, top_k))
+        ((probabilities, ids),) = self.batches.results([Masked(encoding, places, top_k)], compute)
         return [
             [FilledToken(i, self._tokenizer.decode([i]), p) for i, p in zip(*row, strict=True)]
             for row in zip(ids, probabilities, strict=True)
         ]
 
-    def _forward(self, encoding: Any, places: Sequence[int], top_k: int) -> tuple[list[list[float]], list[list[int]]]:
-        """Probabilities and ids of the likeliest tokens, each (places, top_k)."""
-        with torch.inference_mode():
-            logits = self.model(**self._inputs.tensors([encoding])).logits[0, list(places)]
-            found = logits.softmax(-1).topk(min(top_k, logits.shape[-1]))
-            return found.values.tolist(), found.indices.tolist()
+    def _forward(self, texts: Sequence[Masked]) -> list[tuple[list[list[float]], list[list[int]]]]:
+        """Of each text, probabilities and ids of the likeliest tokens, each (places, top_k)."""
+        logits = self.model(**self._inputs.tensors([text.encoding for text in texts])).logits
+        results = []
+        for row, text in zip(logits, texts, strict=True):
+            found = row[list(text.places)].softmax(-1).topk(min(text.top_k, row.shape[-1]))
+            results.append((found.values.tolist(), found.indices.tolist()))
+        return results
 
     def _with_own_masks(self, text: str) -> str:
         for mask in MASKS:

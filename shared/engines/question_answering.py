@@ -19,7 +19,7 @@ import torch
 from shared.catalog import Checkpoint
 from shared.engines import AnswerSpan, Compute, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
-from shared.engines.length_batches import batches_by_length, step_tokens
+from shared.engines.padded_batches import text_batches
 from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.errors import InvalidInput, SuiteError
 from shared.events import Progress
@@ -53,7 +53,7 @@ class TorchQuestionAnswerer(KeepsNothing):
         self.nbytes = nbytes_of(model)
         self._cls = tokenizer.cls_token_id
         self._inputs = EncoderInputs(model, tokenizer, max_tokens)
-        self._step_tokens = step_tokens(model.num_parameters())
+        self.batches = text_batches(model, self._inputs, self._forward, lambda window: len(window.encoding.ids))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens left out."""
@@ -66,12 +66,10 @@ class TorchQuestionAnswerer(KeepsNothing):
         """
         windows = list(self._windows(question, context))
         spans, scores = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
-        for batch in batches_by_length([len(window.encoding.ids) for window in windows], self._step_tokens):
-            some = [windows[i] for i in batch]
-            for window, row in zip(some, compute(lambda some=some: self._forward(some)), strict=True):
-                found, their_scores = self._candidates(window, row)
-                spans.append(found)
-                scores.append(their_scores)
+        for window, logits in zip(windows, self.batches.results(windows, compute), strict=True):
+            found, their_scores = self._candidates(window, logits)
+            spans.append(found)
+            scores.append(their_scores)
         return best_apart(context, np.concatenate(spans), np.concatenate(scores), top_k)
 
     def _windows(self, question: str, context: str) -> Iterator[Window]:
@@ -95,11 +93,10 @@ class TorchQuestionAnswerer(KeepsNothing):
             yield Window(encoding, places, offsets[begin : begin + len(places)])
             begin += room - stride
 
-    def _forward(self, windows: Sequence[Window]) -> np.ndarray:
-        """Logits of each token being an answer's first and last, float32, shape (windows, 2, tokens)."""
-        with torch.inference_mode():
-            output = self.model(**self._inputs.tensors([window.encoding for window in windows]))
-            return torch.stack([output.start_logits, output.end_logits], dim=1).numpy()
+    def _forward(self, windows: Sequence[Window]) -> list[np.ndarray]:
+        """Logits of each token being an answer's first and last; of each window float32 (2, tokens and padding)."""
+        output = self.model(**self._inputs.tensors([window.encoding for window in windows]))
+        return list(torch.stack([output.start_logits, output.end_logits], dim=1).numpy())
 
     def _candidates(self, window: Window, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Begin and end in the text, in characters, of every span of the window, shape (spans, 2), and their scores."""

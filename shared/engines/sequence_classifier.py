@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
-from shared.engines.length_batches import batches_by_length, step_tokens
+from shared.engines.padded_batches import text_batches
 from shared.engines.pretrained import input_window, labels_of, load_pretrained, load_tokenizer, nbytes_of
 from shared.errors import SuiteError
 from shared.events import Progress
@@ -30,7 +29,7 @@ class TorchSequenceClassifier(KeepsNothing):
         self.max_tokens = max_tokens
         self.nbytes = nbytes_of(model)
         self._inputs = EncoderInputs(model, tokenizer, max_tokens)
-        self._step_tokens = step_tokens(model.num_parameters())
+        self.batches = text_batches(model, self._inputs, self._forward, lambda encoding: len(encoding.ids))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens left out."""
@@ -38,15 +37,12 @@ class TorchSequenceClassifier(KeepsNothing):
 
     def logits(self, inputs: Sequence[str | tuple[str, str]], compute: Compute = run_here) -> np.ndarray:
         """float32, shape (inputs, labels). Raises `InvalidInput` for a pair whose second text fills the window."""
-        encodings = self._inputs.fitting(inputs)
-        logits = np.zeros((len(inputs), len(self.labels)), dtype=np.float32)
-        for batch in batches_by_length([len(encoding.ids) for encoding in encodings], self._step_tokens):
-            logits[batch] = compute(lambda batch=batch: self._forward([encodings[i] for i in batch]))
-        return logits
+        rows = self.batches.results(self._inputs.fitting(inputs), compute)
+        return np.stack(rows) if rows else np.zeros((0, len(self.labels)), dtype=np.float32)
 
-    def _forward(self, encodings: Sequence[Any]) -> np.ndarray:
-        with torch.inference_mode():
-            return self.model(**self._inputs.tensors(encodings)).logits.numpy()
+    def _forward(self, encodings: Sequence[Any]) -> list[np.ndarray]:
+        """Logits of each encoding, float32 (labels,)."""
+        return list(self.model(**self._inputs.tensors(encodings)).logits.numpy())
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:

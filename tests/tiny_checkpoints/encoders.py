@@ -65,6 +65,23 @@ def distilbert_sst2(folder: Path) -> Path:
     return _saved(DistilBertForSequenceClassification(config), folder, 4)
 
 
+def convbert_sst2(folder: Path) -> Path:
+    """As ConvBERT fine-tuned on sentiment: its convolutions read what stands beside a token, padding too."""
+    from transformers import ConvBertConfig, ConvBertForSequenceClassification
+
+    vocabulary = word_piece(
+        _made(folder), {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
+    )
+    config = ConvBertConfig(
+        vocab_size=len(vocabulary),
+        embedding_size=32,
+        pad_token_id=vocabulary["[PAD]"],
+        **SIZES,
+        **_labelled(("NEGATIVE", "POSITIVE")),
+    )
+    return _saved(ConvBertForSequenceClassification(config), folder, 11)
+
+
 def bert_mlm(folder: Path) -> Path:
     """As bert-base-uncased: masks are written `[MASK]`."""
     from transformers import BertForMaskedLM
@@ -91,6 +108,14 @@ def wav2vec2_genres(folder: Path) -> Path:
     from transformers import Wav2Vec2ForSequenceClassification
 
     return _wav2vec2(folder, Wav2Vec2ForSequenceClassification, 7, **_labelled(GENRES))
+
+
+def wav2vec2_masked(folder: Path) -> Path:
+    """As wav2vec2-large-robust fine-tuned: features normalised one by one, and a mask over the padding."""
+    from transformers import Wav2Vec2ForSequenceClassification
+
+    more: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+    return _wav2vec2(folder, Wav2Vec2ForSequenceClassification, 10, **more, **_labelled(GENRES))
 
 
 def wav2vec2_base(folder: Path) -> Path:
@@ -159,7 +184,11 @@ def _wav2vec2(folder: Path, architecture: Any, seed: int, **more: Any) -> Path:
         **more,
     )
     features = Wav2Vec2FeatureExtractor(
-        feature_size=1, sampling_rate=16_000, padding_value=0.0, do_normalize=True, return_attention_mask=False
+        feature_size=1,
+        sampling_rate=16_000,
+        padding_value=0.0,
+        do_normalize=True,
+        return_attention_mask=config.feat_extract_norm == "layer",
     )
     features.save_pretrained(_made(folder))
     return _saved(architecture(config), folder, seed)

@@ -166,7 +166,7 @@ def test_batches_change_nothing_and_each_is_a_step(made: Made, monkeypatch: pyte
         taken += 1
         return step()
 
-    monkeypatch.setattr(engine, "_step_tokens", 1)
+    monkeypatch.setattr(engine.batches, "most", 1)
     same(engine.answer(QUESTION, context, 5, RunHere(compute)), expected)
     assert taken == len(list(engine._windows(QUESTION, context)))
 
@@ -182,7 +182,7 @@ def test_a_cancelled_request_stops_at_the_next_batch(made: Made, monkeypatch: py
         taken += 1
         return step()
 
-    monkeypatch.setattr(engine, "_step_tokens", 1)
+    monkeypatch.setattr(engine.batches, "most", 1)
     with pytest.raises(Cancelled):
         engine.answer(QUESTION, scrambled(600, 7), 1, RunHere(compute))
     assert taken == 2

@@ -13,7 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from shared.engines import sequence_classifier
+from shared.engines import RunHere, sequence_classifier
+from shared.engines.length_batches import step_tokens
 from shared.engines.sequence_classifier import TorchSequenceClassifier, memory_bytes
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
@@ -126,7 +127,7 @@ def test_a_text_has_the_same_logits_alone_and_among_others(mnli: TorchSequenceCl
 
 def test_bounded_batches_change_nothing(mnli: TorchSequenceClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = mnli.logits(PAIRS)
-    monkeypatch.setattr(mnli, "_step_tokens", 1)
+    monkeypatch.setattr(mnli.batches, "most", 1)
     steps = Steps()
     np.testing.assert_allclose(mnli.logits(PAIRS, steps), expected, atol=1e-4)
     assert steps.taken == len(PAIRS)
@@ -136,14 +137,13 @@ def test_a_batch_is_a_step_and_a_large_model_takes_smaller_ones(mnli: TorchSeque
     steps = Steps()
     mnli.logits([("short", "pair")] * 40, steps)
     assert steps.taken == 1
-    large = sequence_classifier.step_tokens(355_000_000)
-    assert 200 < large < 512 < sequence_classifier.step_tokens(66_000_000) < sequence_classifier.step_tokens(10_000)
+    assert 100 < step_tokens(355_000_000) < 512 < step_tokens(66_000_000) < step_tokens(10_000)
 
 
 def test_a_cancelled_request_stops_at_the_next_batch(
     mnli: TorchSequenceClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mnli, "_step_tokens", 1)
+    monkeypatch.setattr(mnli.batches, "most", 1)
     steps = Steps(stop_after=2)
     with pytest.raises(Cancelled):
         mnli.logits(PAIRS, steps)
