@@ -64,7 +64,7 @@ bench: setup packages-dev packages-peers ## measure the suite against its peers
 bench-hub: setup packages-dev ## measure fetching and loading from a Hub, and starting without one
 	@$(python) -m benchmarks.hub $(ARGS)
 
-eval: setup packages-dev ## quality of each checkpoint on tests/data
+eval: setup packages-dev ## quality of each checkpoint, by the fast engine and by the reference
 	@$(python) -m benchmarks.evaluation $(ARGS)
 
 recipes: setup packages-dev ## train and measure every recipe, and write the table of finetune/README.md

@@ -22,12 +22,12 @@ SMOLLM = "SmolLM2-135M-Instruct"
 ROOM = 14.0
 """Points a floor lies below the figure stated for it: small sets know an accuracy to ±6–14 points."""
 
-QUICK_ITEMS = 14
+QUICK_ITEMS = 6
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: values in points (0 to 100)."""
+    """One line of the table by one engine: values in points (0 to 100)."""
 
     task: str
     method: str
@@ -38,21 +38,20 @@ class Row:
     seconds: float | None = None
     stated: float | None = None
     """What an earlier measurement on other small sets found for the first of `values`."""
+    model: str = ""
+    """The checkpoint; a baseline has none."""
+    engine: str = ""
+    """What RunInfo calls the engine that answered."""
+    answers: tuple[str, ...] = ()
+    """Labels or texts, in the order of the items."""
+    judged_with: str = ""
+    """Rows of one checkpoint with the same words here are judged as one."""
 
-    def cells(self) -> list[str]:
-        floor = ""
-        if self.stated is not None:
-            floor = f"{self.stated - ROOM:.1f} {'met' if self.values[0] >= self.stated - ROOM else '**missed**'}"
-        return [
-            self.task,
-            self.method,
-            self.metric,
-            str(self.n),
-            " / ".join(f"{value:.1f}" for value in self.values),
-            " / ".join(f"{low:.0f}–{high:.0f}" for low, high in self.intervals),
-            floor,
-            "" if self.seconds is None else f"{self.seconds:.1f}",
-        ]
+    @property
+    def floor(self) -> str:
+        if self.stated is None:
+            return ""
+        return f"{self.stated - ROOM:.1f} {'met' if self.values[0] >= self.stated - ROOM else '**missed**'}"
 
 
 def items(name: str, quick: bool) -> list[Item]:

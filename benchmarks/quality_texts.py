@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from sacrebleu.metrics.chrf import CHRF
 
@@ -17,8 +18,9 @@ from summarization.task import rows as summary_rows
 from translation.task import Translate, borrow
 from translation.task import rows as translation_rows
 
-QUICK_SUMMARIES = 3
-"""Writing one takes seconds."""
+QUICK_SUMMARIES = 1
+QUICK_TOKENS = 24
+"""Writing a summary takes seconds."""
 
 ROUGES = ("rouge1", "rouge2", "rougeL")
 
@@ -35,38 +37,30 @@ def summaries(context: Context, quick: bool) -> Iterator[Row]:
         found = items(name, quick)[: QUICK_SUMMARIES if quick else None]
         references = [item["summary"] for item in found]
         stated = {"lead-2": 36.7, MINILM: 42.8} if style == "article" else {}
-
-        def scored(
-            method: str,
-            texts: Sequence[str],
-            seconds: float,
-            name: str = name,
-            references: Sequence[str] = references,
-            stated: dict[str, float] = stated,
-        ) -> Row:
-            scores = [rouge(text, reference) for text, reference in zip(texts, references, strict=True)]
-            words = sum(len(text.split()) for text in texts) / len(texts)
-            columns = [[score[kind] for score in scores] for kind in ROUGES]
-            known = next((value for key, value in stated.items() if key in method), None)
-            return Row(
-                f"summaries of {name}",
-                f"{method} ({words:.0f} words on average)",
-                "ROUGE-1 / 2 / L",
-                len(texts),
-                tuple(map(points, columns)),
-                tuple(in_points(bootstrap(column)) for column in columns),
-                seconds,
-                known,
-            )
-
-        yield scored("baseline: lead-2", [lead(item["text"], style) for item in found], 0.0)
+        task = f"summaries of {name}"
+        yield summarized(task, "baseline: lead-2", [lead(item["text"], style) for item in found], references,
+                         stated=stated.get("lead-2"))  # fmt: skip
         for method, model in ((f"extractive, {MINILM}", MINILM), (f"abstractive, greedy, {SMOLLM}", SMOLLM)):
-            say(f"summaries of {name}, {model}")
-            fixed = {"style": style, "model": model}
+            say(f"{task}, {model}, {context.settings.engines} engine")
+            fixed: dict[str, Any] = {"style": style, "model": model}
+            if quick:
+                fixed["max_new_tokens"] = QUICK_TOKENS
             asked = [validate(Summarize, {"text": item["text"], **fixed}, context.settings) for item in found]
-            with on_loan(context, context.borrow(model, "summarization")) as lease, clock() as taken:
-                texts = [summary.text for summary in summary_rows(asked, lease)]
-            yield scored(method, texts, taken[0])
+            with on_loan(context, context.borrow(model, "summarization")) as lease:
+                with clock() as taken:
+                    texts = [summary.text for summary in summary_rows(asked, lease)]
+                yield summarized(
+                    task, method, texts, references, seconds=taken[0], stated=stated.get(model), model=model,
+                    engine=lease.engine.name, judged_with="summaries",
+                )  # fmt: skip
+
+
+def summarized(task: str, method: str, texts: Sequence[str], references: Sequence[str], **more: Any) -> Row:
+    scores = [rouge(text, reference) for text, reference in zip(texts, references, strict=True)]
+    columns = [[score[kind] for score in scores] for kind in ROUGES]
+    intervals = tuple(in_points(bootstrap(column)) for column in columns)
+    values = tuple(map(points, columns))
+    return Row(task, method, "ROUGE-1 / 2 / L", len(texts), values, intervals, answers=tuple(texts), **more)
 
 
 def translations(context: Context, quick: bool) -> Iterator[Row]:
@@ -74,23 +68,25 @@ def translations(context: Context, quick: bool) -> Iterator[Row]:
     for source, target, stated in (("en", "pt", 89.7), ("pt", "en", 88.6)):
         task = f"translation {source}→{target}"
         texts, references = [item[source] for item in found], [item[target] for item in found]
-        yield scored_translation(task, "baseline: the source, copied", texts, references, 0.0, None)
+        yield translated(task, "baseline: the source, copied", texts, references)
         for beams in (1, 4):
-            say(f"{task}, {beams} beams")
+            how = "greedy" if beams == 1 else f"{beams} beams"
+            say(f"{task}, {how}, {context.settings.engines} engine")
             fixed = {"src_lang": source, "tgt_lang": target, "num_beams": beams}
             asked = [validate(Translate, {"text": text, **fixed}, context.settings) for text in texts]
-            with on_loan(context, borrow(asked[0], context)) as lease, clock() as taken:
-                answers = [answer.text for answer in translation_rows(asked, lease)]
-                checkpoint = lease.checkpoint.id
-            how = "greedy" if beams == 1 else f"{beams} beams"
-            yield scored_translation(task, f"{checkpoint}, {how}", answers, references, taken[0], stated)
+            with on_loan(context, borrow(asked[0], context)) as lease:
+                with clock() as taken:
+                    answers = [answer.text for answer in translation_rows(asked, lease)]
+                model = lease.checkpoint.id
+                yield translated(
+                    task, f"{model}, {how}", answers, references, seconds=taken[0], stated=stated, model=model,
+                    engine=lease.engine.name, judged_with=f"{task}, {how}",
+                )  # fmt: skip
 
 
-def scored_translation(
-    task: str, method: str, answers: Sequence[str], references: Sequence[str], seconds: float, stated: float | None
-) -> Row:
-    value, interval = chrf(answers, references)
-    return Row(task, method, "chrF", len(answers), (value,), (interval,), seconds, stated)
+def translated(task: str, method: str, texts: Sequence[str], references: Sequence[str], **more: Any) -> Row:
+    value, interval = chrf(texts, references)
+    return Row(task, method, "chrF", len(texts), (value,), (interval,), answers=tuple(texts), **more)
 
 
 def chrf(answers: Sequence[str], references: Sequence[str]) -> tuple[float, Interval]:

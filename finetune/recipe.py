@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from finetune.methods import Method
 from finetune.sources import Source
 from shared.errors import InvalidInput, SuiteError
+from shared.yaml_text import read_yaml
 
 RECIPES = Path(__file__).with_name("recipes")
 
@@ -152,7 +153,7 @@ def read_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInput(f"{path.name} cannot be read as YAML: {error}", field="recipe") from None
     if not isinstance(content, dict):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import UnknownCheckpoint
+from shared.yaml_text import read_yaml
 
 Kind = Literal[
     "causal-lm",
@@ -173,7 +173,7 @@ class Catalog:
 
     @classmethod
     def read(cls, path: Path = CATALOG_FILE) -> Catalog:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["checkpoints"]
+        entries = read_yaml(path.read_text(encoding="utf-8"))["checkpoints"]
         return cls(tuple(Checkpoint.model_validate(entry) for entry in entries))
 
     def __iter__(self) -> Iterator[Checkpoint]:

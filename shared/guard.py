@@ -17,6 +17,16 @@ LONGEST_BODY = 16 * 2**20
 class StrictBlocks(gr.Blocks):
     """Blocks that refuse wrong inputs in words."""
 
+    def __init__(self, *, most_waiting: int, **options: Any) -> None:
+        """`most_waiting`: requests in Gradio's queue."""
+        self._most_waiting = most_waiting
+        super().__init__(**options)
+
+    def queue(self, *args: Any, **options: Any) -> Any:
+        """Gradio's constructor calls this, and each call makes the whole app anew: so ours are the defaults here."""
+        ours = {"api_open": False, "max_size": self._most_waiting, "default_concurrency_limit": None}
+        return super().queue(*args, **{**ours, **options})
+
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
         wanted = len(block_fn.inputs)
         if len(inputs) != wanted:

@@ -22,7 +22,7 @@ from shared.repository import WantedFile, has_tokenizer, parsed_config, refuse_n
 
 ARCHITECTURES: dict[str, tuple[Kind, str]] = {
     "ForCausalLM": ("causal-lm", "batched_causal_lm"),
-    "LMHeadModel": ("causal-lm", "causal_lm"),
+    "LMHeadModel": ("causal-lm", "batched_causal_lm"),
     "ForConditionalGeneration": ("seq2seq", "seq2seq"),
     "MTModel": ("seq2seq", "seq2seq"),
     "ForSequenceClassification": ("sequence-classifier", "sequence_classifier"),

@@ -38,7 +38,13 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
     edge = Edge(runtime, traffic, threads)
     endpoints: list[Endpoint] = []
     pages: list[Page] = []
-    with StrictBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
+    with StrictBlocks(
+        most_waiting=runtime.settings.queue_size,
+        title=TITLE,
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(3600, 3600),
+    ) as blocks:
         gr.HTML(header(), elem_id="suite-header", padding=False)
         with gr.Tabs(elem_id="suite-tabs") as tabs:
             for space in spaces:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import sys
 import threading
-from typing import Any
 
 from shared.adapter_folder import Adapter
 from shared.adapters import Adapters
 from shared.cache import ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource
 from shared.context import Runtime
+from shared.engine_choice import engine_module
 from shared.engines import Engine
 from shared.errors import WeightsMissing
 from shared.events import Progress
@@ -103,14 +103,17 @@ def load_adapter(adapter: Adapter, files: HubFiles, progress: Progress) -> Engin
     return engine_module(adapter).load(adapter, folder, progress)
 
 
-def engine_module(checkpoint: Checkpoint | Adapter) -> Any:
-    """The module of `shared.engines` that runs this checkpoint: it has `load` and `memory_bytes`."""
-    return importlib.import_module(f"shared.engines.{checkpoint.engine}")
-
-
 def quiet_libraries() -> None:
-    """No progress bars of transformers on the server's console: progress goes to those who wait."""
-    from transformers.utils import logging
+    """No progress bars and reports of transformers on the server's console: progress goes to those who wait.
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    Without importing it, which takes seconds and which not every engine needs.
+    """
+    from huggingface_hub.utils import disable_progress_bars
+
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    disable_progress_bars()
+    if "transformers" in sys.modules:  # which has read these when it was imported
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

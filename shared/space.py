@@ -15,11 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from shared.endpoint import Endpoint
 from shared.errors import SuiteError
 from shared.settings import Settings
+from shared.yaml_text import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Space:
     @cached_property
     def examples(self) -> dict[str, list[dict[str, Any]]]:
         """Endpoint name → examples, each with `title` and `inputs`. An input `./name` is the path of a file here."""
-        found = yaml.safe_load((self.folder / "examples.yaml").read_text(encoding="utf-8"))
+        found = read_yaml((self.folder / "examples.yaml").read_text(encoding="utf-8"))
         for example in (example for some in found.values() for example in some):
             for name, value in example["inputs"].items():
                 if isinstance(value, str) and value.startswith("./") and (self.folder / value).is_file():

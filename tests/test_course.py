@@ -69,7 +69,7 @@ def test_gpt2_completes(taught: Course) -> None:
     completion, run = taught.ask("generate", prompt="Once upon a time", max_new_tokens=12, model=GPT2)
     expected = written(*reference("AutoModelForCausalLM", taught.folders[GPT2]), "Once upon a time", max_new_tokens=12)
     assert completion == expected.rstrip("\ufffd")  # of a character that is not finished nothing is shown
-    assert run["checkpoint"] == GPT2
+    assert (run["checkpoint"], run["engine"]) == (GPT2, "compiled-fp32")
     assert len(run["revision"]) == 40
 
 
@@ -79,7 +79,7 @@ def test_dialogpt_talks_in_turns_of_its_own_kind(taught: Course) -> None:
     reply, run = taught.ask("chat", message=first, max_new_tokens=10, model=DIALOGPT)
     end = tokenizer.eos_token
     assert reply == written(model, tokenizer, f"{first}{end}", max_new_tokens=10)
-    assert run["checkpoint"] == DIALOGPT
+    assert (run["checkpoint"], run["engine"]) == (DIALOGPT, "compiled-fp32")
     history = [{"role": "user", "content": first}, {"role": "assistant", "content": "In water."}]
     again, _ = taught.ask("chat", message=second, history=history, max_new_tokens=10, model=DIALOGPT)
     assert again == written(model, tokenizer, f"{first}{end}In water.{end}{second}{end}", max_new_tokens=10)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.padded_batches import PADDING, PaddedBatches, ignores_padding
 from shared.engines.pretrained import LOCAL, WAY_OUT, labels_of, load_pretrained, nbytes_of
 from shared.errors import InvalidInput, WeightsCorrupt
@@ -26,7 +26,7 @@ FRAME_SECONDS = 0.02
 """Sound of one frame, of which such a model reads as many as another reads tokens."""
 
 
-class TorchAudioClassifier:
+class TorchAudioClassifier(KeepsNothing):
     """Windows of sound in; one logit a label out."""
 
     name = "torch-fp32"

@@ -1,7 +1,8 @@
-"""The fast engine for Llama-like causal language models: requests are batched token by token.
+"""The fast engine for causal language models: requests are batched token by token.
 
 Its weights are those that were published, kept as small as they were published. Architectures that are not written down
-in `llama_network` are loaded by the reference engine, `causal_lm`; so is everything where the compiler is missing.
+(`decoder_architectures`) are loaded by the reference engine, `causal_lm`; so is everything where the compiler is
+missing.
 """
 
 from __future__ import annotations
@@ -21,21 +22,25 @@ from shared.events import Progress
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.engines.llama_network import LlamaNetwork
+    from shared.engines.decoder_network import DecoderNetwork
 
 GENERATION = "generation_config.json"
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: those of the reference engine, which loads what this one cannot."""
-    return causal_lm.memory_bytes(checkpoint)
+    """Bytes of weights in memory, at most: those of the reference engine, which loads what this one cannot.
+
+    Blocks have a step and an offset for each output, and the last may be half empty: a part in a hundred of a matrix
+    with 500 inputs.
+    """
+    return causal_lm.memory_bytes(checkpoint) * 101 // 100
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> CausalText:
     """Reads a verified folder. Raises as the reference engine does."""
     if not offered(checkpoint, folder, settings):
         return causal_lm.load(checkpoint, folder, settings, progress)
-    from shared.engines.batched_llama import BatchedCausalLM
+    from shared.engines.batched_decoder import BatchedCausalLM
 
     ready = _converted(checkpoint, folder, settings, progress)
     progress("reading weights", 0, checkpoint.parameters)
@@ -61,9 +66,9 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
 def why_not(settings: Settings) -> str:
     """Why the reference computes instead, whatever the checkpoint; empty where this engine can be used."""
     if settings.engines == "reference":
-        return "SUITE_ENGINES=reference"
+        return "SUITE_ENGINES is set to reference"
     try:
-        import shared.engines.llama_kernels  # noqa: F401
+        import shared.engines.decoder_kernels  # noqa: F401
     except ImportError as error:
         return f"numba, which compiles it for this processor, is not installed or does not start ({error})"
     return ""
@@ -75,9 +80,9 @@ def offered(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
         return False
     if next(folder.glob("*.gguf"), None):
         return True  # what it is of, the conversion finds out
-    from shared.engines.llama_network import shape_of
+    from shared.engines.decoder_architectures import architecture_of
 
-    return shape_of(read_config(checkpoint, folder)) is not None
+    return architecture_of(read_config(checkpoint, folder)) is not None
 
 
 def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
@@ -101,25 +106,26 @@ def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progres
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="blocks")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
 
 
-def _network(checkpoint: Checkpoint, folder: Path) -> LlamaNetwork:
+def _network(checkpoint: Checkpoint, folder: Path) -> DecoderNetwork:
     """Over the mapped file: nothing is copied, and processes share it."""
     from safetensors.torch import load_file
 
-    from shared.engines.llama_network import LlamaNetwork, shape_of
+    from shared.engines.decoder_architectures import architecture_of
 
-    shape = shape_of(read_config(checkpoint, folder))
-    assert shape is not None, "converted for this network"
-    return LlamaNetwork(load_file(folder / WEIGHTS), shape)
+    found = architecture_of(read_config(checkpoint, folder))
+    assert found is not None, "converted for this network"
+    network, shape = found
+    return network(load_file(folder / WEIGHTS), shape)
 
 
 def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:
-    """The weights as `llama_kernels` reads them, with everything else that a checkpoint's folder has."""
+    """The weights as `decoder_kernels` reads them, with everything else that a checkpoint's folder has."""
     from safetensors.torch import save_file
 
-    from shared.engines.llama_network import network_weights, shape_of
+    from shared.engines.decoder_architectures import architecture_of
 
     if next(source.glob("*.gguf"), None):
         causal_lm.gguf_to_safetensors(source, target)
@@ -129,10 +135,11 @@ def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Pro
                 shutil.copyfile(file, target / file.name)
     read = target if (target / WEIGHTS).exists() else source
     model = load_pretrained("AutoModelForCausalLM", checkpoint, read, progress)
-    shape = shape_of(model.config)
-    if shape is None:
-        raise SuiteError(f"this GGUF is of the architecture {model.config.model_type!r}; only Llama's is read here")
+    found = architecture_of(model.config)
+    if found is None:
+        raise SuiteError(f"this GGUF is of an architecture ({model.config.model_type!r}) that is not computed here")
+    network, shape = found
     model.generation_config.save_pretrained(target)
-    weights = network_weights(model.state_dict(), shape)
+    weights = network.stored(model.state_dict(), shape)
     del model
     save_file(weights, target / WEIGHTS)

@@ -13,11 +13,13 @@ from torch import Tensor
 from shared.catalog import Checkpoint
 from shared.engines import Compute, run_here, sentence_encoder
 from shared.engines.adapter import active
-from shared.engines.bert_network import PARTS, BertNetwork, applies
+from shared.engines.bert_network import PARTS, BertNetwork, applies, read_config
 from shared.engines.compiled import compiled
 from shared.engines.int8_linear import ONE_CORE, processor_has_int8
 from shared.engines.merged_layers import teach
-from shared.engines.sentence_encoder import SentenceWindows
+from shared.engines.pretrained import WAY_OUT
+from shared.engines.sentence_encoder import SentenceWindows, read_tokenizer, read_weights
+from shared.errors import WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
 
@@ -112,17 +114,29 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return sentence_encoder.memory_bytes(checkpoint)
 
 
-def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> SentenceWindows:
-    """Reads a verified folder. Raises as the reference engine does."""
-    from transformers import BertConfig
+def why_not(settings: Settings) -> str:
+    """Why the reference runs here instead; "" where this engine does: in float32 where the processor has no int8."""
+    return "SUITE_ENGINES is set to reference" if settings.engines == "reference" else ""
 
-    config = BertConfig.from_pretrained(folder, local_files_only=True)
-    reference = sentence_encoder.load(checkpoint, folder, settings, progress)
-    if settings.engines == "reference" or not applies(config):
-        return reference
+
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> SentenceWindows:
+    """Reads a verified folder, without transformers. Raises `WeightsCorrupt`."""
+    config = read_config(folder / "config.json")
+    if why_not(settings) or not applies(config):
+        return sentence_encoder.load(checkpoint, folder, settings, progress)
+    progress("reading weights", 0, checkpoint.parameters * 4)
     int8 = processor_has_int8()
-    network = BertNetwork(reference.model.state_dict(), config, int8=int8)
-    engine = BatchedSentenceEncoder(network, reference.tokenizer, reference.max_tokens, reference.pooler, int8=int8)
+    # The embeddings stay where they are in the file: of 47 MB only the rows of words in use come into memory. They
+    # have a mapping of their own, since the layers are copied, and theirs is to end.
+    embeddings = read_weights(folder, lambda name: name.startswith("embeddings."))
+    layers = read_weights(folder, lambda name: name.startswith("encoder."))
+    pooler = read_weights(folder, lambda name: name.startswith("pooler."))
+    try:
+        network = BertNetwork(embeddings | layers, config, int8=int8)
+    except KeyError as error:
+        raise WeightsCorrupt(f"the weights of {checkpoint.id} are incomplete: they lack {error}; {WAY_OUT}") from None
+    del layers
+    engine = BatchedSentenceEncoder(network, read_tokenizer(folder), checkpoint.context_window, pooler, int8=int8)
     for length in (2, 2, 3):
         engine.encoder([([0] * length, [0] * length)])  # TorchScript looks at the first passes for what to improve
     return engine

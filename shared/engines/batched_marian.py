@@ -17,7 +17,7 @@ from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.compiled import compiled
 from shared.engines.int8_linear import ONE_CORE, processor_has_int8
 from shared.engines.marian import BATCH_LINES, END, MarianTexts, read, target_limit
-from shared.engines.marian_int8 import MarianInt8Network
+from shared.engines.marian_batched_network import MarianBatchedNetwork
 from shared.events import Progress
 from shared.settings import Settings
 
@@ -49,7 +49,7 @@ class Sentence:
 class GreedyDecoder:
     """The kernel: reads what is new, then writes some tokens of every sentence."""
 
-    def __init__(self, network: MarianInt8Network) -> None:
+    def __init__(self, network: MarianBatchedNetwork) -> None:
         self.network = network
         self._encode, self._decode = compiled(network.encoder), compiled(network.decoder)
         self._output = compiled(network.output)
@@ -113,7 +113,7 @@ class BatchedMarianTranslator(MarianTexts):
 
     name = "torch-int8"
 
-    def __init__(self, network: MarianInt8Network, vocabulary: Any, piece_tokens: int) -> None:
+    def __init__(self, network: MarianBatchedNetwork, vocabulary: Any, piece_tokens: int) -> None:
         super().__init__(vocabulary, piece_tokens)
         self.decoder = GreedyDecoder(network)
         self.nbytes = network.nbytes
@@ -160,12 +160,21 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return marian.memory_bytes(checkpoint)
 
 
+def why_not(settings: Settings) -> str:
+    """Why the reference runs here instead; "" where this engine does."""
+    if settings.engines == "reference":
+        return "SUITE_ENGINES is set to reference"
+    if not processor_has_int8():
+        return "this processor does not multiply int8 in one instruction (VNNI)"
+    return ""
+
+
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> MarianTexts:
     """Loads a folder with verified `model.bin` and `vocab.spm`. Raises as the reference engine does."""
-    if settings.engines == "reference" or not processor_has_int8():
+    if why_not(settings):
         return marian.load(checkpoint, folder, settings, progress)
     file, vocabulary, piece_tokens = read(checkpoint, folder, progress)
-    network = MarianInt8Network(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
+    network = MarianBatchedNetwork(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
     engine = BatchedMarianTranslator(network, vocabulary, piece_tokens)
     for length in (2, 3):  # TorchScript looks at the first passes for what to improve
         engine.decoder([Sentence([1] * length, 4)])

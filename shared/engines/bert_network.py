@@ -7,14 +7,18 @@ vectors differ by 0.0025 in cosine from float32's, with two by 0.0005, which is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, List  # noqa: UP035 - TorchScript reads it
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import List  # noqa: UP035 - TorchScript reads it
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows
+from shared.engines.unpadded_attention import unpadded_attention
 
 PARTS = {
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -36,20 +40,14 @@ class Layer(nn.Module):
         self.outer_norm, self.outer_shift = _norm(weights, f"{at}output.LayerNorm")
 
     def forward(self, x: Tensor, lengths: List[int]) -> Tensor:  # noqa: UP006
-        attended: List[Tensor] = []  # noqa: UP006
-        for text in self.qkv(x).split(lengths):
-            # (tokens, 3 * width) to queries, keys and values of shape (heads, tokens, width / heads)
-            q, k, v = text.view(text.shape[0], 3, self.heads, -1).permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
-            found = F.scaled_dot_product_attention(q, k, v)
-            attended.append(found[0].transpose(0, 1).reshape(text.shape[0], x.shape[1]))
-        x = x + self.attended(torch.cat(attended))
+        x = x + self.attended(unpadded_attention(self.qkv(x), lengths, self.heads))
         x = F.layer_norm(x, [x.shape[1]], self.attended_norm, self.attended_shift, self.epsilon)
         x = x + self.outer(F.gelu(self.inner(x)))
         return F.layer_norm(x, [x.shape[1]], self.outer_norm, self.outer_shift, self.epsilon)
 
 
 class BertNetwork(nn.Module):
-    def __init__(self, weights: Mapping[str, Tensor], config: Any, *, int8: bool) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], config: BertConfig, *, int8: bool) -> None:
         """`weights` by transformers' names of `BertModel`, float32."""
         super().__init__()
         self.epsilon = config.layer_norm_eps
@@ -77,18 +75,40 @@ class BertNetwork(nn.Module):
         return x
 
 
-def applies(config: Any) -> bool:
-    """Whether this is what a checkpoint's config describes."""
+@dataclass(frozen=True)
+class BertConfig:
+    """What a checkpoint's config.json says, by transformers' names; what it leaves out is as BERT was published."""
+
+    model_type: str = ""
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    position_embedding_type: str | None = "absolute"
+    is_decoder: bool = False
+
+
+def read_config(path: Path) -> BertConfig:
+    known = {field.name for field in fields(BertConfig)}
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return BertConfig(**{name: value for name, value in said.items() if name in known})
+
+
+def applies(config: BertConfig) -> bool:
+    """Whether this network is what a checkpoint's config describes."""
     return (
         config.model_type == "bert"
         and config.hidden_act == "gelu"
-        and getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
-        and not getattr(config, "is_decoder", False)
+        and config.position_embedding_type in ("absolute", None)
+        and not config.is_decoder
     )
 
 
 def _norm(weights: Mapping[str, Tensor], name: str) -> tuple[nn.Buffer, nn.Buffer]:
-    return nn.Buffer(weights[f"{name}.weight"]), nn.Buffer(weights[f"{name}.bias"])
+    """Copies, or these few numbers would hold the whole file's mapping."""
+    return nn.Buffer(weights[f"{name}.weight"].clone()), nn.Buffer(weights[f"{name}.bias"].clone())
 
 
 def _linear(weights: Mapping[str, Tensor], names: Sequence[str], int8: bool) -> Int8Linear | FloatLinear:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shared.engines import AGAIN, Again, Failed, Likelihood, Sampling
-from shared.engines.llama_network import LlamaNetwork, Shape, sequences_of
+from shared.engines.decoder_network import DecoderNetwork, Shape, sequences_of
 from shared.sampling import draw
 
 STEP_TOKENS = 128
@@ -80,7 +80,7 @@ class Row(Protocol):
 class Decoder:
     """The kernel of a decoder: one forward pass for all rows (`shared.engines.Kernel`)."""
 
-    def __init__(self, network: LlamaNetwork) -> None:
+    def __init__(self, network: DecoderNetwork) -> None:
         self.network, self.shape = network, network.shape
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:

@@ -54,18 +54,18 @@ class Int8Linear(nn.Module):
         self.nbytes = integers.numel() + 8 * len(size)
 
     def forward(self, x: Tensor) -> Tensor:
+        # The kernel rounds activations between -1 and 1 to 127 steps on either side. It is called from here and not
+        # through a function of its own, whose argument `packed` TorchScript has no name for the type of.
         size = x.abs().amax(-1, keepdim=True).clamp_min(1e-12)
         unit = x / size
         if self.digits == 1:
-            return torch.addcmul(self.bias, _product(unit, self.packed), size)
+            product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / 127, 128, self.packed)
+            return torch.addcmul(self.bias, product, size)
         steps = unit * 127
-        high, low = _product(torch.cat((unit, (steps - steps.round()).mul_(2))), self.packed).chunk(2)
+        digits = torch.cat((unit, (steps - steps.round()).mul_(2)))
+        products = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(digits, 1 / 127, 128, self.packed)
+        high, low = products.chunk(2)
         return torch.addcmul(self.bias, high.add_(low, alpha=1 / 254), size)
-
-
-def _product(unit: Tensor, packed: Any) -> Tensor:
-    """Activations between -1 and 1, rounded to 127 steps on either side, times packed weights."""
-    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(unit, 1 / 127, 128, packed)
 
 
 def _packed(integers: Tensor, size: Tensor) -> Any:

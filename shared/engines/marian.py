@@ -10,19 +10,18 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import torch
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, Translated, run_here
+from shared.engines import Compute, KeepsNothing, Translated, run_here
 from shared.engines.beam import Hypothesis, beam_search
+from shared.engines.greedy import greedy_search
 from shared.engines.marian_file import MarianFile, read_marian
-from shared.engines.marian_network import DecoderState, Network
+from shared.engines.marian_network import Network
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
@@ -44,7 +43,7 @@ BATCH_LINES, BATCH_TOKENS = 64, 2048
 END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
 
 
-class MarianTexts:
+class MarianTexts(KeepsNothing):
     """A `Translator`: one language pair, sentence by sentence. How token ids are translated, its subclasses say."""
 
     def __init__(self, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
@@ -122,33 +121,18 @@ class MarianTranslator(MarianTexts):
         limits = [target_limit(len(source)) for source in sources]
         state = compute(lambda: self.network.encode(sources, num_beams))
         if num_beams == 1:
-            return self._greedy(state, limits, compute)
+
+            def best(tokens: Tensor | None, origin: Tensor | None) -> tuple[Tensor, Tensor]:
+                return compute(lambda: self.network.best(state, tokens, origin))
+
+            found = greedy_search(best, end_ids=[END], max_new_tokens=limits)
+            return [Hypothesis(tokens, total / len(tokens)) for tokens, total in found]
 
         def advance(tokens: Tensor, origin: Tensor) -> Tensor:
             return compute(lambda: self.network.step(state, tokens, origin))
 
         first = compute(lambda: self.network.step(state, None, None))
         return beam_search(first, advance, end_ids=[END], num_beams=num_beams, max_new_tokens=limits)
-
-    def _greedy(self, state: DecoderState, limits: list[int], compute: Compute) -> list[Hypothesis]:
-        """The likeliest token at every position. Sentences that have ended leave the batch."""
-        tokens: list[list[int]] = [[] for _ in limits]
-        totals = [0.0] * len(limits)
-        live = list(range(len(limits)))  # which sentence each line of the batch is
-        newest, origin = None, None
-        while live:
-            log_probs, newest = compute(partial(self.network.best, state, newest, origin))
-            stay = []
-            for line, (i, token, log_prob) in enumerate(zip(live, newest.tolist(), log_probs.tolist(), strict=True)):
-                tokens[i].append(token)
-                totals[i] += log_prob
-                if token != END and len(tokens[i]) < limits[i]:
-                    stay.append(line)
-            origin = None
-            if len(stay) < len(live):
-                origin = torch.tensor(stay, dtype=torch.long)
-                newest, live = newest[origin], [live[line] for line in stay]
-        return [Hypothesis(ids, total / len(ids)) for ids, total in zip(tokens, totals, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

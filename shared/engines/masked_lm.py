@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, FilledToken, run_here
+from shared.engines import Compute, FilledToken, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
 from shared.engines.padded_batches import text_batches
 from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of
@@ -32,7 +32,7 @@ class Masked:
     top_k: int
 
 
-class TorchMaskedLM:
+class TorchMaskedLM(KeepsNothing):
     """A text with masks in; for each mask its likeliest tokens out. Equals transformers' `fill-mask` pipeline."""
 
     name = "torch-fp32"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.length_batches import batches_by_length
 from shared.events import Progress
 from shared.settings import Settings
 
 
-class SentenceWindows:
+class SentenceWindows(KeepsNothing):
     """Texts in, unit vectors out. Texts longer than the window are split, and their parts' vectors averaged."""
 
     dimensions: int
@@ -127,7 +127,6 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchSentenceEncoder:
     """Reads a verified folder with `model.safetensors`, `config.json` and `tokenizer.json`."""
     import torch
-    from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
     progress("reading weights", 0, checkpoint.parameters * 4)
@@ -136,16 +135,26 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     model = BertModel.from_pretrained(
         folder, config=config, dtype=torch.float32, add_pooling_layer=False, local_files_only=True
     )
+    pooler = read_weights(folder, lambda name: name.startswith("pooler."))
+    return TorchSentenceEncoder(model.eval(), read_tokenizer(folder), checkpoint.context_window, pooler)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return TorchSentenceEncoder(model.eval(), tokenizer, checkpoint.context_window, _pooler(folder))
+    return tokenizer
 
 
-def _pooler(folder: Path) -> dict[str, Any]:
-    """`pooler.dense.weight` and its bias, where the checkpoint has them."""
+def read_weights(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
+    """The tensors whose names (as in `BertModel`) are wanted, float32: where the file has them so, mapped, not copied.
+
+    What one call gives shares one mapping, which lasts as long as any of it.
+    """
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         named = {key: key.removeprefix("bert.") for key in file.keys()}  # noqa: SIM118 - no mapping
-        return {name: file.get_tensor(key).float() for key, name in named.items() if name.startswith("pooler.")}
+        return {name: file.get_tensor(key).float() for key, name in named.items() if wanted(name)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from shared.engines import Compute
 from shared.engines.beam import beam_search
+from shared.engines.greedy import greedy_search
 from shared.errors import SuiteError
 
 NOT_DONE = {
@@ -224,26 +224,11 @@ def decode(
 
 
 def _greedy(decoder: Decoder, rules: Rules, limits: Sequence[int], compute: Compute) -> list[Written]:
-    """The likeliest token at every position. Sources that have ended leave the batch."""
-    tokens: list[list[int]] = [[] for _ in limits]
-    totals = [0.0] * len(limits)
-    live = list(range(len(limits)))  # which source each line is
-    newest, origin = None, None
+    def best(tokens: Tensor | None, origin: Tensor | None) -> tuple[Tensor, Tensor]:
+        def step() -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                return rules.log_probabilities(decoder.logits(tokens, origin), decoder).max(-1)
 
-    def step(newest: Tensor | None, origin: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode():
-            return rules.log_probabilities(decoder.logits(newest, origin), decoder).max(-1)
+        return compute(step)
 
-    while live:
-        best, newest = compute(partial(step, newest, origin))
-        stay = []
-        for line, (i, token, log_probability) in enumerate(zip(live, newest.tolist(), best.tolist(), strict=True)):
-            tokens[i].append(token)
-            totals[i] += log_probability
-            if token not in rules.ends and len(tokens[i]) < limits[i]:
-                stay.append(line)
-        origin = None
-        if len(stay) < len(live):
-            origin = torch.tensor(stay, dtype=torch.long)
-            newest, live = newest[origin], [live[line] for line in stay]
-    return [Written(ids, total) for ids, total in zip(tokens, totals, strict=True)]
+    return [Written(*found) for found in greedy_search(best, end_ids=rules.ends, max_new_tokens=limits)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
 from shared.engines.padded_batches import text_batches
 from shared.engines.pretrained import input_window, labels_of, load_pretrained, load_tokenizer, nbytes_of
@@ -18,7 +18,7 @@ from shared.events import Progress
 from shared.settings import Settings
 
 
-class TorchSequenceClassifier:
+class TorchSequenceClassifier(KeepsNothing):
     """A text, or a pair of texts, in; one logit a label out."""
 
     name = "torch-fp32"

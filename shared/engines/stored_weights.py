@@ -1,4 +1,4 @@
-"""Matrices as `llama_kernels` reads them, in the smallest numbers that lose nothing of what was published.
+"""Matrices as `decoder_kernels` reads them, in the smallest numbers that lose nothing of what was published.
 
 A checkpoint quantised for llama.cpp holds integers of four to eight bits, and for each 16 or 32 inputs of a row a step
 and an offset (`Q4_1`: step * 0..15 + offset). Once read by transformers these are plain floats; here the integers are
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 LANES = 64
-"""As in `llama_kernels`, which is not imported here, because it brings a compiler along."""
+"""As in `decoder_kernels`, which is not imported here, because it brings a compiler along."""
 GROUPS = (32, 16)
 """Inputs that share a step, in the formats of llama.cpp."""
 LEVELS = 63
@@ -29,18 +29,20 @@ PARTS = ("integers", "steps", "offsets")
 def stored(name: str, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
     """Matrices of one shape, one for each layer, under `name.integers` and so on, stacked.
 
-    Each (out, in) float32. `integers`: int8, bfloat16's bits in an int16, or float32, (layers, blocks, in, 64);
-    `steps` and `offsets`: float32 (layers, blocks, groups, 64). What is missing in the last block is 0.
+    Each (out, in) float32. `integers`: int8 (layers, blocks, in / 2, 64, 2), or bfloat16's bits in an int16, or
+    float32, (layers, blocks, in, 64); `steps` and `offsets`: float32 (layers, blocks, groups, 64). What is missing in
+    the last block is 0.
     """
     grids = next((found for size in GROUPS if (found := _on_grids(matrices, size)) is not None), None)
     if grids is None:
         half = all(bool((m == m.bfloat16().float()).all()) for m in matrices)
         numbers = [m.bfloat16().view(torch.int16) if half else m for m in matrices]
         grids = [(n, torch.ones(len(n), 1), torch.zeros(len(n), 1)) for n in numbers]
-    columns = zip(*grids, strict=True)
-    return {
-        f"{name}.{part}": torch.stack([_blocks(m) for m in some]) for part, some in zip(PARTS, columns, strict=True)
-    }
+    stacked = [torch.stack([_blocks(matrix) for matrix in column]) for column in zip(*grids, strict=True)]
+    if stacked[0].dtype == torch.int8:  # two inputs of an output side by side, as the processor multiplies them
+        layers, blocks, inputs, _ = stacked[0].shape
+        stacked[0] = stacked[0].view(layers, blocks, inputs // 2, 2, LANES).transpose(3, 4).contiguous()
+    return {f"{name}.{part}": tensor for part, tensor in zip(PARTS, stacked, strict=True)}
 
 
 def parts_of(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -78,8 +78,18 @@ def shelf(made: Shelf) -> Iterator[Shelf]:
 LANGUAGE_MODEL = ("text-generation", "few-shot-classification", "zero-shot-classification")
 
 EXPECTED: dict[str, tuple[str, str, tuple[str, ...], int]] = {
-    "openai-community/gpt2": ("causal-lm", "causal_lm", (*LANGUAGE_MODEL, "conversational", "summarization"), 1024),
-    "microsoft/DialoGPT-medium": ("causal-lm", "causal_lm", (*LANGUAGE_MODEL, "conversational", "summarization"), 1024),
+    "openai-community/gpt2": (
+        "causal-lm",
+        "batched_causal_lm",
+        (*LANGUAGE_MODEL, "conversational", "summarization"),
+        1024,
+    ),
+    "microsoft/DialoGPT-medium": (
+        "causal-lm",
+        "batched_causal_lm",
+        (*LANGUAGE_MODEL, "conversational", "summarization"),
+        1024,
+    ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": (
         "causal-lm",
         "batched_causal_lm",

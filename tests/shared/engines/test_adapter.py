@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from shared.adapter_folder import read_folder
 from shared.engines import Sampling, run_here
 from shared.engines.adapter import Adapted, load, put_on
-from shared.engines.batched_llama import BatchedCausalLM
+from shared.engines.batched_decoder import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
 from shared.engines.causal_lm import load as load_causal_lm
-from shared.engines.llama_network import LlamaNetwork, network_weights, shape_of
+from shared.engines.decoder_architectures import architecture_of
 from shared.engines.sentence_encoder import TorchSentenceEncoder
 from shared.engines.seq2seq import load as load_seq2seq
 from shared.errors import SuiteError, WeightsCorrupt
@@ -151,17 +151,27 @@ class Adapting:
         return self(lambda: run_here.together(kernel, pieces))
 
 
-@pytest.fixture(scope="module")
-def batched_llama(folders: Path, settings: Settings) -> Any:
-    """The fast engine on the same base, whose matrices are merged."""
+def batched(folder: Path, checkpoint: Any, settings: Settings, **changes: Any) -> BatchedCausalLM:
+    """The fast engine on a base, whose matrices are merged."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folders / "llama", dtype=torch.float32)
-    shape = shape_of(model.config)
-    assert shape is not None
-    network = LlamaNetwork(network_weights(model.state_dict(), shape), shape)
-    tokenizer = load_causal_lm(LLAMA, folders / "llama", settings, quiet).tokenizer
-    return BatchedCausalLM(network, tokenizer, 2048, [2], checkpoint_id="llama")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found = architecture_of(model.config)
+    assert found is not None
+    kind, shape = found
+    network = kind(kind.stored(model.state_dict(), shape), shape)
+    tokenizer = load_causal_lm(checkpoint, folder, settings, quiet).tokenizer
+    return BatchedCausalLM(network, tokenizer, shape.positions, [model.config.eos_token_id], checkpoint_id="tiny")
+
+
+@pytest.fixture(scope="module")
+def batched_llama(folders: Path, settings: Settings) -> BatchedCausalLM:
+    return batched(folders / "llama", LLAMA, settings)
+
+
+@pytest.fixture(scope="module")
+def batched_gpt2(folders: Path, settings: Settings) -> BatchedCausalLM:
+    return batched(folders / "gpt2", GPT2, settings)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -169,15 +179,55 @@ def test_the_fast_engine_computes_what_peft_does(
     config: Any, batched_llama: Any, folders: Path, tmp_path: Path
 ) -> None:
     theirs = causal_adapter(folders / "llama", tmp_path / "one", config(), dtype=torch.float32)
-    adapted = on(batched_llama, tmp_path / "one")
+    compare(batched_llama, theirs, on(batched_llama, tmp_path / "one"))
+
+
+def compare(engine: BatchedCausalLM, theirs: Any, adapted: Adapted) -> None:
+    """Logits and greedy texts against peft's model."""
+    (end,) = engine._ends
     for prompt in PROMPTS:
-        ids = batched_llama.tokenize(prompt)
-        found = batched_llama.next_token_logits(ids, Adapting(adapted))
+        ids = engine.tokenize(prompt)
+        found = engine.next_token_logits(ids, Adapting(adapted))
         with torch.no_grad():
             expected = theirs(torch.tensor([ids])).logits[0, -1].numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
-        assert np.abs(found - batched_llama.next_token_logits(ids)).max() > 1e-2, "an adapter that changes something"
-        assert greedy(batched_llama, prompt, Adapting(adapted)) == generated(theirs, batched_llama, prompt, ends=[2])
+        assert np.abs(found - engine.next_token_logits(ids)).max() > 1e-2, "an adapter that changes something"
+        assert greedy(engine, prompt, Adapting(adapted)) == generated(theirs, engine, prompt, ends=[end])
+
+
+GPT2_CONFIGS: dict[str, Any] = {
+    "attention": lambda: lora(target_modules=["c_attn"], fan_in_fan_out=True),
+    "all but the first of a block": lambda: lora(target_modules=["c_proj", "c_fc"], fan_in_fan_out=True),
+    "all linear layers": lambda: lora(target_modules="all-linear", r=8, fan_in_fan_out=True),
+    "one layer": lambda: lora(
+        target_modules=["c_attn"], layers_to_transform=[1], layers_pattern="h", fan_in_fan_out=True
+    ),
+    "ia3": lambda: peft.IA3Config(
+        task_type="CAUSAL_LM",
+        target_modules=["c_attn", "mlp.c_proj"],
+        feedforward_modules=["mlp.c_proj"],
+        fan_in_fan_out=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("config", GPT2_CONFIGS.values(), ids=GPT2_CONFIGS)
+def test_the_fast_engine_computes_what_peft_does_on_gpt2(
+    config: Any, batched_gpt2: Any, folders: Path, tmp_path: Path
+) -> None:
+    """Its layers are transposed and have biases, which IA3 scales along."""
+    theirs = causal_adapter(folders / "gpt2", tmp_path / "one", config())
+    compare(batched_gpt2, theirs, on(batched_gpt2, tmp_path / "one", GPT2))
+
+
+def test_a_classifier_on_the_fast_gpt2(batched_gpt2: Any, folders: Path, tmp_path: Path) -> None:
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["c_attn"], fan_in_fan_out=True)
+    theirs = classifier_adapter(folders / "gpt2", tmp_path / "one", config, labels=2).eval()
+    adapted = on(batched_gpt2, tmp_path / "one", GPT2)
+    for text, row in zip(TEXTS, adapted.engine.logits(TEXTS, Adapting(adapted)), strict=True):
+        with torch.no_grad():
+            expected = theirs(torch.tensor([batched_gpt2.tokenize(text)])).logits[0].numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_is_widened_as_peft_does(llama: TorchCausalLM, folders: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from shared.catalog import Catalog
 from shared.engines import batched_marian, marian
@@ -67,6 +68,12 @@ def test_visitors_at_once_get_what_each_would_get_alone(fast: BatchedMarianTrans
     fast.decoder.step = step  # type: ignore[method-assign]
     assert together == [fast.translate([text])[0].text for text in SENTENCES]
     assert max(sizes) > 1
+
+
+def test_it_runs_without_python(fast: BatchedMarianTranslator) -> None:
+    decoder = fast.decoder
+    for part in (decoder._encode, decoder._decode, decoder._output):
+        assert isinstance(part, torch.jit.ScriptModule)
 
 
 def test_a_long_sentence_and_a_short_one_end_each_at_its_own_time(fast: BatchedMarianTranslator) -> None:

@@ -29,24 +29,12 @@ from shared.engines.likelihood import label_likelihoods
 from shared.errors import Cancelled
 from shared.sampling import adjusted
 from shared.settings import Settings
+from tests.shared.engines.steps import Steps
 
 T = TypeVar("T")
 
 WINDOW = 64
 END = 256
-
-
-class Steps(RunHere):
-    """A `Compute` that counts its steps and stops after some."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.stop_after, self.taken = stop_after, 0
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        if self.taken == self.stop_after:
-            raise Cancelled
-        self.taken += 1
-        return step()
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -21,6 +21,7 @@ from shared.engines.marian_file import MarianFile
 from shared.engines.marian_network import ARCHITECTURE, FloatEmbeddings, Int8Embeddings, Weights, sinusoids
 from shared.errors import Cancelled, WeightsCorrupt
 from shared.settings import Settings
+from tests.shared.engines.steps import Steps
 
 T = TypeVar("T")
 
@@ -37,19 +38,6 @@ EN_PT = [
     ("We will travel to Brazil next month.", "Vamos viajar para o Brasil no próximo mês."),
     ("It is raining again.", "Está chovendo de novo."),
 ]
-
-
-class Steps(RunHere):
-    """A `Compute` that counts its steps and stops after some."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.stop_after, self.taken = stop_after, 0
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        if self.taken == self.stop_after:
-            raise Cancelled
-        self.taken += 1
-        return step()
 
 
 def checkpoint(checkpoint_id: str) -> Checkpoint:

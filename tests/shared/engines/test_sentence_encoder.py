@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,20 +12,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from shared.catalog import Catalog
 from shared.engines import RunHere, batched_encoder, sentence_encoder
 from shared.engines.batched_encoder import BatchedSentenceEncoder
 from shared.engines.int8_linear import processor_has_int8
 from shared.engines.sentence_encoder import TorchSentenceEncoder, batches_by_length, memory_bytes
-from shared.errors import Cancelled
+from shared.errors import Cancelled, WeightsCorrupt
 from shared.lane import Lane
 from shared.settings import Settings
 from tests.shared.engines.test_batched_causal_lm import Turns
 
 needs_int8 = pytest.mark.skipif(not processor_has_int8(), reason="this processor has no int8 instructions (VNNI)")
+
+ROOT = Path(__file__).parents[3]
 
 T = TypeVar("T")
 
@@ -53,6 +60,10 @@ def fast(request: pytest.FixtureRequest, settings: Settings, weights: Callable[[
     return engine
 
 
+def test_the_fast_engine_runs_without_python(fast: BatchedSentenceEncoder) -> None:
+    assert isinstance(fast.encoder._compiled, torch.jit.ScriptModule)
+
+
 def test_the_fast_engine_gives_the_references_vectors(encoder: Any, fast: BatchedSentenceEncoder) -> None:
     longer = [*TEXTS, "", "a long story " * 300]
     ours, theirs = fast.encode(longer), encoder.encode(longer)
@@ -81,6 +92,49 @@ def test_without_int8_instructions_there_is_float32_and_the_reference_by_the_set
     plain = settings.model_copy(update={"engines": "reference"})
     engine = batched_encoder.load(checkpoint, weights(checkpoint.id), plain, lambda *_: None)
     assert isinstance(engine, TorchSentenceEncoder)
+
+
+READ_BY_ITSELF = """
+import json, sys
+import psutil
+from shared.context import Context
+from shared.runtime import start
+from shared.settings import Settings
+context = Context(start(Settings(engines="fast")))
+borrowing = context.borrow("all-MiniLM-L6-v2", "feature-extraction")
+while True:
+    try:
+        next(borrowing)
+    except StopIteration as ready:
+        lease = ready.value
+        break
+lease.engine.encode(["Hello"], lease.compute)
+mapped = [m.path for m in psutil.Process().memory_maps(grouped=False) if m.path.endswith("model.safetensors")]
+print(json.dumps([lease.engine.name, "transformers" in sys.modules, len(mapped)]))
+lease.context.runtime.lane.close()
+"""
+
+
+@needs_int8
+def test_the_fast_engine_needs_no_transformers_and_keeps_its_embeddings_in_the_file() -> None:
+    done = subprocess.run([sys.executable, "-c", READ_BY_ITSELF], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # Two mappings, of the embeddings and of the pooler; that of the layers is given back.
+    assert json.loads(done.stdout) == ["torch-int8", False, 2]
+
+
+def test_weights_that_lack_a_layer_are_refused(
+    settings: Settings, weights: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint = Catalog.read().choose("", "feature-extraction")
+    folder = weights(checkpoint.id)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    named = load_file(folder / "model.safetensors")
+    del named["encoder.layer.5.output.dense.bias"]
+    save_file(named, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsCorrupt, match=r"they lack .*layer\.5\.output\.dense\.bias"):
+        batched_encoder.load(checkpoint, tmp_path, settings, lambda *_: None)
 
 
 def test_vectors_are_of_length_one(encoder: Any) -> None:

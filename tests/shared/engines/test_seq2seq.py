@@ -22,6 +22,7 @@ from shared.engines.seq2seq import TorchSeq2Seq, load, memory_bytes, target_limi
 from shared.engines.seq2seq_decoding import Decoder, decode
 from shared.errors import Cancelled, InvalidInput, SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.settings import Settings
+from tests.shared.engines.steps import Steps
 from tests.tiny_checkpoints import seq2seq as tiny
 
 T = TypeVar("T")
@@ -37,19 +38,6 @@ ABOUT: dict[str, dict[str, Any]] = {
     "m2m100": {"any_pair": True, "languages": ["en", "fr", "hi", "zh"]},
     "small100": {"any_pair": True, "languages": ["en", "fr", "hi", "zh"]},
 }
-
-
-class Steps(RunHere):
-    """A `Compute` that counts its steps and stops after some."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.stop_after, self.taken = stop_after, 0
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        if self.taken == self.stop_after:
-            raise Cancelled
-        self.taken += 1
-        return step()
 
 
 def about(kind: str, **changes: Any) -> Checkpoint:

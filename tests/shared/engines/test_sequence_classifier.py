@@ -6,22 +6,21 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from shared.engines import RunHere, sequence_classifier
+from shared.engines import sequence_classifier
 from shared.engines.length_batches import step_tokens
 from shared.engines.sequence_classifier import TorchSequenceClassifier, memory_bytes
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
+from tests.shared.engines.steps import Steps
 from tests.tiny_checkpoints.encoders import bart_order_mnli, distilbert_sst2, roberta_mnli
 from tests.tiny_checkpoints.entry import entry
-
-T = TypeVar("T")
 
 TEXTS = [
     "I love teaching machine learning!",
@@ -32,19 +31,6 @@ TEXTS = [
     "x",
 ]
 PAIRS = [(text, f"This example is about {label}.") for text in TEXTS for label in ("sports", "politics and the sea")]
-
-
-class Steps(RunHere):
-    """A `Compute` that counts its steps and stops after some."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.stop_after, self.taken = stop_after, 0
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        if self.taken == self.stop_after:
-            raise Cancelled
-        self.taken += 1
-        return step()
 
 
 def load(folder: Path, **changes: Any) -> TorchSequenceClassifier:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from shared.engines.int8_linear import FloatLinear, Int8Linear
 from shared.engines.marian_file import EMBEDDINGS, MarianFile
 from shared.engines.marian_network import LAYER_NORM_EPSILON, FeedForward, Norm, Weights, sinusoids
+from shared.engines.unpadded_attention import unpadded_attention
 from shared.errors import WeightsCorrupt
 
 
@@ -44,12 +45,8 @@ class EncoderLayer(nn.Module):
         self.feed_forward = _FeedForward(weights.feed_forward(f"{at}_ffn"))
 
     def forward(self, x: Tensor, lengths: List[int]) -> Tensor:  # noqa: UP006
-        attended: List[Tensor] = []  # noqa: UP006
-        for one in self.qkv(x).split(lengths):
-            q, k, v = one.view(one.shape[0], 3, self.heads, -1).permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
-            found = F.scaled_dot_product_attention(q, k, v)
-            attended.append(found[0].transpose(0, 1).reshape(one.shape[0], x.shape[1]))
-        return self.feed_forward(self.norm(x + self.attended(torch.cat(attended))))
+        attended = unpadded_attention(self.qkv(x), lengths, self.heads)
+        return self.feed_forward(self.norm(x + self.attended(attended)))
 
 
 class DecoderLayer(nn.Module):
@@ -118,6 +115,7 @@ class Output(nn.Module):
         self.fine, self.coarse = Int8Linear(integers, size, 2, bias), Int8Linear(integers, size, 1, bias)
         self.coarse.packed = self.fine.packed
         self.integers, self.multiplier, self.bias = integers, multiplier, bias
+        self.shortlist = SHORTLIST  # TorchScript sees no globals
 
     def forward(self, x: Tensor) -> Tensor:
         """States (lines, width) to logits (lines, vocabulary)."""
@@ -130,7 +128,7 @@ class Output(nn.Module):
         Activations of one int8 digit say which tokens come into question; those are then computed in float32.
         """
         logits = self.coarse(x)
-        tokens = logits.topk(SHORTLIST, 1)[1]
+        tokens = logits.topk(self.shortlist, 1)[1]
         weights = self.integers[tokens].float() / self.multiplier
         exact = torch.bmm(weights, x.unsqueeze(2)).squeeze(2) + self.bias[tokens]
         top, place = exact.max(1)
@@ -141,7 +139,7 @@ class Output(nn.Module):
         return tokens.gather(1, place.unsqueeze(1)).squeeze(1), top - total
 
 
-class MarianInt8Network:
+class MarianBatchedNetwork:
     """Encoder and decoder with the embeddings they share."""
 
     def __init__(self, file: MarianFile, longest: int, unknown: int) -> None:
