@@ -114,8 +114,7 @@ def test_greedy_text_on_the_real_model_is_that_of_peft(client: Client, smollm: t
     from shared.engines.precision import cpu_has_bfloat16
 
     theirs = smollm[0]
-    (converted,) = (f for f in Settings().converted_dir.glob(f"{SMOLLM}@*/") if not f.name.endswith("-int8"))
-    tokenizer = AutoTokenizer.from_pretrained(converted)
+    tokenizer = AutoTokenizer.from_pretrained(theirs.config.name_or_path)
     if cpu_has_bfloat16():  # as the engine computes: the base's parameters alone
         for name, parameter in theirs.named_parameters():
             if "lora_" not in name:
