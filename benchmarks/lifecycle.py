@@ -28,7 +28,7 @@ from shared.suite import import_gradio
 import_gradio()
 import shared.page
 from shared.catalog import Catalog
-from shared.runtime import engine_module
+from shared.engine_choice import engine_module
 used = ("SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "firefox-translations-en-pt")
 for checkpoint in Catalog.read():
     if checkpoint.id in used:

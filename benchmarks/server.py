@@ -80,17 +80,23 @@ class Server:
             time.sleep(0.02)
         raise TimeoutError(f"{self._arguments} served no page within {START_SECONDS:.0f} s:\n{self.log_tail()}")
 
-    def log_tail(self) -> str:
+    def log_tail(self, size: int = LOG_TAIL) -> str:
+        """The last bytes of what it printed."""
         if self._log is None or self._log.closed:
             return ""
         self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - LOG_TAIL))
+        self._log.seek(max(0, self._log.tell() - size))
         return self._log.read().decode(errors="replace")
 
     def resident(self) -> int:
         """Bytes of memory the process and its children hold now."""
         assert self._process is not None
         return resident(self._process.pid)
+
+    def threads(self) -> int:
+        """How many threads the process and its children have now."""
+        assert self._process is not None
+        return sum(process.num_threads() for process in family(self._process.pid))
 
     def stop(self) -> None:
         """Ends the process and its children; kills what does not end by itself."""

@@ -13,6 +13,7 @@ from typing import Any
 from shared import hub_models, runtime
 from shared.catalog import Checkpoint, HubSource
 from shared.context import Context, Runtime
+from shared.engine_choice import engine_module
 from shared.events import Progress
 from shared.settings import Settings
 from shared.weights import verified_folder
@@ -62,7 +63,7 @@ def find_base(model: str, parts: Runtime, progress: Progress, revision: str = ""
         folder = parts.files.verified_folder(checkpoint, progress)
     else:
         folder = verified_folder(checkpoint, parts.settings, progress)
-    module = runtime.engine_module(checkpoint)
+    module = engine_module(checkpoint)
     # A fast engine's own form is of no use here: what is trained are the weights as they were published.
     prepare = getattr(module, "published", None) or getattr(module, "prepare", None)
     return Base(checkpoint, prepare(checkpoint, folder, parts.settings, progress) if prepare else folder)

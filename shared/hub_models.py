@@ -21,7 +21,7 @@ from shared.languages import LANGUAGE_NAMES
 from shared.repository import WantedFile, has_tokenizer, parsed_config, refuse_named_code, stated_files
 
 ARCHITECTURES: dict[str, tuple[Kind, str]] = {
-    "ForCausalLM": ("causal-lm", "causal_lm"),
+    "ForCausalLM": ("causal-lm", "batched_causal_lm"),
     "LMHeadModel": ("causal-lm", "causal_lm"),
     "ForConditionalGeneration": ("seq2seq", "seq2seq"),
     "MTModel": ("seq2seq", "seq2seq"),

@@ -17,6 +17,7 @@ from shared.catalog import Checkpoint, HubSource
 from shared.context import Context, Runtime
 from shared.edge import Edge
 from shared.endpoint import Endpoint, Traffic
+from shared.engine_choice import slower_here
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, Loading, RunInfo
 from shared.inputs import PRIVATE
@@ -157,6 +158,7 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
         add_adapter = gr.Button("Add adapter", size="sm", min_width=100, scale=0, elem_id="models-add-adapter")
 
     said = gr.HTML("", elem_id="models-said")
+    slower = gr.HTML("", elem_id="models-slower", visible=False)
     report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
 
     def shown(request: gr.Request) -> tuple[str, Any, Any]:
@@ -199,6 +201,25 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
 
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
     tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
+
+    def noted() -> Any:
+        note = slower_note(edge.runtime)
+        return gr.HTML(note, visible=bool(note))
+
+    # Events of their own: they import the engines, which the report need not wait for.
+    refresh.click(noted, None, slower, queue=False, **PRIVATE)
+    tab.select(noted, None, slower, queue=False, **PRIVATE)
+
+
+def slower_note(runtime: Runtime) -> str:
+    """Which checkpoints of this machine do not run on the fast engine that the catalog names, and what that costs."""
+    here = [checkpoint for checkpoint in runtime.catalog if is_fetched(checkpoint, runtime)]
+    return "".join(
+        render.note(
+            f"On the reference engine: {', '.join(ids)}, because {reason}. Slower, and requests are not batched."
+        )
+        for reason, ids in slower_here(here, runtime.settings).items()
+    )
 
 
 def now_there(checkpoint: Checkpoint) -> str:

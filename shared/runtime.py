@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
-from typing import Any
 
 from shared.adapter_folder import Adapter
 from shared.adapters import Adapters
 from shared.cache import ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource
 from shared.context import Runtime
+from shared.engine_choice import engine_module
 from shared.engines import Engine
 from shared.errors import WeightsMissing
 from shared.events import Progress
@@ -101,11 +100,6 @@ def load_adapter(adapter: Adapter, files: HubFiles, progress: Progress) -> Engin
     if folder is None:
         raise WeightsMissing(f"{adapter.name} is not on this machine yet")
     return engine_module(adapter).load(adapter, folder, progress)
-
-
-def engine_module(checkpoint: Checkpoint | Adapter) -> Any:
-    """The module of `shared.engines` that runs this checkpoint: it has `load` and `memory_bytes`."""
-    return importlib.import_module(f"shared.engines.{checkpoint.engine}")
 
 
 def quiet_libraries() -> None:

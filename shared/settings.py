@@ -100,8 +100,8 @@ class Settings(BaseSettings):
     )
     engines: Literal["fast", "reference"] = Field(
         default="fast",
-        description="`reference` runs every checkpoint by PyTorch in the precision it was published in; `fast` (int8, "
-        "batches across visitors) does where the processor and the checkpoint allow it.",
+        description="`reference` runs every checkpoint by PyTorch; `fast` (compiled or int8, batches across visitors) "
+        "runs those that it can on this processor.",
     )
     threads: int = Field(default=0, ge=0, description="CPU threads for all models together; 0 takes every usable core.")
     max_running: int = Field(default=8, ge=1, description="Requests computed side by side; more wait in the queue.")

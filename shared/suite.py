@@ -29,6 +29,7 @@ from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoin
 from shared.events import Event
 from shared.hub_models import added
 from shared.runtime import start
+from shared.sessions import keep_sessions_light
 from shared.settings import Settings
 from shared.space import BrokenSpace, Space, discover, fine_tuning_offered
 
@@ -53,7 +54,7 @@ class Suite:
 
 
 def import_gradio() -> None:
-    """Imports Gradio without telemetry and statistics, and keeps it from taking our `spaces/` folder for a package.
+    """Imports Gradio without telemetry and statistics, with light sessions, and not our `spaces/` folder for a package.
 
     On Spaces hardware Gradio imports Hugging Face's own `spaces` package; from this repository's root the name
     finds our folder instead, as an empty namespace package, and Gradio fails on it.
@@ -68,6 +69,8 @@ def import_gradio() -> None:
     if zero_gpu.present():
         importlib.import_module("spaces")  # it wants to come before PyTorch
     import gradio  # noqa: F401 - so that it is this import that finds the names as they should be
+
+    keep_sessions_light()
 
 
 def serve(settings: Settings, *, block: bool = True) -> Suite:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from unittest.mock import patch
 
+import httpx
 import pytest
+from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 
 with patch.dict(os.environ):  # a benchmark sets variables for itself, and other tests must not see them
     from benchmarks.bars import BARS, Bar, percent, verdicts
@@ -15,6 +19,8 @@ with patch.dict(os.environ):  # a benchmark sets variables for itself, and other
     from benchmarks.load import Burst, together
     from benchmarks.plain_http import last_data
     from benchmarks.report import write_section
+    from benchmarks.soak import Ended, Soak, own_account, said
+    from benchmarks.soak_client import ANSWERED, FAILED, LEFT, LOST, REFUSED, Asked, Refused, outcome_of, sent_events
     from benchmarks.throughput import Side, bar_figures, paired, rate
     from benchmarks.worker import Absent, Worker
     from benchmarks.workload import cases, new_tokens, openings
@@ -127,3 +133,63 @@ def test_a_section_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
     file.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", encoding="utf-8")
     write_section(file, "bench", "new")
     assert file.read_text(encoding="utf-8") == "before\n<!-- bench -->\nnew\n<!-- /bench -->\nafter\n"
+
+
+# -- the soak ------------------------------------------------------------------------------------------
+
+STREAM = ["event: running", 'data: {"done": 0}', "", ":", "", "event: delta", 'data: {"completion": "a"}', ""]
+
+
+def asked(stays: float | None = None, patience: float = 60.0) -> Asked:
+    return Asked("/generate", {}, stays, time.monotonic() + patience)
+
+
+def test_a_stream_is_followed_to_its_answer() -> None:
+    lines = [*STREAM, "event: done", 'data: {"completion": "ab"}', ""]
+    assert [kind for kind, _ in sent_events(iter(lines))] == ["running", "", "delta", "done"]
+    assert asked().read(sent_events(iter(lines)), "done") == ANSWERED
+    with pytest.raises(RuntimeError, match="without a result"):
+        asked().read(sent_events(iter(STREAM)), "done")
+
+
+def test_who_leaves_does_so_at_the_next_word_even_a_heartbeat() -> None:
+    assert asked(stays=-1.0).read(sent_events(iter([":", *STREAM])), "done") == LEFT
+    with pytest.raises(TimeoutError):
+        asked(patience=-1.0).read(sent_events(iter(STREAM)), "done")
+
+
+def test_an_error_with_a_reason_is_a_refusal_and_any_other_is_not() -> None:
+    full = ["event: error", 'data: {"error": "40 requests are waiting already; try again in a minute"}']
+    with pytest.raises(Refused):
+        asked().read(sent_events(iter(full)), "done")
+    with pytest.raises(RuntimeError, match="something failed here"):
+        asked().read(sent_events(iter(["event: error", 'data: {"error": "something failed here"}'])), "done")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Refused("429"), REFUSED),
+        (QueueError("Queue is full! Please try again."), REFUSED),
+        (AppError("9 requests are waiting already; try again in a minute"), REFUSED),
+        (AppError("something failed here"), FAILED),
+        (RuntimeError("500: Internal Server Error"), FAILED),
+        (httpx.ConnectError("refused"), FAILED),
+        (httpx.RemoteProtocolError("closed"), FAILED),
+        (httpx.ReadTimeout("silent"), LOST),
+        (TimeoutError(), LOST),
+    ],
+)
+def test_how_a_request_of_the_soak_ended(error: Exception, outcome: str) -> None:
+    assert outcome_of(error) == outcome
+
+
+def test_what_never_ended_is_lost() -> None:
+    found = Soak(known=(), begun=5)
+    found.ended = [Ended("a", "/x", ANSWERED, "", 1.0), Ended("b", "/x", LOST, "TimeoutError: 12 s", 1.0),
+                   Ended("b", "/y", LOST, "TimeoutError: 7 s", 1.0)]  # fmt: skip
+    assert (found.count(ANSWERED), found.count(LOST), found.count(LOST, "a"), found.count(FAILED)) == (1, 4, 0, 0)
+    assert said(found.ended) == [("TimeoutError: n s", 2)]
+    assert own_account({"x": {"seconds": 2.5, "done": 3}, "y": {"seconds": 1.0, "done": 1, "Busy": 2}}) == (
+        "2 Busy, 4 done"
+    )

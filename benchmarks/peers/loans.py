@@ -41,16 +41,25 @@ class Loans:
     def facts(self) -> dict[str, Any]:
         return {
             "engine": self.engine.name,
-            "threads": usable_cores(),
+            "threads": threads_of(self.engine),
             "stored": stored_bytes(self.engine, self.checkpoint.parameters),
         }
+
+
+def threads_of(engine: Any) -> int:
+    """Those that a step of it may use."""
+    decoder = getattr(engine, "decoder", None)
+    return decoder.most_cores([]) if decoder else usable_cores()
 
 
 def stored_bytes(engine: Any, parameters: int) -> int:
     """Bytes of weights read for a token: of the format that the engine's name tells, or all it holds if that is less.
 
-    An engine may hold more than it reads for a token, such as embeddings apart from an output layer.
+    An engine may hold more than it reads for a token, such as embeddings apart from an output layer; the compiled ones
+    read all of it, the steps and offsets of their integers with them.
     """
+    if engine.name.startswith("compiled"):
+        return engine.nbytes
     for ending, size in (("int8", 1), ("bf16", 2), ("fp32", 4)):
         if ending in engine.name:
             return min(parameters * size, engine.nbytes)

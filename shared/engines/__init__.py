@@ -132,7 +132,30 @@ class Engine(Protocol):
     name: str
     """Shown in RunInfo, e.g. `torch-bf16`."""
     nbytes: int
-    """Bytes of weights in memory. An engine that keeps more for later has `spare_bytes` and `forget()` besides."""
+    """Bytes of weights in memory."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes it keeps besides, so that a later request computes less."""
+        ...
+
+    def keep_at_most(self, nbytes: int) -> int:
+        """Gives up what it keeps beyond so many bytes, and keeps no more than that until it is told anew.
+
+        Returns how many of them it may come to use.
+        """
+        ...
+
+
+class KeepsNothing:
+    """The part of an engine that has its weights and keeps nothing besides."""
+
+    @property
+    def spare_bytes(self) -> int:
+        return 0
+
+    def keep_at_most(self, nbytes: int) -> int:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.adapter import AdapterWeights, Delta
 from shared.engines.encoder_inputs import EncoderInputs
 from shared.errors import WeightsCorrupt
 
 
-class AdaptedEncoderClassifier:
+class AdaptedEncoderClassifier(KeepsNothing):
     """BERT's head: a dense layer and tanh on the first token's state (the pooler), then one logit a label."""
 
     def __init__(self, base: Any, weights: AdapterWeights, deltas: Mapping[str, Delta]) -> None:
@@ -54,7 +54,7 @@ class AdaptedEncoderClassifier:
             return self._classifier(torch.tanh(self._pooler(first))).numpy()
 
 
-class AdaptedDecoderClassifier:
+class AdaptedDecoderClassifier(KeepsNothing):
     """A decoder's head: one logit a label from the last token's state, text by text."""
 
     def __init__(self, base: Any, weights: AdapterWeights, deltas: Mapping[str, Delta]) -> None:

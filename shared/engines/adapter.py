@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from shared.adapter_folder import WEIGHTS, Adapter
 from shared.catalog import Checkpoint, Kind
+from shared.engines import KeepsNothing
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 
@@ -215,7 +216,7 @@ def shape_of(layer: torch.nn.Module) -> tuple[int, int] | None:
 
 
 @dataclass(eq=False)
-class AdapterWeights:
+class AdapterWeights(KeepsNothing):
     """What the model cache holds of an adapter: its own few megabytes, and nothing of a base."""
 
     adapter: Adapter

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.pretrained import LOCAL, WAY_OUT, labels_of, load_pretrained, nbytes_of
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
@@ -23,7 +23,7 @@ STEP_SECONDS = 10.0
 """Sound of one step: bounds how long a Stop, or another visitor, waits."""
 
 
-class TorchAudioClassifier:
+class TorchAudioClassifier(KeepsNothing):
     """Windows of sound in; one logit a label out."""
 
     name = "torch-fp32"

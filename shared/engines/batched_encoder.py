@@ -112,13 +112,18 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return sentence_encoder.memory_bytes(checkpoint)
 
 
+def why_not(settings: Settings) -> str:
+    """Why the reference runs here instead; "" where this engine does: in float32 where the processor has no int8."""
+    return "SUITE_ENGINES is set to reference" if settings.engines == "reference" else ""
+
+
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> SentenceWindows:
     """Reads a verified folder. Raises as the reference engine does."""
     from transformers import BertConfig
 
     config = BertConfig.from_pretrained(folder, local_files_only=True)
     reference = sentence_encoder.load(checkpoint, folder, settings, progress)
-    if settings.engines == "reference" or not applies(config):
+    if why_not(settings) or not applies(config):
         return reference
     int8 = processor_has_int8()
     network = BertNetwork(reference.model.state_dict(), config, int8=int8)

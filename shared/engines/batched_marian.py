@@ -160,9 +160,18 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return marian.memory_bytes(checkpoint)
 
 
+def why_not(settings: Settings) -> str:
+    """Why the reference runs here instead; "" where this engine does."""
+    if settings.engines == "reference":
+        return "SUITE_ENGINES is set to reference"
+    if not processor_has_int8():
+        return "this processor does not multiply int8 in one instruction (VNNI)"
+    return ""
+
+
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> MarianTexts:
     """Loads a folder with verified `model.bin` and `vocab.spm`. Raises as the reference engine does."""
-    if settings.engines == "reference" or not processor_has_int8():
+    if why_not(settings):
         return marian.load(checkpoint, folder, settings, progress)
     file, vocabulary, piece_tokens = read(checkpoint, folder, progress)
     network = MarianInt8Network(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())

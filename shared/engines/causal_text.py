@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from shared.engines.prefixes import Prefixes
 from shared.errors import InvalidInput, WeightsCorrupt
 
 
@@ -17,6 +18,8 @@ class CausalText:
         self.tokenizer = tokenizer
         self.context_window = context_window
         self.chats = bool(tokenizer.chat_template)
+        self.prefixes: Prefixes[Any] = Prefixes(0)
+        """Prompts read before; none are kept, unless a subclass puts others here."""
         self._id, self._system_prompt = checkpoint_id, system_prompt
 
     def tokenize(self, text: str) -> list[int]:
@@ -55,3 +58,11 @@ class CausalText:
                 f"{tokens:,} tokens are more than the context window of {self._id}, which is {self.context_window:,}; "
                 "shorten the text"
             )
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes of keys and values kept for the next turn, beside the weights."""
+        return self.prefixes.nbytes
+
+    def keep_at_most(self, nbytes: int) -> int:
+        return self.prefixes.keep_at_most(nbytes)

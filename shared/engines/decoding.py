@@ -1,9 +1,8 @@
 """Continuous batching: completions and label scores of many requests, one forward pass a step for all of them.
 
 Every request is a row. A row first reads its prompt, in parts if it is long, and then a token a step; rows join and
-leave between any two steps, because each has its own key-value memory. Products of int8 do not depend on the other
-rows, to the last bit, and what is left (attention, norms) hardly does, so a seed gives the same text on an idle machine
-and on a busy one (tested).
+leave between any two steps, because each has its own key-value memory. What a row gets does not depend on the others,
+to the last bit, so a seed gives the same text on an idle machine and on a busy one (tested).
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from shared.engines import AGAIN, Again, Failed, Likelihood, Sampling
-from shared.engines.adapter import active
-from shared.engines.compiled import compiled
-from shared.engines.int8_linear import ONE_CORE
-from shared.engines.llama_network import LlamaNetwork, Shape, mask_of
+from shared.engines.llama_network import LlamaNetwork, Shape, sequences_of
 from shared.sampling import draw
 
 STEP_TOKENS = 128
@@ -83,10 +80,8 @@ class Row(Protocol):
 class Decoder:
     """The kernel of a decoder: one forward pass for all rows (`shared.engines.Kernel`)."""
 
-    def __init__(self, network: LlamaNetwork, shape: Shape) -> None:
-        self.network, self.shape = network, shape
-        self._compiled = compiled(network)
-        self._groups = shape.heads // shape.kv_heads
+    def __init__(self, network: LlamaNetwork) -> None:
+        self.network, self.shape = network, network.shape
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
         # How a prompt is divided must not depend on who else is there (`room` bounds the sum), or its numbers would.
@@ -102,9 +97,8 @@ class Decoder:
         return outcomes
 
     def warm_up(self) -> None:
-        """TorchScript looks for something to improve at the first two passes of a kind, for a second or so."""
-        for new in (1, 1, 2, 2):
-            self.read([Memory(self.shape, 4)], [Part([0] * new, range(new), [0])])
+        """Has the kernels compiled, or brought from the compiler's cache on disk."""
+        self.read([Memory(self.shape, 4)], [Part([0, 0], range(2), [1])])
 
     def room(self, rows: Sequence[Row], another: Row) -> bool:
         return (
@@ -114,7 +108,7 @@ class Decoder:
         ) or (len(rows) < STEP_ROWS and another.waiting() == 1)
 
     def most_cores(self, rows: Sequence[Row]) -> int:
-        return ONE_CORE
+        return 1  # a token's products are too short to be shared out; the other cores are for another batch
 
     @torch.inference_mode()
     def read(self, memories: Sequence[Memory], parts: Sequence[Part]) -> list[Tensor]:
@@ -123,30 +117,21 @@ class Decoder:
         for part in parts:
             kept += [at + place for place in part.kept]
             at += len(part.ids)
-        states = self.states(memories, parts, kept)
-        logits = self.network.head(states) if kept else states.new_empty(0, 0)
+        logits = torch.from_numpy(self.network.logits(self.states(memories, parts, kept)))
         return list(logits.split([len(part.kept) for part in parts]))
 
     @torch.inference_mode()
-    def states(self, memories: Sequence[Memory], parts: Sequence[Part], kept: Sequence[int]) -> Tensor:
-        """The last layer's states of the tokens at the places `kept` among all that are fed."""
-        network = self.network if active() else self._compiled
-        return network(
-            torch.tensor([i for part in parts for i in part.ids]),
-            torch.tensor([position for part in parts for position in part.positions]),
+    def states(self, memories: Sequence[Memory], parts: Sequence[Part], kept: Sequence[int]) -> np.ndarray:
+        """The last layer's normed states of the tokens at the places `kept` among all that are fed."""
+        sequences = sequences_of(
+            [position for part in parts for position in part.positions],
             [memory.tensor for memory in memories],
             [memory.length for memory in memories],
             [len(part.ids) for part in parts],
-            [self._mask(memory.length, part) for memory, part in zip(memories, parts, strict=True)],
-            torch.tensor(kept, dtype=torch.long),
+            [part.seen for part in parts],
         )
-
-    def _mask(self, read: int, part: Part) -> Tensor | None:
-        if len(part.ids) == 1 and part.seen is None:
-            return None
-        new = len(part.ids)
-        seen = torch.ones(new, read + new, dtype=torch.bool).tril(read) if part.seen is None else part.seen
-        return mask_of(seen, self._groups)
+        ids = np.array([i for part in parts for i in part.ids], np.int64)
+        return self.network.states(ids, sequences, np.array(kept, np.int64))
 
 
 # -- rows ------------------------------------------------------------------------------------------

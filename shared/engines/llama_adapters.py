@@ -1,39 +1,10 @@
-"""Adapters on `LlamaNetwork`, whose matrices are merged, and whose stream is turned and carries no norm's weights.
-
-peft's matrices were made for the published layers, so they are moved into the network's own terms once, when an adapter
-is put on. Computed without TorchScript, which knows nothing of adapters.
-"""
+"""Adapters on `LlamaNetwork`, whose matrices are merged: what a published layer's delta changes is its part of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-
-from shared.engines.adapter import Delta, LowRank, Scale
-from shared.engines.llama_network import NORMED, LlamaNetwork
+from shared.engines.adapter import Delta
+from shared.engines.llama_network import MERGED, LlamaNetwork, widths
 from shared.engines.merged_layers import teach
-
-PARTS = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attended": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-"""Which published layers one of the network's own holds, one below the other."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mixed:
-    """Multiplies what goes in, or what comes out, by a matrix: a learned vector (IA3) in a turned stream."""
-
-    matrix: Tensor
-    inputs: bool
-
-    def __call__(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        return forward(x @ self.matrix) if self.inputs else forward(x) @ self.matrix
 
 
 class LlamaLayers:
@@ -43,35 +14,19 @@ class LlamaLayers:
 
     def __init__(self, network: LlamaNetwork) -> None:
         self._network = network
-        sizes = {
-            "self_attn.q_proj": (network.heads * network.head_size, network.width),
-            "self_attn.k_proj": (network.kv_heads * network.head_size, network.width),
-            "self_attn.v_proj": (network.kv_heads * network.head_size, network.width),
-            "self_attn.o_proj": (network.width, network.heads * network.head_size),
-            "mlp.gate_proj": (network.inner, network.width),
-            "mlp.up_proj": (network.inner, network.width),
-            "mlp.down_proj": (network.width, network.inner),
-        }
+        shape = network.shape
+        inputs = {"self_attn.o_proj": shape.heads * shape.head_size, "mlp.down_proj": shape.inner}
         self.shapes = {
-            f"model.layers.{n}.{name}": size for n in range(len(network.layers)) for name, size in sizes.items()
+            f"model.layers.{number}.{name}": (out, inputs.get(name, shape.width))
+            for number in range(shape.layers)
+            for name, out in widths(shape).items()
         }
 
     def teach(self) -> None:
         for number, layer in enumerate(self._network.layers):
-            for own, names in PARTS.items():
+            for own, names in MERGED.items():
                 full = [f"model.layers.{number}.{name}" for name in names]
-                teach(getattr(layer, own), {name: self.shapes[name][0] for name in full})
+                teach(layer.products[own], {name: self.shapes[name][0] for name in full})
 
-    def fit(self, name: str, delta: Delta) -> Delta | Mixed:
-        """The same change in the network's terms."""
-        _, _, number, own = name.split(".", 3)
-        turn = self._network.rotation
-        layer: Any = self._network.layers[int(number)]
-        norm = next((layer.norms[n] for n, names in NORMED.items() if own in names), None)
-        out = own in ("self_attn.o_proj", "mlp.down_proj")
-        if isinstance(delta, LowRank):
-            a = delta.a if norm is None else (delta.a * norm) @ turn
-            return LowRank(a, turn.T @ delta.b if out else delta.b, delta.scaling)
-        if isinstance(delta, Scale) and (norm is not None if delta.inputs else out):
-            return Mixed(turn.T @ (delta.vector[:, None] * turn), delta.inputs)
+    def fit(self, name: str, delta: Delta) -> Delta:
         return delta

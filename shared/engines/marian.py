@@ -19,7 +19,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, Translated, run_here
+from shared.engines import Compute, KeepsNothing, Translated, run_here
 from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.marian_file import MarianFile, read_marian
 from shared.engines.marian_network import DecoderState, Network
@@ -44,7 +44,7 @@ BATCH_LINES, BATCH_TOKENS = 64, 2048
 END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
 
 
-class MarianTexts:
+class MarianTexts(KeepsNothing):
     """A `Translator`: one language pair, sentence by sentence. How token ids are translated, its subclasses say."""
 
     def __init__(self, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, FilledToken, run_here
+from shared.engines import Compute, FilledToken, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
 from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.errors import InvalidInput, SuiteError
@@ -20,7 +20,7 @@ MASKS = ("[MASK]", "<mask>")
 """How BERT and RoBERTa write a mask. Either is understood, so that one text suits both."""
 
 
-class TorchMaskedLM:
+class TorchMaskedLM(KeepsNothing):
     """A text with masks in; for each mask its likeliest tokens out. Equals transformers' `fill-mask` pipeline."""
 
     name = "torch-fp32"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from shared.catalog import Checkpoint
 from shared.conversion import converted
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.musicnn_network import Heard, Network, from_tensorflow
 from shared.engines.tensor_bundle import read_bundle
 from shared.errors import InvalidInput, WeightsCorrupt
@@ -77,7 +77,7 @@ WEIGHTS = "{}.safetensors"
 Layer = Literal["penultimate", "pooled"]
 
 
-class Musicnn:
+class Musicnn(KeepsNothing):
     """An `AudioClassifier` whose labels are independent of each other."""
 
     name = "torch-fp32"

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared.catalog import Checkpoint
-from shared.engines import AudioEncoder, Compute, musicnn, run_here
+from shared.engines import AudioEncoder, Compute, KeepsNothing, musicnn, run_here
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
@@ -76,7 +76,7 @@ def read_head(path: Path) -> Head:
     return Head(labels, layer, **tensors)
 
 
-class MusicnnHead:
+class MusicnnHead(KeepsNothing):
     """An `AudioClassifier` whose labels exclude each other."""
 
     name = "torch-fp32"

@@ -24,10 +24,10 @@ M = TypeVar("M", bound=Sized)
 
 
 class Prefixes(Generic[M]):
-    """The least recently used are dropped beyond `most_bytes`."""
+    """The least recently used are dropped beyond `most_bytes`, or beyond what is granted where that is less."""
 
     def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
+        self.most_bytes = self._granted = most_bytes
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, tuple[int, ...]], M] = OrderedDict()
         self._nbytes = 0
@@ -51,16 +51,32 @@ class Prefixes(Generic[M]):
     def keep(self, owner: str, ids: Sequence[int], memory: M) -> None:
         """Takes in what was read, in place of what is only its beginning."""
         key = (owner, tuple(ids))
-        if len(ids) < LEAST_TOKENS or memory.nbytes > self.most_bytes:
+        if len(ids) < LEAST_TOKENS:
             return
         with self._lock:
+            if memory.nbytes > self._room:
+                return
             shorter = [k for k in self._kept if k[0] == owner and k[1] == key[1][: len(k[1])]]
             for old in shorter:
                 self._nbytes -= self._kept.pop(old).nbytes
             self._kept[key] = memory
             self._nbytes += memory.nbytes
-            while self._nbytes > self.most_bytes:
-                self._nbytes -= self._kept.popitem(last=False)[1].nbytes
+            self._drop_oldest()
+
+    def keep_at_most(self, nbytes: int) -> int:
+        """Grants so many bytes from now on, and drops what is kept beyond. Returns how many of them may be used."""
+        with self._lock:
+            self._granted = nbytes
+            self._drop_oldest()
+            return self._room
+
+    @property
+    def _room(self) -> int:
+        return min(self.most_bytes, self._granted)
+
+    def _drop_oldest(self) -> None:
+        while self._nbytes > self._room:
+            self._nbytes -= self._kept.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
         with self._lock:

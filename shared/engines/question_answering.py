@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from shared.catalog import Checkpoint
-from shared.engines import AnswerSpan, Compute, run_here
+from shared.engines import AnswerSpan, Compute, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
 from shared.engines.length_batches import batches_by_length, step_tokens
 from shared.engines.pretrained import input_window, load_pretrained, load_tokenizer, nbytes_of
@@ -42,7 +42,7 @@ class Window:
     """Where each of them begins and ends in the text, in characters, shape (tokens, 2)."""
 
 
-class TorchQuestionAnswerer:
+class TorchQuestionAnswerer(KeepsNothing):
     """A question and a text in; pieces of the text that answer it out."""
 
     name = "torch-fp32"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.length_batches import batches_by_length
 from shared.events import Progress
 from shared.settings import Settings
 
 
-class SentenceWindows:
+class SentenceWindows(KeepsNothing):
     """Texts in, unit vectors out. Texts longer than the window are split, and their parts' vectors averaged."""
 
     dimensions: int

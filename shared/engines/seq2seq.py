@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from shared.catalog import Checkpoint, Pair
-from shared.engines import Compute, GeneratedToken, Sampling, Translated, run_here
+from shared.engines import Compute, GeneratedToken, KeepsNothing, Sampling, Translated, run_here
 from shared.engines.marian import batches, split_long
 from shared.engines.pretrained import load_pretrained
 from shared.engines.seq2seq_decoding import Decoder, Rules, Written, decode
@@ -36,7 +36,7 @@ MAX_LENGTH_FACTOR, LENGTH_MARGIN = 3.0, 20
 knows less well take more tokens than English; it only has to stop a decoder that repeats itself."""
 
 
-class TorchSeq2Seq:
+class TorchSeq2Seq(KeepsNothing):
     """A `Seq2SeqLM`: an encoder-decoder of `transformers` in float32."""
 
     name = "torch-fp32"

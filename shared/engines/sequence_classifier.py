@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from shared.catalog import Checkpoint
-from shared.engines import Compute, run_here
+from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.encoder_inputs import EncoderInputs
 from shared.engines.length_batches import batches_by_length, step_tokens
 from shared.engines.pretrained import input_window, labels_of, load_pretrained, load_tokenizer, nbytes_of
@@ -19,7 +19,7 @@ from shared.events import Progress
 from shared.settings import Settings
 
 
-class TorchSequenceClassifier:
+class TorchSequenceClassifier(KeepsNothing):
     """A text, or a pair of texts, in; one logit a label out."""
 
     name = "torch-fp32"

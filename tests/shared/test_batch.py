@@ -19,6 +19,7 @@ from shared.cache import ModelCache
 from shared.catalog import Catalog
 from shared.context import Context, Lease, Runtime
 from shared.endpoint import Endpoint, Rows, Traffic, collect
+from shared.engines import KeepsNothing
 from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.hub_files import HubFiles
@@ -208,7 +209,7 @@ def shout(request: Shout, context: Context) -> Iterator[Event]:
     yield
 
 
-class FakeEngine:
+class FakeEngine(KeepsNothing):
     name, nbytes = "fake", 1
 
 

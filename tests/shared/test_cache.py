@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared import cache as cache_module
 from shared.cache import Borrowed, ModelCache
 from shared.catalog import Catalog, Checkpoint
+from shared.engines.prefixes import LEAST_TOKENS, Prefixes
 from shared.errors import Busy, MemoryRefused, SuiteError
 from shared.events import Loading, Progress
 
@@ -34,11 +35,31 @@ def checkpoint(name: str) -> Checkpoint:
     return TEMPLATE.model_copy(update={"id": name, "revision": "1"})
 
 
+@dataclass(frozen=True)
+class Block:
+    """Something to keep: only a number of bytes."""
+
+    nbytes: int
+
+
 class FakeEngine:
     name = "fake"
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, keeps: int = 0) -> None:
         self.nbytes = nbytes
+        self.prefixes: Prefixes[Block] = Prefixes(keeps)
+        self._visitors = itertools.count()
+
+    @property
+    def spare_bytes(self) -> int:
+        return self.prefixes.nbytes
+
+    def keep_at_most(self, nbytes: int) -> int:
+        return self.prefixes.keep_at_most(nbytes)
+
+    def keep(self, nbytes: int) -> None:
+        """As at the end of a request: another visitor's prompt was read."""
+        self.prefixes.keep(str(next(self._visitors)), range(LEAST_TOKENS), Block(nbytes))
 
 
 @dataclass
@@ -48,6 +69,8 @@ class Shelf:
     sizes: dict[str, int]
     turn_out: dict[str, int] = field(default_factory=dict)
     """Bytes of an engine where they differ from those announced."""
+    keeps: dict[str, int] = field(default_factory=dict)
+    """Most bytes that an engine would keep for later; most keep nothing."""
     faults: list[str] = field(default_factory=list)
     """Ids whose next load fails; each fails once."""
     loads: Counter[str] = field(default_factory=Counter)
@@ -73,7 +96,7 @@ class Shelf:
             if name in self.faults:
                 self.faults.remove(name)
                 raise SuiteError(f"{name} is broken")
-            return FakeEngine(self.turn_out.get(name, self.sizes[name]))
+            return FakeEngine(self.turn_out.get(name, self.sizes[name]), self.keeps.get(name, 0))
         finally:
             with self.lock:
                 self.under_way[name] -= 1
@@ -171,10 +194,12 @@ STEPS = st.lists(
 @hypothesis_given(scripts=st.lists(STEPS, min_size=2, max_size=5), budget=st.integers(6, 12))
 def test_promises_hold_whatever_visitors_do_at_once(scripts: list[list[tuple[str, str]]], budget: int) -> None:
     cache, shelf, _ = stage(budget, SIZES, idle_seconds=0.0, wait_seconds=1e9)
+    shelf.keeps = {"a": 9, "b": 4, "d": 3}
 
     def use(name: str) -> None:
         with cache.hold(checkpoint(name)) as borrowed:
-            for _ in range(3):
+            for n in range(3):
+                borrowed.engine.keep(n)
                 shelf.check_budget()
                 shelf.check(borrowed.entry.engine is borrowed.engine, f"{name} was evicted while it was borrowed")
                 row = next((r for r in cache.report()["checkpoints"] if r["checkpoint"] == name), None)
@@ -600,6 +625,115 @@ def test_an_engine_larger_than_announced_makes_the_room_it_needs() -> None:
     with cache.hold(checkpoint("a")):
         assert names_of(cache) == {"a"}
         assert cache.bytes_held() == 8
+
+
+# -- what engines keep for later ---------------------------------------------------------------------
+
+
+def keepers(budget: int, sizes: dict[str, int], keeps: dict[str, int]) -> Stage:
+    made = stage(budget, sizes)
+    made.shelf.keeps = keeps
+    return made
+
+
+def test_what_is_kept_goes_before_weights_do() -> None:
+    cache, shelf, clock = keepers(10, {"a": 3, "b": 3, "c": 3}, {"a": 100})
+    with cache.hold(checkpoint("a")) as first:
+        for size in (1, 2, 3):
+            first.engine.keep(size)
+        engine = first.engine
+    clock.now += 1
+    cache.hold(checkpoint("b")).close()
+    assert (engine.spare_bytes, cache.bytes_held()) == (3, 9), "the oldest two went, the newest stays"
+    cache.hold(checkpoint("c")).close()
+    assert (engine.spare_bytes, cache.bytes_held()) == (0, 9)
+    assert names_of(cache) == {"a", "b", "c"}
+    assert cache.report()["evictions"] == 0
+    assert shelf.wrong == []
+
+
+def test_an_engine_in_use_gives_up_what_it_keeps_too() -> None:
+    cache, shelf, _ = keepers(10, {"a": 4, "b": 6}, {"a": 100})
+    with cache.hold(checkpoint("a")) as first:
+        first.engine.keep(6)
+        assert cache.bytes_held() == 10
+        cache.hold(checkpoint("b")).close()
+        assert (first.engine.spare_bytes, cache.bytes_held()) == (0, 10)
+        first.engine.keep(1)
+        assert cache.bytes_held() == 10
+    assert shelf.wrong == []
+
+
+def test_keeping_stays_within_the_budget_and_within_its_own_bound() -> None:
+    cache, _, _ = keepers(10, {"a": 4, "b": 2}, {"a": 5})
+    with cache.hold(checkpoint("a")) as first:
+        for size, kept in ((6, 0), (5, 5), (2, 2), (2, 4), (2, 4)):
+            first.engine.keep(size)
+            assert first.engine.spare_bytes == kept
+        with cache.hold(checkpoint("b")):
+            first.engine.keep(5)  # more than the four bytes that are left: what there is stays
+            assert cache.bytes_held() == 4 + 2 + 4
+
+
+def test_what_was_evicted_or_failed_leaves_room_to_keep_again() -> None:
+    cache, shelf, _ = keepers(10, {"a": 4, "b": 6}, {"a": 6})
+    shelf.faults.append("b")
+    with cache.hold(checkpoint("a")) as first:
+        with pytest.raises(SuiteError, match="b is broken"):
+            cache.hold(checkpoint("b"))
+        first.engine.keep(6)
+        assert cache.bytes_held() == 10
+        cache.hold(checkpoint("b")).close()
+        first.engine.keep(6)
+        assert first.engine.spare_bytes == 0
+        cache.unload("b")
+        first.engine.keep(6)
+        assert cache.bytes_held() == 10
+
+
+def test_what_was_swept_leaves_room_to_keep_again() -> None:
+    cache, _, clock = keepers(10, {"a": 4, "b": 6}, {"a": 6})
+    cache._idle_seconds = 60.0  # set here, so that no thread sweeps beside us
+    with cache.hold(checkpoint("a")) as first:
+        cache.hold(checkpoint("b")).close()
+        clock.now += 60
+        cache.sweep()
+        first.engine.keep(6)
+        assert cache.bytes_held() == 10
+
+
+def test_an_adopted_engine_keeps_within_the_budget_too() -> None:
+    cache, _, _ = stage(10, {})
+    engine = FakeEngine(4, keeps=100)
+    cache.adopt(checkpoint("a"), engine)
+    for size in (7, 6):
+        engine.keep(size)
+    assert (engine.spare_bytes, cache.bytes_held()) == (6, 10)
+
+
+@pytest.mark.parametrize("last", ["a", "b"])
+def test_of_several_the_last_used_may_keep_first(last: str) -> None:
+    cache, _, clock = keepers(10, {"a": 2, "b": 2, "c": 1}, {"a": 4, "b": 4})
+    for name in ("a", "b", last):
+        cache.hold(checkpoint(name)).close()
+        clock.now += 1
+    engines = {held.id: engine for held, engine in cache.engines()}
+    with cache.hold(checkpoint("c")):  # five bytes are left for two who would keep four each
+        for engine in engines.values():
+            for _ in range(5):
+                engine.keep(1)
+        kept = {name: engine.spare_bytes for name, engine in engines.items()}
+        assert kept == {"a": 1, "b": 1, last: 4}
+        assert cache.bytes_held() == 10
+
+
+def test_what_is_kept_is_in_the_report_and_goes_with_the_engine() -> None:
+    cache, _, _ = keepers(10, {"a": 4, "b": 7}, {"a": 6})
+    with cache.hold(checkpoint("a")) as first:
+        first.engine.keep(5)
+        assert cache.report()["bytes_in_use"] == cache.report()["checkpoints"][0]["bytes"] == 9
+    cache.hold(checkpoint("b")).close()
+    assert (names_of(cache), cache.bytes_held()) == ({"b"}, 7)
 
 
 def test_an_engine_too_large_beside_what_is_in_use_is_refused_and_dropped() -> None:

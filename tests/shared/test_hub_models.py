@@ -82,7 +82,7 @@ EXPECTED: dict[str, tuple[str, str, tuple[str, ...], int]] = {
     "microsoft/DialoGPT-medium": ("causal-lm", "causal_lm", (*LANGUAGE_MODEL, "conversational", "summarization"), 1024),
     "HuggingFaceTB/SmolLM2-135M-Instruct": (
         "causal-lm",
-        "causal_lm",
+        "batched_causal_lm",
         (*LANGUAGE_MODEL, "conversational", "summarization"),
         2048,
     ),

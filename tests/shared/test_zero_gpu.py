@@ -16,6 +16,7 @@ from shared import zero_gpu
 from shared.cache import ModelCache
 from shared.catalog import Catalog
 from shared.context import Context, Runtime
+from shared.engines import KeepsNothing
 from shared.errors import Busy, InvalidInput, NeedsDownload, SuiteError
 from shared.events import Done, Event, RunInfo, Running
 from shared.space import ROOT
@@ -64,7 +65,7 @@ def test_errors_survive_the_way_from_another_process(error: SuiteError) -> None:
     assert (type(read), str(read), vars(read)) == (type(error), str(error), vars(error))
 
 
-class Engine:
+class Engine(KeepsNothing):
     name = "test"
     nbytes = 1000
 

@@ -15,8 +15,9 @@ from shared.engines.batched_marian import BatchedMarianTranslator
 from shared.engines.marian import MarianTranslator
 from shared.lane import Lane
 from shared.settings import Settings
-from tests.shared.engines.test_batched_causal_lm import Turns, needs_int8
+from tests.shared.engines.test_batched_causal_lm import Turns
 from tests.shared.engines.test_marian import EN_PT
+from tests.shared.engines.test_sentence_encoder import needs_int8
 
 pytestmark = needs_int8
 

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from shared.catalog import Catalog
 from shared.engines import RunHere, batched_encoder, sentence_encoder
 from shared.engines.batched_encoder import BatchedSentenceEncoder
+from shared.engines.int8_linear import processor_has_int8
 from shared.engines.sentence_encoder import TorchSentenceEncoder, batches_by_length, memory_bytes
 from shared.errors import Cancelled
 from shared.lane import Lane
 from shared.settings import Settings
-from tests.shared.engines.test_batched_causal_lm import Turns, needs_int8
+from tests.shared.engines.test_batched_causal_lm import Turns
+
+needs_int8 = pytest.mark.skipif(not processor_has_int8(), reason="this processor has no int8 instructions (VNNI)")
 
 T = TypeVar("T")
 

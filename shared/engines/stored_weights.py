@@ -1,0 +1,102 @@
+"""Matrices as `llama_kernels` reads them, in the smallest numbers that lose nothing of what was published.
+
+A checkpoint quantised for llama.cpp holds integers of four to eight bits, and for each 16 or 32 inputs of a row a step
+and an offset (`Q4_1`: step * 0..15 + offset). Once read by transformers these are plain floats; here the integers are
+found again, and kept as one byte each. Others stay in bfloat16 if that is what they were published in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+LANES = 64
+"""As in `llama_kernels`, which is not imported here, because it brings a compiler along."""
+GROUPS = (32, 16)
+"""Inputs that share a step, in the formats of llama.cpp."""
+LEVELS = 63
+"""Levels with an offset that are looked for: formats of up to six bits."""
+NEAR = 1e-4
+"""Of a step, which is what float32 leaves of the distance to the next level."""
+SAMPLE = 2048
+"""Groups that are looked at before all of them are."""
+
+PARTS = ("integers", "steps", "offsets")
+
+
+def stored(name: str, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Matrices of one shape, one for each layer, under `name.integers` and so on, stacked.
+
+    Each (out, in) float32. `integers`: int8 (layers, blocks, in / 2, 64, 2), or bfloat16's bits in an int16, or
+    float32, (layers, blocks, in, 64); `steps` and `offsets`: float32 (layers, blocks, groups, 64). What is missing in
+    the last block is 0.
+    """
+    grids = next((found for size in GROUPS if (found := _on_grids(matrices, size)) is not None), None)
+    if grids is None:
+        half = all(bool((m == m.bfloat16().float()).all()) for m in matrices)
+        numbers = [m.bfloat16().view(torch.int16) if half else m for m in matrices]
+        grids = [(n, torch.ones(len(n), 1), torch.zeros(len(n), 1)) for n in numbers]
+    stacked = [torch.stack([_blocks(matrix) for matrix in column]) for column in zip(*grids, strict=True)]
+    if stacked[0].dtype == torch.int8:  # two inputs of an output side by side, as the processor multiplies them
+        layers, blocks, inputs, _ = stacked[0].shape
+        stacked[0] = stacked[0].view(layers, blocks, inputs // 2, 2, LANES).transpose(3, 4).contiguous()
+    return {f"{name}.{part}": tensor for part, tensor in zip(PARTS, stacked, strict=True)}
+
+
+def parts_of(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor, Tensor]:
+    integers, steps, offsets = (weights[f"{name}.{part}"] for part in PARTS)
+    return integers, steps, offsets
+
+
+def _blocks(matrix: Tensor) -> Tensor:
+    """(out, n) to (blocks, n, 64), so that 64 outputs' numbers for one input lie together."""
+    missing = -len(matrix) % LANES
+    whole = torch.cat((matrix, matrix.new_zeros(missing, matrix.shape[1])))
+    return whole.view(-1, LANES, matrix.shape[1]).transpose(1, 2).contiguous()
+
+
+def _on_grids(matrices: Sequence[Tensor], size: int) -> list[tuple[Tensor, Tensor, Tensor]] | None:
+    """Integers (out, in), steps and offsets (out, in / size) of each; None unless all groups lie on levels."""
+    if any(m.shape[1] % size for m in matrices):
+        return None
+    # Most checkpoints are not quantised, and a few groups tell.
+    if any(grid_of(m.reshape(-1, size)[:SAMPLE]) is None for m in matrices):
+        return None
+    found = []
+    for matrix in matrices:
+        grid = grid_of(matrix.reshape(-1, size))
+        if grid is None:
+            return None
+        integers, steps, offsets = grid
+        per_row = (len(matrix), matrix.shape[1] // size)
+        found.append((integers.view(matrix.shape), steps.view(per_row), offsets.view(per_row)))
+    return found
+
+
+def grid_of(groups: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Of float32 (groups, size): integers int8, and step and offset of each group; None where one has no levels.
+
+    Levels are `step * n` with the greatest at 127 (as in `Q8_0`), or a few equal steps from the least to the greatest.
+    """
+    integers = torch.zeros(groups.shape, dtype=torch.int8)
+    steps, offsets = torch.zeros(len(groups)), torch.zeros(len(groups))
+    left = torch.arange(len(groups))
+    for levels in (127, *range(15, 0, -1), *range(LEVELS, 15, -1)):
+        values = groups[left]
+        least = values.amin(1)
+        if levels == 127:
+            step, offset = values.abs().amax(1) / 127, torch.zeros(len(values))
+        else:
+            step, offset = (values.amax(1) - least) / levels, least
+        step = step.clamp_min(1e-30)
+        places = (values - offset[:, None]) / step[:, None]
+        nearest = places.round()
+        fits = ((places - nearest).abs() <= NEAR * nearest.abs().clamp_min(1)).all(1)
+        at = left[fits]
+        integers[at], steps[at], offsets[at] = nearest[fits].to(torch.int8), step[fits], offset[fits]
+        left = left[~fits]
+        if not len(left):
+            return integers, steps, offsets
+    return None

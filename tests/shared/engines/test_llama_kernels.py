@@ -1,0 +1,101 @@
+"""Products, norms and attention of the compiled kernels against PyTorch, and each row by itself to the last bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from shared.engines import llama_kernels as kernels
+from shared.engines.llama_kernels import LANES, Matrix
+from shared.engines.stored_weights import stored
+from tests.shared.engines.test_stored_weights import quantised
+
+FORMS = {
+    "int8": lambda weight: quantised(weight, 32, 15),
+    "bf16": lambda weight: weight.bfloat16().float(),
+    "fp32": lambda weight: weight,
+}
+
+
+def matrix_of(weight: torch.Tensor) -> Matrix:
+    integers, steps, offsets = (tensor[0].numpy() for tensor in stored("one", [weight]).values())
+    return Matrix(integers.view(np.uint16) if integers.dtype == np.int16 else integers, steps, offsets)
+
+
+def product(x: torch.Tensor, matrix: Matrix, out: int) -> torch.Tensor:
+    found = np.empty((len(x), len(matrix.integers) * LANES), np.float32)
+    kernels.product(x.contiguous().numpy(), matrix, found)
+    return torch.from_numpy(found)[:, :out]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [(130, 96), (64, 32)])
+def test_a_product_is_pytorchs_and_a_row_does_not_depend_on_the_others(form: str, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    weight = FORMS[form](torch.randn(*size))
+    x = torch.randn(37, size[1]) * torch.logspace(-3, 3, 37)[:, None]
+    matrix = matrix_of(weight)
+    whole = product(x, matrix, size[0])
+    expected = (x.double() @ weight.double().T).float()
+    assert ((whole - expected).norm(dim=1) / expected.norm(dim=1)).max() < (5e-5 if form == "int8" else 1e-6)
+    for first, rows in ((0, 1), (5, 1), (3, 2), (11, 3), (20, 4), (1, 7), (0, 8), (7, 15), (36, 1)):
+        assert torch.equal(product(x[first : first + rows], matrix, size[0]), whole[first : first + rows])
+
+
+def test_embeddings_are_rows_of_the_output_matrix() -> None:
+    torch.manual_seed(0)
+    weight = FORMS["int8"](torch.randn(130, 96))
+    out = np.empty((3, 96), np.float32)
+    kernels.embed(np.array([0, 129, 64]), matrix_of(weight), out)
+    torch.testing.assert_close(torch.from_numpy(out), weight[[0, 129, 64]], rtol=1e-6, atol=1e-6)
+
+
+def test_softmax_of_wide_ranges_and_excluded_places() -> None:
+    torch.manual_seed(0)
+    for scores in (torch.randn(200) * 30, torch.tensor([5.0]), torch.tensor([0.0, -torch.inf, -300.0, 88.0, 87.5])):
+        found = scores.clone().numpy()
+        kernels.softmax(found)
+        torch.testing.assert_close(torch.from_numpy(found), scores.softmax(0), rtol=3e-6, atol=1e-12)
+
+
+def test_swiglu_of_large_and_small_gates() -> None:
+    gates = torch.tensor([[-1e4, -90.0, -1.0, 0.0, 1.0, 90.0, 1e4, 3.0]])
+    out = np.empty((1, 8), np.float32)
+    kernels.activate(torch.cat((gates, torch.full((1, 8), 2.0)), 1).numpy(), out)
+    torch.testing.assert_close(torch.from_numpy(out), functional.silu(gates) * 2, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [8, 64, 96])
+@pytest.mark.parametrize(("read", "new"), [(0, 1), (0, 20), (70, 9), (64, 64), (5, 1)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_pytorchs(size: int, read: int, new: int, masked: bool) -> None:
+    torch.manual_seed(0)
+    heads, kv_heads, length = 6, 2, read + new
+    queries, keys, values = (
+        torch.randn(heads, new, size),
+        torch.randn(kv_heads, length, size),
+        torch.randn(kv_heads, length, size),
+    )
+    seen = torch.ones(new, length, dtype=torch.bool).tril(read)
+    if masked:
+        seen &= torch.rand(new, length) < 0.7
+        seen[:, 0] = True
+    expected = functional.scaled_dot_product_attention(
+        queries, keys.repeat_interleave(3, 0), values.repeat_interleave(3, 0), attn_mask=seen
+    )
+    memory = torch.full((2, kv_heads, length + 3, size), torch.nan)  # what is not written is not looked at
+    memory[0, :, :length], memory[1, :, :length] = keys, values
+    qkv = torch.zeros(new, (heads + 2 * kv_heads) * size)
+    qkv[:, : heads * size] = queries.transpose(0, 1).reshape(new, -1)
+    out = np.empty((new, heads * size), np.float32)
+    arguments: Any = (qkv.numpy(), memory.numpy(), read, heads, seen.data_ptr() if masked else 0, out)
+    kernels.attend_many(*arguments)
+    found = torch.from_numpy(out).view(new, heads, size).transpose(0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    if new == 1 and not masked:
+        kernels.attend_one(qkv[0].numpy(), memory.numpy(), length, heads, out[0])
+        torch.testing.assert_close(torch.from_numpy(out).view(heads, 1, size), expected, rtol=1e-5, atol=1e-6)
