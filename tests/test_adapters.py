@@ -21,6 +21,8 @@ from shared.suite import Suite, serve
 from shared.weights import verified_folder
 from tests.tiny_adapters import classifier_adapter, lora, randomised, told
 
+pytestmark = pytest.mark.slow
+
 MINILM, SMOLLM = "all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"
 TEXT = "The striker scored twice in the final, and the keeper was sent off."
 
