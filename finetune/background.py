@@ -29,6 +29,8 @@ OUTPUT = "output.log"
 LOWEST = 19
 """The `nice` value of who gives way to everybody."""
 
+AUTOGROUP = Path("/proc/self/autogroup")
+
 SECRETS = ("SUITE_ADMIN_TOKEN", "SUITE_AUTH")
 
 _STARTING = threading.Lock()
@@ -84,8 +86,11 @@ def step_aside() -> None:
     """Gives way to whatever else wants the processor: training takes what the demos leave."""
     windows = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", None)
     psutil.Process().nice(LOWEST if windows is None else windows)
-    with contextlib.suppress(OSError):  # Linux may weigh a session as a whole, and a run has one of its own
-        Path("/proc/self/autogroup").write_text(str(LOWEST))
+    # Linux may weigh a session as a whole. A run has one of its own; an estimate has that of the suite, and of whoever
+    # started it, all of which would give way with it.
+    if windows is None and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            AUTOGROUP.write_text(str(LOWEST))
 
 
 def keep_upload(path: Path, settings: Settings) -> Path:

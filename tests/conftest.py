@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from gradio_client import Client
 
@@ -46,6 +47,10 @@ def read_certificates_once() -> None:
 
 
 read_certificates_once()
+
+# No example fails for having been slow: another process may have had the cores.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from shared.suite import Suite, serve
 from shared.weights import verified_folder
 from tests.tiny_adapters import classifier_adapter, lora, randomised, told
 
+pytestmark = pytest.mark.slow
+
 MINILM, SMOLLM = "all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"
 TEXT = "The striker scored twice in the final, and the keeper was sent off."
 
@@ -114,8 +116,7 @@ def test_greedy_text_on_the_real_model_is_that_of_peft(client: Client, smollm: t
     from shared.engines.precision import cpu_has_bfloat16
 
     theirs = smollm[0]
-    (converted,) = (f for f in Settings().converted_dir.glob(f"{SMOLLM}@*/") if not f.name.endswith("-kernels"))
-    tokenizer = AutoTokenizer.from_pretrained(converted)
+    tokenizer = AutoTokenizer.from_pretrained(theirs.config.name_or_path)
     if cpu_has_bfloat16():  # as the engine computes: the base's parameters alone
         for name, parameter in theirs.named_parameters():
             if "lora_" not in name:

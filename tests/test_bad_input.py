@@ -14,6 +14,8 @@ import pytest
 
 from shared.suite import Suite
 
+pytestmark = pytest.mark.slow
+
 TEXT_FIELDS = {
     "zero_shot": "text",
     "few_shot": "text",

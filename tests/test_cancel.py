@@ -15,6 +15,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from shared.context import Runtime
 from shared.errors import Cancelled
 from shared.lane import Timing
 from shared.suite import Suite
@@ -29,12 +30,12 @@ class Steps:
     With `until`, it holds them until that event is set instead.
     """
 
-    def __init__(self, suite: Suite, free: int = 0, until: threading.Event | None = None) -> None:
+    def __init__(self, runtime: Runtime, free: int = 0, until: threading.Event | None = None) -> None:
         self.begun = 0
         self.never_cancelled = False
         self._free = free
         self._until = until
-        self._begin = suite.runtime.lane.begin
+        self._begin = runtime.lane.begin
 
     def begin(self, visitor: str, kernel: Any, piece: Any, cancel: threading.Event, timing: Timing, **how: Any) -> Any:
         return self._begin(visitor, Held(self, kernel, cancel), piece, cancel, timing, **how)
@@ -85,7 +86,7 @@ def rested(suite: Suite, client: Client) -> None:
 
 
 def test_a_cancelled_job_stops_computing(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = Steps(suite, free=5)
+    steps = Steps(suite.runtime, free=5)
     monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
     eventually(lambda: steps.begun == 5 and any(text for text, _ in job.outputs()), "some text has come")
@@ -100,7 +101,7 @@ def test_a_cancelled_job_stops_computing(suite: Suite, client: Client, monkeypat
 def test_a_client_that_disconnects_stops_its_computation(
     suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = Steps(suite, free=5)
+    steps = Steps(suite.runtime, free=5)
     monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     functions = {d["api_name"]: d["id"] for d in httpx.get(f"{suite.url}config").json()["dependencies"]}
     body = {
@@ -125,7 +126,7 @@ def test_a_client_that_disconnects_stops_its_computation(
 def test_a_simple_http_caller_that_disconnects_stops_its_computation(
     suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = Steps(suite, free=5)
+    steps = Steps(suite.runtime, free=5)
     monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     body = {"prompt": "Once upon a time", "max_new_tokens": 1000}
     asked = httpx.post(f"{suite.url}gradio_api/call/v2/generate", json=body).json()
@@ -146,7 +147,7 @@ def test_a_request_cancelled_in_the_queue_leaves_it(
 ) -> None:
     places = suite.settings.max_running
     go = threading.Event()
-    steps = Steps(suite, until=go)
+    steps = Steps(suite.runtime, until=go)
     monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     running = [client.submit("Good morning.", api_name="/translate") for _ in range(places)]
     try:
@@ -166,7 +167,7 @@ def test_a_request_cancelled_in_the_queue_leaves_it(
 
 def test_cancelled_requests_leave_no_threads(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def cancel_one() -> None:
-        steps = Steps(suite, free=2)
+        steps = Steps(suite.runtime, free=2)
         monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
         job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
         eventually(lambda: steps.begun == 2, "the computation has begun")

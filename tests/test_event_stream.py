@@ -150,7 +150,7 @@ def test_a_browser_is_not_told_that_another_site_may_send_it(suite: Suite) -> No
 def test_who_disconnects_stops_the_computation(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     client.predict("Hello", api_name="/next_token")
     eventually(lambda: at_rest(suite), "the suite is at rest")
-    steps = Steps(suite, free=5)
+    steps = Steps(suite.runtime, free=5)
     monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
     inputs = {"prompt": "Once upon a time", "max_new_tokens": 1000}
     with httpx.stream("POST", f"{suite.url}stream/generate", json=inputs, timeout=PATIENCE) as response:

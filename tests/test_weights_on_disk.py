@@ -15,6 +15,8 @@ from shared.engines import batched_marian
 from shared.settings import Settings
 from shared.suite import Suite, serve
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = "firefox-translations-en-pt"
 
 

@@ -24,6 +24,8 @@ from tests.finetune.tiny_results import LABELS, TinyResults, write_moods
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
 
+pytestmark = pytest.mark.slow
+
 FORMS = ["adapter on its base", "merged", "int8", "nf4"]
 TEXT = "moon and cook make me sad"
 

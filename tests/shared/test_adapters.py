@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,12 +133,10 @@ def test_what_is_not_computed_is_refused_by_name(change: dict[str, Any], said: s
     assert said in caught.value.message
 
 
-def test_a_pattern_from_a_stranger_takes_no_time() -> None:
+def test_a_strangers_pattern_that_could_take_for_ever_is_not_tried() -> None:
     for pattern in ("(x+x+)+y", "(.*a){20}", "(a|a)*b", ".*" * 20 + "z", "(?=a)", r"(a)\1"):
-        begun = time.monotonic()
         with pytest.raises(WeightsCorrupt, match="for ever"):
             parsed(json.dumps({"peft_type": "LORA", "target_modules": pattern}).encode(), "it")
-        assert time.monotonic() - begun < 1
 
 
 def test_damaged_and_hostile_folders(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from shared.text import sentences
 from summarization import SPACE, abstractive
 from summarization.abstractive import Asking, parts, shortened_to_fit
 from summarization.task import Summarize, Summary, rouge, rows
+from tests.test_cancel import Steps
 
 LM, ENCODER = "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"
 EXAMPLES = {example["title"]: example["inputs"] for example in SPACE.examples["summarize"]}
@@ -189,7 +190,9 @@ def test_drafts_that_do_not_fit_together_are_shortened(context: Context, monkeyp
     assert "a very long draft" in shown
 
 
-def test_a_stop_ends_the_writing(context: Context) -> None:
+def test_a_stop_ends_the_writing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(context.runtime, free=8)  # who writes may be ahead of who reads
+    monkeypatch.setattr(context.runtime.lane, "begin", steps.begin)
     events = SPACE.endpoint("summarize").run({"text": NEWS["text"], "model": LM}, context, Traffic())
     seen = 0
 
@@ -202,7 +205,8 @@ def test_a_stop_ends_the_writing(context: Context) -> None:
 
     with pytest.raises(Cancelled):
         consume()
-    assert seen == 3
+    assert 3 <= seen <= steps.begun <= 8
+    assert not steps.never_cancelled
     assert all(row["borrows"] == 0 for row in context.runtime.cache.report()["checkpoints"])
 
 

@@ -201,8 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
         faults = listener.faults.during(request.method, where) if answer.status < 300 else []
 
         def write(piece: bytes) -> None:
+            request.sent += len(piece)  # before the client has it and looks at the log
             self.wfile.write(piece)
-            request.sent += len(piece)
 
         if not pour(answer.body, faults, write, self.server.closing):
             self.close_connection = True
