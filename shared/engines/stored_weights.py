@@ -18,8 +18,8 @@ GROUPS = (32, 16)
 """Inputs that share a step, in the formats of llama.cpp."""
 LEVELS = 63
 """Levels with an offset that are looked for: formats of up to six bits."""
-NEAR = 1e-4
-"""Of a step, which is what float32 leaves of the distance to the next level."""
+NEAR, NEAR_OFFSET = 2e-6, 1e-4
+"""What float32 leaves of the distance to a level: a share of it and, where an offset was taken away, more."""
 SAMPLE = 2048
 """Groups that are looked at before all of them are."""
 
@@ -93,7 +93,8 @@ def grid_of(groups: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         step = step.clamp_min(1e-30)
         places = (values - offset[:, None]) / step[:, None]
         nearest = places.round()
-        fits = ((places - nearest).abs() <= NEAR * nearest.abs().clamp_min(1)).all(1)
+        near = NEAR if levels == 127 else NEAR_OFFSET
+        fits = ((places - nearest).abs() <= near * nearest.abs().clamp_min(1)).all(1)
         at = left[fits]
         integers[at], steps[at], offsets[at] = nearest[fits].to(torch.int8), step[fits], offset[fits]
         left = left[~fits]
