@@ -69,7 +69,7 @@ def why_not(settings: Settings) -> str:
         return "SUITE_ENGINES is set to reference"
     try:
         import shared.engines.decoder_kernels  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # numba is in several parts, and llvmlite has a library
         return f"numba, which compiles it for this processor, is not installed or does not start ({error})"
     return ""
 

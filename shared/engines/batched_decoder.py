@@ -119,7 +119,8 @@ class BatchedCausalLM(CausalText):
         return memory
 
     def _keep(self, ids: Sequence[int], memory: Memory, compute: Compute) -> None:
-        self.prefixes.keep(compute.owner, ids[: memory.length], memory.copied())
+        if self.prefixes.room_for(memory.length * self._shape.memory_floats * 4):
+            self.prefixes.keep(compute.owner, ids[: memory.length], memory.copied())
 
     def _read_front(self, prompts: Sequence[Sequence[int]], compute: Compute) -> None:
         """Reads what all prompts begin with (instruction, examples), unless it is known."""

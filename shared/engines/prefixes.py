@@ -48,13 +48,17 @@ class Prefixes(Generic[M]):
             self._kept.move_to_end(best)
             return most, self._kept[best]
 
+    def room_for(self, nbytes: int) -> bool:
+        """Whether so many bytes would be kept at all; to be asked before they are copied."""
+        return nbytes <= self._room
+
     def keep(self, owner: str, ids: Sequence[int], memory: M) -> None:
         """Takes in what was read, in place of what is only its beginning."""
         key = (owner, tuple(ids))
         if len(ids) < LEAST_TOKENS:
             return
         with self._lock:
-            if memory.nbytes > self._room:
+            if not self.room_for(memory.nbytes):
                 return
             shorter = [k for k in self._kept if k[0] == owner and k[1] == key[1][: len(k[1])]]
             for old in shorter:
