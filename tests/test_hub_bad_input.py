@@ -195,7 +195,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         turn_clients_to(hub.endpoint, folder / "hf-home", patch)
         patch.setattr(hub_errors, "BACKOFF", 0.02)
         patch.setattr(transfer, "BACKOFF", 0.02)
-        settings = Settings(cache_dir=folder / "cache", port=0, warm_examples=False, spaces=("generation",))
+        settings = Settings(
+            cache_dir=folder / "cache", port=0, warm_examples=False, answer_cache=0, spaces=("generation",)
+        )
         suite = serve(settings, block=False)
         try:
             client = Client(suite.url, verbose=False)

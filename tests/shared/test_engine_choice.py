@@ -103,7 +103,7 @@ def test_without_numba_the_reference_writes(
     checkpoint = entry(engine="batched_causal_lm")
     folder = llama_chat(tmp_path / "published")
     own = settings.model_copy(update={"cache_dir": tmp_path / "cache"})
-    monkeypatch.setitem(sys.modules, "shared.engines.llama_kernels", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "shared.engines.decoder_kernels", None)  # type: ignore[arg-type]
     engine = engine_module(checkpoint).load(checkpoint, folder, own, lambda *_: None)
     assert isinstance(engine, TorchCausalLM)
     assert not own.converted_dir.exists()

@@ -27,7 +27,7 @@ from shared import snippets
 from shared.audio import Recording, Window
 from shared.context import Context, Runtime
 from shared.endpoint import Traffic, collect
-from shared.engines import audio_classifier
+from shared.engines import audio_classifier, run_here
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial, RunInfo
 from shared.runtime import start
@@ -94,7 +94,7 @@ def test_a_tiny_wav2vec2_shares_one_whole(tmp_path: Path, context: Context) -> N
     lease: Any = SimpleNamespace(
         engine=engine,
         checkpoint=checkpoint,
-        compute=lambda step: step(),
+        compute=run_here,
         run_info=lambda **said: RunInfo(checkpoint="tiny", revision="", engine=engine.name, **said),
     )
     path = write(tmp_path / "a.wav", tone(3.5))
