@@ -33,6 +33,7 @@ used = ("SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "firefox-translations-en-pt
 for checkpoint in Catalog.read():
     if checkpoint.id in used:
         engine_module(checkpoint)
+import shared.engines.batched_decoder
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 print(psutil.Process().memory_info().rss)
 """,

@@ -104,8 +104,11 @@ class DecoderNetwork(ABC):
         """The normed states of the `kept` tokens after the last layer: float32 (kept, width).
 
         `ids`, int64 (tokens,): the new tokens of all sequences one after the other, which are written into their
-        memories. Raises `IndexError` for positions that the network does not have: compiled code would not notice.
+        memories. Raises `IndexError` for tokens or positions that the network does not have: compiled code would not
+        notice.
         """
+        if ids.max(initial=0) >= self.shape.vocabulary or ids.min(initial=0) < 0:
+            raise IndexError(f"token {ids.max()} of {self.shape.vocabulary}")
         if sequences.positions.max(initial=0) >= self.shape.positions:
             raise IndexError(f"position {sequences.positions.max()} of {self.shape.positions}")
         x = np.empty((len(ids), self.shape.width), np.float32)

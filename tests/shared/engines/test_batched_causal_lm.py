@@ -239,6 +239,13 @@ def test_learned_positions_are_used_to_the_last_and_no_further(monkeypatch: pyte
         fast.last_state([5] * (WINDOW + 1))
 
 
+def test_a_token_that_there_is_not_is_refused(model: Any) -> None:
+    """An added token of a tokenizer, say: compiled code would read what lies behind the matrix."""
+    for prompt in ([3, 257, 5], [3, -1]):
+        with pytest.raises(IndexError, match="of 257"):
+            batched(model).next_token_logits(prompt)
+
+
 # -- together ----------------------------------------------------------------------------------------
 
 
