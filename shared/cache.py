@@ -25,6 +25,9 @@ from shared.events import Loading, Progress
 
 log = logging.getLogger(__name__)
 
+M_ARENA_MAX = -8
+"""Of glibc's `mallopt`."""
+
 HEARTBEAT = 0.2
 """Seconds between two progress events to a waiter; also how soon a waiter notices that it was cancelled."""
 
@@ -389,6 +392,19 @@ def release_freed_memory() -> None:
     """Gives freed pages back to the system: glibc keeps them otherwise, and the budget would be a fiction."""
     gc.collect()
     trim_heap()
+
+
+def use_few_arenas() -> None:
+    """Has all threads allocate from two places.
+
+    glibc gives each thread one of its own, and pages freed in one are of no use to another: after a minute of
+    64 clients, whose requests run in some ninety threads, the process held 2,040 MB so and 1,647 MB with two.
+    """
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
+        except (OSError, AttributeError):  # musl
+            return
 
 
 def trim_heap() -> None:

@@ -8,7 +8,7 @@ import threading
 
 from shared.adapter_folder import Adapter
 from shared.adapters import Adapters
-from shared.cache import ModelCache
+from shared.cache import ModelCache, use_few_arenas
 from shared.catalog import Catalog, Checkpoint, HubSource
 from shared.context import Runtime
 from shared.engine_choice import engine_module
@@ -33,6 +33,7 @@ def start(settings: Settings) -> Runtime:
     # wait for: two threads beside one other busy process decoded seven times slower than with this (measured).
     # Read when the library is loaded, so it must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    use_few_arenas()
 
     # transformers patches torch's initialisers while it builds a model, for all threads: one load at a time.
     one_at_a_time = threading.Lock()
