@@ -134,7 +134,7 @@ def test_an_error_that_quotes_the_input_stays_text(message: str, field: str) -> 
     assert set(found.tags) <= TAGS["problem"]
     assert found.tags[0] == "div"
     shown = found.text.removeprefix(field.replace("_", " ") + " ") if field else found.text
-    assert shown.rstrip(".").casefold() == message.rstrip(".").casefold()
+    assert shown.rstrip(".").upper() == message.rstrip(".").upper()  # its first letter is a capital
 
 
 @given(checkpoint=NASTY, revision=NASTY, engine=NASTY, limits=NASTY)
