@@ -9,9 +9,10 @@ from typing import Any
 def keep_sessions_light() -> None:
     """Has Gradio keep no component's configuration with a session.
 
-    It copies that of every component for its deep links, which this page does not have: 0.9 MB and, on a busy machine, 66 ms for each
-    session of the whole suite. It keeps 10,000 sessions, and a call by plain HTTP is a session of its own. What is left
-    is 28 kB: which components and functions there are, those that were changed for this session, and its `gr.State`.
+    It copies that of every component for its deep links, which this page does not have: 0.9 MB for each session of the
+    whole suite and, on a busy machine, 66 ms. It keeps 10,000 sessions, and a call by plain HTTP is a session of its
+    own. What is left is 28 kB: which components and functions there are, those that were changed for this session, and
+    its `gr.State`.
     """
     from gradio.state_holder import SessionState
 
