@@ -45,7 +45,7 @@ setup: packages ## make .venv, install the pinned packages, fetch the weights (o
 	@$(python) -m shared.fetch
 
 test: setup packages-dev ## run all tests
-	@$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-hub: packages packages-dev ## what the course publishes, on its real checkpoints: needs a Hub, fetches 6.5 GB
 	@HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-0} $(python) -m pytest tests/hub -rs --override-ini testpaths= $(ARGS)

@@ -60,6 +60,8 @@ def share(value: float) -> str:
 
 NOOP, PEER = "of a no-op endpoint of the same app", "against the naive peer"
 
+OVER = "suite tokens/s at 1 client over the same engine called directly"
+
 BARS = (
     Bar(f"zero-shot, 8 clients: requests/s {NOOP}", "zero_shot: rate over no-op", 0.85, percent),
     Bar(f"translation, 8 clients: requests/s {NOOP}", "translate: rate over no-op", 0.85, percent),
@@ -76,7 +78,9 @@ BARS = (
     Bar("1,000-row CSV, sentiment: rows/s against the peer in a loop", "csv: sentiment", 8, times),
     Bar("1,000-row CSV, translation: rows/s against the peer in a loop", "csv: translate", 8, times),
     Bar("decode at batch 1: share of the bandwidth ceiling", "decode: share of bandwidth", 0.60, percent),
-    Bar("suite tokens/s at 1 client over the same engine called directly", "suite over direct", 0.90, percent),
+    Bar(f"{OVER}: 64 tokens by `gradio_client`", "suite over direct, 64", 0.90, percent),
+    Bar(f"{OVER}: 64 tokens by plain HTTP", "suite over direct by HTTP, 64", 0.90, percent),
+    Bar(f"{OVER}: 256 tokens by `gradio_client`", "suite over direct, 256", 0.90, percent),
     Bar(
         "resident memory over the imports', all text Spaces used, against the naive peer", "memory over peer", 0.5,
         share, True,

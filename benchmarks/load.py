@@ -47,9 +47,9 @@ class Burst:
         return sum(map(tokens, self.answers.values())) / self.seconds if self.seconds else 0.0
 
 
-def connect(url: str) -> Client:
+def connect(url: str, *, ssl_verify: bool = True) -> Client:
     """A client with a session of its own, that tells nobody about it."""
-    return Client(url, verbose=False, analytics_enabled=False, download_files=False)
+    return Client(url, verbose=False, analytics_enabled=False, download_files=False, ssl_verify=ssl_verify)
 
 
 def call(client: Client, api_name: str, inputs: dict[str, Any]) -> Any:

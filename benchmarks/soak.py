@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import httpx
@@ -27,6 +28,7 @@ from benchmarks.report import machine, megabytes, say, table, write_section
 from benchmarks.server import Server
 from benchmarks.servers import suite
 from benchmarks.soak_client import ANSWERED, FAILED, LEFT, LOST, REFUSED, SILENCE, Asked, Visitor, outcome_of
+from benchmarks.soak_files import uploads
 from benchmarks.stats import percentile
 from benchmarks.workload import Case, cases
 
@@ -64,7 +66,9 @@ class Ended:
 class Soak:
     """What happened, as it happens."""
 
-    known: Sequence[Case] = field(default_factory=cases)
+    known: Sequence[Case]
+    uploading: Sequence[Case]
+    """Those of them that send files."""
     ended: list[Ended] = field(default_factory=list)
     begun: int = 0
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(FAR))
@@ -74,7 +78,8 @@ class Soak:
         """Asks one thing after another `until` then."""
         draw = random.Random(seed)
         while time.monotonic() < until:
-            case, way = draw.choice(self.known), draw.choice(list(visitor.ways))
+            case = draw.choice(self.known)
+            way = "gradio_client" if case in self.uploading else draw.choice(list(visitor.ways))
             (fate,) = draw.choices(list(FATES), list(FATES.values()))
             stays = {"stays": None, "leaves": draw.uniform(0, LONGEST_STAY), "leaves at once": 0.0}[fate]
             with self._lock:
@@ -139,8 +144,10 @@ class Mark:
 
 def soak(clients: int, minutes: float, queue: int) -> tuple[str, bool]:
     """The report, and whether nothing was lost, failed or left behind."""
-    found, marks = Soak(), []
-    with suite(SUITE_QUEUE_SIZE=str(queue)) as server:
+    marks: list[Mark] = []
+    with TemporaryDirectory() as folder, suite(SUITE_QUEUE_SIZE=str(queue)) as server:
+        files = uploads(Path(folder))
+        found = Soak([*cases(), *files], files)
 
         def mark(when: str) -> None:
             memory = httpx.get(f"{server.url}/health", timeout=SILENCE, trust_env=False).json()["memory"]

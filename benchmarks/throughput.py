@@ -17,6 +17,8 @@ from benchmarks.workload import Case, answer_of, cases, new_tokens, topics
 CLIENTS = (1, 4, 8, 16)
 TIMES = {1: 3, 8: 3}
 """Rounds by number of clients: those that a bar is about are measured more than once."""
+NEAR = 9
+"""Rounds beside the no-op with 8 clients: single ones differ by more than the tenth that this bar leaves."""
 SECONDS = 2.5
 """Nobody begins a call later than this in one burst, but each client asks once."""
 MOST_CALLS = 12
@@ -95,11 +97,11 @@ time. The no-ops are endpoints of the suite's own app: a function, and an async 
 are. All run at once and are asked the same in turns, so that noise meets all; those that are not asked are idle. \
 Clients are `gradio_client` sessions in one process beside the servers' on the same cores, which ask as fast as they \
 are answered and no text twice; a burst begins no call after {SECONDS} s, but each client asks once. What a bar is \
-about is measured in three rounds with 1 and 8 clients (two where the peer takes seconds), all else in one; where \
-the peer takes seconds it is asked by 1 and 8 clients only, since it answers one at a time. *n*: answered calls. \
-*Peak*: most resident memory of that server meanwhile. *Ratio*: suite ÷ this row, of requests/s (of tokens/s where \
-tokens are written), median over rounds (least to greatest). The peer has no extractive summaries and no next-token \
-view; its few-shot leaves the suite's calibration out, which is less work."""
+about is measured in three rounds with 1 and 8 clients (two where the peer takes seconds, {NEAR} beside the no-op with \
+8), all else in one; where the peer takes seconds it is asked by 1 and 8 clients only, since it answers one at a \
+time. *n*: answered calls. *Peak*: most resident memory of that server meanwhile. *Ratio*: suite ÷ this row, of \
+requests/s (of tokens/s where tokens are written), median over rounds (least to greatest). The peer has no extractive \
+summaries and no next-token view; its few-shot leaves the suite's calibration out, which is less work."""
 
 COLUMNS = ("endpoint", "who", "clients", "n", "p50", "p95", "requests/s", "tokens/s", "peak", "ratio")
 
@@ -121,9 +123,11 @@ def in_turns(case: Case, targets: dict[str, Target], count: int, quick: bool) ->
     if not case.key or case.weight == "heavy":
         rounds = min(rounds, 2 if case.key else 1)
     most = 1 if quick else MOST_CALLS
-    for number in range(rounds):
+    for number in range(NEAR if case.beside_noop and count == 8 and not quick else rounds):
         first = (number * len(CLIENTS) + CLIENTS.index(count)) * MOST_CALLS * max(CLIENTS)
         for name, target in targets.items():
+            if number >= rounds and name not in ("suite", "noop"):
+                continue
             if name == "peer" and case.weight == "heavy" and count not in HEAVY_PEER[: 1 if quick else 2]:
                 continue
             sides[name].bursts.append(

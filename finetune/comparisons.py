@@ -169,8 +169,8 @@ class Remembering:
         self.engine, self._encoder, self._known = self, lease.engine, known
         self.count_tokens = lease.engine.count_tokens
 
-    def encode(self, texts: Sequence[str], compute: Any) -> Any:
-        """(texts, dimensions)"""
+    def encode(self, texts: Sequence[str], compute: Any, *, keep: bool = True) -> Any:
+        """(texts, dimensions); all are kept, whatever is asked."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known |= zip(new, self._encoder.encode(new, compute), strict=True)

@@ -9,89 +9,22 @@ byte of it is read; a failed load leaves nothing behind.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from shared.cache_entry import Borrowed, Entry, Loadable, megabytes, share
 from shared.engines import Engine
 from shared.errors import Busy, MemoryRefused
 from shared.events import Loading, Progress
+from shared.heap import release_freed_memory, trim_heap
 
 log = logging.getLogger(__name__)
 
-M_ARENA_MAX = -8
-"""Of glibc's `mallopt`."""
-
 HEARTBEAT = 0.2
 """Seconds between two progress events to a waiter; also how soon a waiter notices that it was cancelled."""
-
-
-class Loadable(Protocol):
-    """What can be held: a checkpoint, or an adapter, which is an entry of its own beside its base."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def revision(self) -> str: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def folder(self) -> str:
-        """Its key."""
-        ...
-
-
-@dataclass(eq=False)
-class Entry:
-    """A checkpoint in memory, or on its way there. All fields are guarded by the cache's lock."""
-
-    checkpoint: Loadable
-    nbytes: int
-    """Of weights: reserved while loading, measured afterwards."""
-    engine: Engine | None = None
-    error: BaseException | None = None
-    borrows: int = 0
-    """Requests that use it or wait for it."""
-    pinned: bool = False
-    last_used: float = 0.0
-    loads_seconds: float = 0.0
-    progress: tuple[str, int, int] = ("waiting for the disk", 0, 0)
-    hits: int = 0
-
-    @property
-    def bytes_held(self) -> int:
-        """Of weights, and of what the engine keeps for later."""
-        return self.nbytes + (self.engine.spare_bytes if self.engine is not None else 0)
-
-
-@dataclass
-class Borrowed:
-    """A checkpoint on loan. Give it back with `close()` or at the end of a `with` block."""
-
-    entry: Entry
-    engine: Any
-    loaded: bool
-    """Whether the weights were in memory before this request."""
-    _give_back: Callable[[Entry], None]
-    _open: bool = field(default=True)
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self.engine = None
-            self._give_back(self.entry)
-
-    def __enter__(self) -> Borrowed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class ModelCache:
@@ -274,13 +207,9 @@ class ModelCache:
     def _share_the_rest(self) -> None:
         """Engines may keep things for later in the bytes that no weights take, the most recently used first.
 
-        Called whenever weights come or go. So the sum of what is granted is never more than what is left of the budget,
-        and an engine can keep something at any time without asking.
+        Called whenever weights come or go.
         """
-        free = self.budget - self._weights()
-        for entry in sorted(self._entries.values(), key=lambda e: e.last_used, reverse=True):
-            if entry.engine is not None:
-                free -= entry.engine.keep_at_most(max(0, free))
+        share(self._entries.values(), self.budget - self._weights())
 
     def _evict(self, entry: Entry) -> None:
         del self._entries[entry.checkpoint.folder]
@@ -366,51 +295,5 @@ class ModelCache:
                 "hits": self._hits,
                 "misses": self._misses,
                 "evictions": self._evictions,
-                "checkpoints": [
-                    {
-                        "checkpoint": entry.checkpoint.id,
-                        "revision": entry.checkpoint.revision,
-                        "state": "loaded" if entry.engine is not None else "loading",
-                        "engine": entry.engine.name if entry.engine is not None else entry.checkpoint.engine,
-                        "bytes": entry.bytes_held,
-                        "borrows": entry.borrows,
-                        "pinned": entry.pinned,
-                        "hits": entry.hits,
-                        "seconds_since_use": round(now - entry.last_used, 1) if entry.last_used else None,
-                        "seconds_to_load": round(entry.loads_seconds, 2),
-                    }
-                    for entry in self._entries.values()
-                ],
+                "checkpoints": [entry.report(now) for entry in self._entries.values()],
             }
-
-
-def megabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e6:,.0f} MB"
-
-
-def release_freed_memory() -> None:
-    """Gives freed pages back to the system: glibc keeps them otherwise, and the budget would be a fiction."""
-    gc.collect()
-    trim_heap()
-
-
-def use_few_arenas() -> None:
-    """Has all threads allocate from two places.
-
-    glibc gives each thread one of its own, and pages freed in one are of no use to another: after a minute of
-    64 clients, whose requests run in some ninety threads, the process held 2,040 MB so and 1,647 MB with two.
-    """
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
-        except (OSError, AttributeError):  # musl
-            return
-
-
-def trim_heap() -> None:
-    """Also now and then: after minutes of many clients at once glibc kept 350 MB that nobody used."""
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):  # musl
-            return

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from shared import hub_adapters
 from shared.adapter_folder import Adapter, read_folder
 from shared.adapters import Adapters, is_path, is_repository, refuse_unless_admin
-from shared.cache import HEARTBEAT, Borrowed, Loadable, ModelCache
+from shared.admission import Admission
+from shared.cache import HEARTBEAT, ModelCache
+from shared.cache_entry import Borrowed, Loadable
 from shared.catalog import Catalog, Checkpoint, HubSource, Task
 from shared.engines import Kernel, all_of
 from shared.errors import Cancelled, Forbidden, NeedsDownload, UnknownCheckpoint
 from shared.events import Event, Loading, Queued, RunInfo
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
-from shared.lane import Admission, Lane, Timing
+from shared.lane import Lane, Timing
 from shared.settings import Settings
 
 if TYPE_CHECKING:

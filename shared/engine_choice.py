@@ -18,7 +18,12 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-REFERENCE = {"batched_causal_lm": "causal_lm", "batched_encoder": "sentence_encoder", "batched_marian": "marian"}
+REFERENCE = {
+    "batched_causal_lm": "causal_lm",
+    "batched_encoder": "sentence_encoder",
+    "batched_marian": "marian",
+    "batched_seq2seq": "seq2seq",
+}
 """Fast engines, and what runs their checkpoints where they cannot."""
 
 

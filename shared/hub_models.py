@@ -23,8 +23,8 @@ from shared.repository import WantedFile, has_tokenizer, parsed_config, refuse_n
 ARCHITECTURES: dict[str, tuple[Kind, str]] = {
     "ForCausalLM": ("causal-lm", "batched_causal_lm"),
     "LMHeadModel": ("causal-lm", "batched_causal_lm"),
-    "ForConditionalGeneration": ("seq2seq", "seq2seq"),
-    "MTModel": ("seq2seq", "seq2seq"),
+    "ForConditionalGeneration": ("seq2seq", "batched_seq2seq"),
+    "MTModel": ("seq2seq", "batched_seq2seq"),
     "ForSequenceClassification": ("sequence-classifier", "sequence_classifier"),
     "ForMaskedLM": ("masked-lm", "masked_lm"),
     "ForQuestionAnswering": ("question-answerer", "question_answering"),

@@ -1,10 +1,9 @@
 """The compute lane: who computes next, with whom, and on how many cores.
 
 All models share one lane, so that two of them never fight for the same cores. A request is
-first *admitted* (a bounded number is in progress at a time), and then runs one step after
-another; between steps of one visitor, steps of the others get their turn. Both queues are
-fair between visitors, not between requests: ten requests of one visitor do not push
-back the single request of another.
+first *admitted* (`shared.admission`), and then runs one step after another; between steps of one
+visitor, steps of the others get their turn. Both queues are fair between visitors, not between
+requests: ten requests of one visitor do not push back the single request of another.
 
 Work for the same *kernel* that waits when its turn comes is computed in one batch, whoever asked for
 it. Nobody waits for a batch to fill: a lone request runs at once, and batches grow as the lane is busy.
@@ -13,137 +12,22 @@ it. Nobody waits for a batch to fill: a lone request runs at once, and batches g
 from __future__ import annotations
 
 import atexit
+import math
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from shared.engines import AGAIN, Failed, Kernel
-from shared.errors import Busy, Cancelled
+from shared.errors import Cancelled
+from shared.fair_queue import FairQueue
 
 T = TypeVar("T")
 P = TypeVar("P")
 R = TypeVar("R")
-
-
-class FairQueue(Generic[T]):
-    """First in, first out for one visitor; visitors take turns. Not thread-safe: its owner holds a lock."""
-
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
-
-    def put(self, visitor: str, item: T) -> None:
-        self._waiting.setdefault(visitor, deque()).append(item)
-
-    def pop(self) -> T:
-        """The next item; its visitor goes to the end of the row."""
-        visitor, items = self._waiting.popitem(last=False)
-        item = items.popleft()
-        if items:
-            self._waiting[visitor] = items
-        return item
-
-    def join(self, fits: Callable[[T], bool]) -> Iterator[T]:
-        """Takes further items that fit, one of each visitor at a time: nobody's many leave another's one out."""
-        found = True
-        while found:
-            found = False
-            for visitor in list(self._waiting):
-                item = next((item for item in self._waiting[visitor] if fits(item)), None)
-                if item is not None:
-                    self.remove(visitor, item)
-                    found = True
-                    yield item
-
-    def remove(self, visitor: str, item: T) -> None:
-        items = self._waiting.get(visitor)
-        if items and item in items:
-            items.remove(item)
-            if not items:
-                del self._waiting[visitor]
-
-    def place(self, visitor: str, item: T) -> int:
-        """How many will have been popped when this item comes, itself included; 0 when it is not waiting."""
-        items = self._waiting.get(visitor)
-        if not items or item not in items:
-            return 0
-        round_of_item = items.index(item)
-        visitors = list(self._waiting)
-        before_me = visitors.index(visitor)
-        return (
-            1
-            + sum(
-                min(len(other), round_of_item + (position <= before_me))
-                for position, other in enumerate(self._waiting.values())
-                if other is not items
-            )
-            + round_of_item
-        )
-
-
-class Admission:
-    """Lets a bounded number of requests be in progress; the others wait in fair order."""
-
-    def __init__(self, max_running: int, queue_size: int) -> None:
-        self._max_running = max_running
-        self._queue_size = queue_size
-        self._changed = threading.Condition()
-        self._queue: FairQueue[object] = FairQueue()
-        self._running = 0
-
-    @contextmanager
-    def enter(self, visitor: str) -> Iterator[Callable[[float], int]]:
-        """Joins the queue; leaves it, or gives the place back, at the end of the `with` block.
-
-        Yields `wait(seconds)`: it waits that long at most and returns the place in the queue, 0 once admitted.
-        Raises `Busy` when the queue is full.
-        """
-        ticket = object()
-        with self._changed:
-            if len(self._queue) >= self._queue_size:
-                raise Busy(f"{len(self._queue)} requests are waiting already; try again in a minute")
-            self._queue.put(visitor, ticket)
-            admitted = self._admit(ticket)
-
-        def wait(seconds: float) -> int:
-            nonlocal admitted
-            with self._changed:
-                if not admitted:
-                    self._changed.wait_for(lambda: self._queue.place(visitor, ticket) == 0, timeout=seconds)
-                place = self._queue.place(visitor, ticket)
-                admitted = place == 0
-                return place
-
-        try:
-            yield wait
-        finally:
-            with self._changed:
-                if self._queue.place(visitor, ticket):
-                    self._queue.remove(visitor, ticket)
-                else:
-                    self._running -= 1
-                self._admit(None)
-                self._changed.notify_all()
-
-    def _admit(self, ticket: object | None) -> bool:
-        """Admits as many as there is room for; tells whether `ticket` is among them."""
-        found = False
-        while self._running < self._max_running and len(self._queue):
-            found |= self._queue.pop() is ticket
-            self._running += 1
-        return found
-
-    def report(self) -> dict[str, int]:
-        with self._changed:
-            return {"running": self._running, "queued": len(self._queue)}
 
 
 @dataclass(eq=False, slots=True)
@@ -172,7 +56,9 @@ class Lane:
 
     def __init__(self, cores: int, width: int = 1) -> None:
         self._cores = cores
-        self._busy = 0
+        self._width = width
+        self._running: list[list[Work]] = []
+        """The batches that are being computed."""
         self._work = threading.Condition()
         self._queue: FairQueue[Work] = FairQueue()
         self._closed = False
@@ -237,9 +123,10 @@ class Lane:
                 if self._closed:
                     return None
                 batch, gone = self._next_batch()
-                self._busy += bool(batch)
+                if batch:
+                    self._running.append(batch)
                 # Those that wait will run in a moment too.
-                share = max(1, self._cores // min(self._cores, max(1, self._busy) + len(self._queue)))
+                share = max(1, self._cores // min(self._cores, max(1, len(self._running)) + len(self._queue)))
             for work in gone:
                 work.timing.queued += time.perf_counter() - work.asked
                 work.future.set_exception(Cancelled())
@@ -253,15 +140,31 @@ class Lane:
             return [], [first]
         gone = list(self._queue.join(lambda work: work.group == first.group and work.cancel.is_set()))
         batch = [first]
+        most = self._share(first.group)
 
         def fits(work: Work) -> bool:
-            return work.group == first.group and first.kernel.room([w.piece for w in batch], work.piece)
+            return (
+                len(batch) < most
+                and work.group == first.group
+                and first.kernel.room([w.piece for w in batch], work.piece)
+            )
 
         for work in self._queue.join(fits):  # `fits` looks at the batch, so it grows one by one
             batch.append(work)  # noqa: PERF402
         return batch, gone
 
-    def _end(self, batch: Sequence[Work], outcomes: Sequence[Any], begun: float) -> None:
+    def _share(self, group: Hashable) -> float:
+        """Pieces of a group in one batch, where it has several cores to itself: an equal part for each.
+
+        Otherwise what asks token by token goes in convoys as they came together, one of seven and one of a single
+        piece for instance, and the long one holds up most of them.
+        """
+        others = [*self._queue, *(work for batch in self._running for work in batch)]
+        if any(work.group != group for work in others):
+            return math.inf
+        return math.ceil((1 + len(others)) / min(self._width, self._cores))
+
+    def _end(self, batch: list[Work], outcomes: Sequence[Any], begun: float) -> None:
         """Accounts for a batch, queues again what wants another step, and wakes those who have their results."""
         ended = time.perf_counter()
         for work in batch:
@@ -270,7 +173,7 @@ class Lane:
             work.asked = ended
         # Before the requesters wake and ask for their next steps, which would seem to run beside this one.
         with self._work:
-            self._busy -= 1
+            self._running = [other for other in self._running if other is not batch]
             for work, outcome in zip(batch, outcomes, strict=True):
                 if outcome is AGAIN and self._closed:
                     work.future.set_exception(Cancelled())

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from shared import adapters_tab, hub_models, render
 from shared.admin import is_admin, require_admin
-from shared.cache import megabytes
+from shared.cache_entry import megabytes
 from shared.catalog import Checkpoint, HubSource
 from shared.context import Context, Runtime
 from shared.edge import Edge

@@ -8,16 +8,18 @@ import threading
 
 from shared.adapter_folder import Adapter
 from shared.adapters import Adapters
-from shared.cache import ModelCache, use_few_arenas
+from shared.admission import Admission
+from shared.cache import ModelCache
 from shared.catalog import Catalog, Checkpoint, HubSource
 from shared.context import Runtime
 from shared.engine_choice import engine_module
 from shared.engines import Engine
 from shared.errors import WeightsMissing
 from shared.events import Progress
+from shared.heap import hold_little_freed_memory
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
-from shared.lane import Admission, Lane
+from shared.lane import Lane
 from shared.settings import Settings
 from shared.weights import verified_folder
 
@@ -33,7 +35,7 @@ def start(settings: Settings) -> Runtime:
     # wait for: two threads beside one other busy process decoded seven times slower than with this (measured).
     # Read when the library is loaded, so it must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    use_few_arenas()
+    hold_little_freed_memory()
 
     # transformers patches torch's initialisers while it builds a model, for all threads: one load at a time.
     one_at_a_time = threading.Lock()

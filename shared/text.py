@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,6 +109,24 @@ def detect_language(text: str) -> Detected:
 def _detector() -> tuple[Any, threading.Lock]:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier  # reading its model takes half a second
 
-    detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    detector.set_languages(KNOWN_LANGUAGES)
+    full = LanguageIdentifier.from_model_file(MODEL_FILE)
+    full.set_languages(KNOWN_LANGUAGES)
+    # One that has no other language's numbers, and whose table of 40 MB, of which a text touches little, is no memory.
+    detector = LanguageIdentifier(
+        full.nb_ptc,
+        full.nb_pc,
+        full.nb_classes,
+        _in_a_file(full.tk_nextmove),
+        full.tk_output,
+        norm_probs=True,
+        tk_row=full.tk_row,
+    )
     return detector, threading.Lock()
+
+
+def _in_a_file(numbers: Any) -> memoryview:
+    """The numbers of an `array.array`, read from a file without a name as they are needed."""
+    with tempfile.TemporaryFile() as file:
+        numbers.tofile(file)
+        file.flush()
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(numbers.typecode)

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes of tests have the cores; the suite sets its own
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shared.runtime.start` does; test modules import torch before
 import ssl
 from collections.abc import Callable, Iterator

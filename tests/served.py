@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from shared.engines.kernels.compiling import sources
+from shared.space import ROOT
 
 RUNNER = """
 import importlib.util, json, runpy, sys
@@ -174,6 +179,23 @@ def served(
                 os.killpg(pid, signal.SIGKILL)
             if rest.ident:
                 rest.join()
+
+
+def with_compiled_kernels(folder: Path, *, but: str = "") -> Path:
+    """Puts beside the folder's kernels what is compiled of the same files here, which would take it a minute again.
+
+    All `but` the function that begins so, which is left for the folder to compile. Returns where they lie.
+    """
+    kernels = folder / "shared" / "engines" / "kernels"
+    theirs, ours = kernels / "__pycache__", ROOT / "shared" / "engines" / "kernels" / "__pycache__"
+    if not kernels.is_dir():  # a Space whose models need none
+        return theirs
+    digest = runpy.run_path(str(kernels / "compiling.py"))["sources"]()  # a Space has the kernels that it needs alone
+    theirs.mkdir()
+    for file in ours.glob(f"*.{sources()}.*.nbc"):
+        if (kernels / f"{file.name.partition('.')[0]}.py").is_file() and not (but and file.name.startswith(but)):
+            shutil.copy(file, theirs / file.name.replace(sources(), digest))
+    return theirs
 
 
 def free_port() -> int:

@@ -185,7 +185,7 @@ def test_how_a_request_of_the_soak_ended(error: Exception, outcome: str) -> None
 
 
 def test_what_never_ended_is_lost() -> None:
-    found = Soak(known=(), begun=5)
+    found = Soak(known=(), uploading=(), begun=5)
     found.ended = [Ended("a", "/x", ANSWERED, "", 1.0), Ended("b", "/x", LOST, "TimeoutError: 12 s", 1.0),
                    Ended("b", "/y", LOST, "TimeoutError: 7 s", 1.0)]  # fmt: skip
     assert (found.count(ANSWERED), found.count(LOST), found.count(LOST, "a"), found.count(FAILED)) == (1, 4, 0, 0)

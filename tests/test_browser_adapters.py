@@ -60,7 +60,7 @@ def test_an_adapter_is_chosen_and_compared_with_its_base(open_page: Open) -> Non
     expect(page.locator("#zero_shot-labels textarea")).to_have_value("business, sport, tech")
     fill(page, "zero_shot-text", "The striker scored twice.")
     page.locator("#zero_shot-run").click()
-    expect(page.locator("#zero_shot-account")).to_contain_text(re.compile(r"torch-(int8|fp32) \+ LoRA"))
+    expect(page.locator("#zero_shot-account")).to_contain_text(re.compile(r"(torch|compiled)-(int8|fp32) \+ LoRA"))
     expect(page.locator("#zero_shot-account")).to_contain_text("topics @")
     expect(page.locator("#zero_shot-result section")).to_have_count(0)
     page.get_by_label("Compare with the base").locator("visible=true").check()

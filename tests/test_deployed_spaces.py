@@ -20,7 +20,7 @@ from gradio_client.exceptions import AppError
 from shared.assemble import SUITE, Assembled, assemble
 from shared.space import ROOT
 from shared.space_requirements import IMPORT_NAMES, package_name, requirement_lines
-from tests.served import Forker, Served, free_port, served
+from tests.served import Forker, Served, free_port, served, with_compiled_kernels
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +74,7 @@ def not_required(requirements: str) -> list[str]:
 def try_out(name: str, assembled: Assembled, folder: Path, forker: Forker) -> Trial:
     """Starts the folder as a Space is started, but for the profile: no Hub is here, so the weights are the embedded."""
     assembled.write(folder / name)
+    with_compiled_kernels(folder / name)
     elsewhere = folder / f"{name}-elsewhere"
     elsewhere.mkdir()
     environment = {
@@ -168,6 +169,7 @@ def zero_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZeroGPU]:
     (tmp_path / "site" / "spaces").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "stand_in_zero_gpu" / "spaces.py", tmp_path / "site" / "spaces" / "__init__.py")
     assemble(SUITE).write(tmp_path / "suite")
+    with_compiled_kernels(tmp_path / "suite")
     log = tmp_path / "log.jsonl"
     environment = {
         "SYSTEM": "spaces",

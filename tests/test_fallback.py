@@ -8,7 +8,6 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
-from shared.engines.batched_marian import processor_has_int8
 from shared.models_tab import slower_note
 from shared.settings import Settings
 from shared.suite import Suite, serve
@@ -50,6 +49,5 @@ def test_the_answer_says_which_engine_it_is_from(reference: Suite) -> None:
     assert run["engine"] == "torch-fp32"
 
 
-@pytest.mark.skipif(not processor_has_int8(), reason="this processor has no int8")
 def test_nothing_is_said_where_the_fast_engines_run(suite: Suite) -> None:
     assert slower_note(suite.runtime) == ""

@@ -26,22 +26,27 @@ CHEAP: list[tuple[str, str]] = [
 
 
 class Gate:
-    """Holds all computation until it is opened, and notes whose steps run, in their order."""
+    """Holds all computation until it is opened, and notes whose requests are admitted, in their order."""
 
     def __init__(self, suite: Suite) -> None:
         self.open = threading.Event()
-        self.visitors: list[str] = []
-        lane = suite.runtime.lane
-        self._begin, self._next_batch = lane.begin, lane._next_batch
+        self.admitted: list[str] = []
+        self._visitor_of: dict[object, str] = {}
+        queue = suite.runtime.admission._queue
+        self._begin, self._put, self._pop = suite.runtime.lane.begin, queue.put, queue.pop
 
     def begin(self, *what: Any, **how: Any) -> Any:
         assert self.open.wait(PATIENCE)
         return self._begin(*what, **how)
 
-    def next_batch(self) -> Any:
-        batch, gone = self._next_batch()
-        self.visitors += [work.visitor for work in batch]
-        return batch, gone
+    def put(self, visitor: str, ticket: object) -> None:
+        self._visitor_of[ticket] = visitor
+        self._put(visitor, ticket)
+
+    def pop(self) -> object:
+        ticket = self._pop()
+        self.admitted.append(self._visitor_of[ticket])
+        return ticket
 
 
 @pytest.fixture
@@ -51,7 +56,8 @@ def gate(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> Itera
         client.predict(text, api_name=name)
     gate = Gate(suite)
     monkeypatch.setattr(suite.runtime.lane, "begin", gate.begin)
-    monkeypatch.setattr(suite.runtime.lane, "_next_batch", gate.next_batch)
+    monkeypatch.setattr(suite.runtime.admission._queue, "put", gate.put)
+    monkeypatch.setattr(suite.runtime.admission._queue, "pop", gate.pop)
     yield gate
     gate.open.set()
 
@@ -101,11 +107,10 @@ def test_visitors_take_turns(suite: Suite, gate: Gate) -> None:
     assert one.result(PATIENCE)[0]
     for job in many:
         assert job.result(PATIENCE)[0] == "Bom dia."
-    modest_steps = [index for index, visitor in enumerate(gate.visitors) if visitor.endswith(modest.session_hash)]
-    after = [visitor for visitor in gate.visitors[modest_steps[-1] + 1 :] if visitor.endswith(greedy.session_hash)]
-    # Its turn comes after those already running, not after the twelve that were queued before it.
-    steps_each = (len(gate.visitors) - len(modest_steps)) / 20
-    assert len(after) / steps_each >= 8
+    turns = [visitor.endswith(modest.session_hash) for visitor in gate.admitted]
+    # Its turn comes after those already running and one more, not after the twelve that were queued before it.
+    assert len(turns) == 21
+    assert turns.index(True) <= places + 1
 
 
 @pytest.fixture(scope="module")

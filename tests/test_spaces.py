@@ -20,6 +20,7 @@ from shared.errors import SuiteError
 from shared.settings import Settings
 from shared.space import BrokenSpace, Space, discover
 from shared.suite import serve
+from tests.served import free_port, with_compiled_kernels
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,10 +90,11 @@ def test_a_space_is_found_beside_shared(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_space_copied_out_runs(tmp_path: Path) -> None:
-    port = free_port()
+    port, folder = free_port(), copied_out("translation", tmp_path)
+    compiled = with_compiled_kernels(folder, but="sources.remember_sources")
     with subprocess.Popen(
         [sys.executable, "app.py", "--port", str(port)],
-        cwd=copied_out("translation", tmp_path),
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": "", "SUITE_WARM_EXAMPLES": "false"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -105,14 +107,11 @@ def test_a_space_copied_out_runs(tmp_path: Path) -> None:
             assert f"http://127.0.0.1:{port}/" in told
             client = Client(f"http://127.0.0.1:{port}/", verbose=False)
             assert client.predict("Good morning.", api_name="/translate")[0] == "Bom dia."
+            assert list(compiled.glob("sources.remember_sources*.nbc")), (
+                "it compiles what it lacks, and keeps it beside itself"
+            )
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # -- broken ------------------------------------------------------------------------------------------------

@@ -139,11 +139,13 @@ class Engine(Protocol):
         """Bytes it keeps besides, so that a later request computes less."""
         ...
 
-    def keep_at_most(self, nbytes: int) -> int:
-        """Gives up what it keeps beyond so many bytes, and keeps no more than that until it is told anew.
+    @property
+    def most_spare_bytes(self) -> int:
+        """As many as it would ever use."""
+        ...
 
-        Returns how many of them it may come to use.
-        """
+    def keep_at_most(self, nbytes: int) -> None:
+        """Gives up what it keeps beyond so many bytes, and keeps no more than that until it is told anew."""
         ...
 
 
@@ -154,8 +156,12 @@ class KeepsNothing:
     def spare_bytes(self) -> int:
         return 0
 
-    def keep_at_most(self, nbytes: int) -> int:
+    @property
+    def most_spare_bytes(self) -> int:
         return 0
+
+    def keep_at_most(self, nbytes: int) -> None:
+        """There is nothing to give up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +268,11 @@ class SentenceEncoder(Engine, Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
 
-    def encode(self, texts: Sequence[str], compute: Compute = run_here) -> np.ndarray:
-        """float32, shape (texts, dimensions), each row of length 1."""
+    def encode(self, texts: Sequence[str], compute: Compute = run_here, *, keep: bool = False) -> np.ndarray:
+        """float32, shape (texts, dimensions), each row of length 1.
+
+        With `keep` the vectors are kept for the same visitor's next request, as labels come again with every text.
+        """
         ...
 
 

@@ -16,6 +16,7 @@ from shared.catalog import Checkpoint
 from shared.conversion import converted
 from shared.engines import causal_lm
 from shared.engines.causal_text import CausalText
+from shared.engines.kernel_choice import why_not
 from shared.engines.pretrained import WEIGHTS, load_pretrained, read_config, tokenizer_for
 from shared.errors import SuiteError
 from shared.events import Progress
@@ -23,6 +24,8 @@ from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.engines.decoder_network import DecoderNetwork
+
+__all__ = ["load", "memory_bytes", "offered", "prepare", "published", "why_not"]
 
 GENERATION = "generation_config.json"
 
@@ -63,17 +66,6 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     return engine
 
 
-def why_not(settings: Settings) -> str:
-    """Why the reference computes instead, whatever the checkpoint; empty where this engine can be used."""
-    if settings.engines == "reference":
-        return "SUITE_ENGINES is set to reference"
-    try:
-        import shared.engines.decoder_kernels  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:  # numba is in several parts, and llvmlite has a library
-        return f"numba, which compiles it for this processor, is not installed or does not start ({error})"
-    return ""
-
-
 def offered(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
     """Whether this engine runs the checkpoint."""
     if why_not(settings):
@@ -110,19 +102,17 @@ def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progres
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> DecoderNetwork:
-    """Over the mapped file: nothing is copied, and processes share it."""
-    from safetensors.torch import load_file
-
     from shared.engines.decoder_architectures import architecture_of
+    from shared.engines.large_pages import read_file
 
     found = architecture_of(read_config(checkpoint, folder))
     assert found is not None, "converted for this network"
     network, shape = found
-    return network(load_file(folder / WEIGHTS), shape)
+    return network(read_file(folder / WEIGHTS), shape)
 
 
 def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:
-    """The weights as `decoder_kernels` reads them, with everything else that a checkpoint's folder has."""
+    """The weights as `kernels` reads them, with everything else that a checkpoint's folder has."""
     from safetensors.torch import save_file
 
     from shared.engines.decoder_architectures import architecture_of

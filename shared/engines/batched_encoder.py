@@ -12,16 +12,16 @@ from torch import Tensor
 
 from shared.catalog import Checkpoint
 from shared.engines import Compute, run_here, sentence_encoder
-from shared.engines.adapter import active
 from shared.engines.bert_network import PARTS, BertNetwork, applies, read_config
-from shared.engines.compiled import compiled
-from shared.engines.int8_linear import ONE_CORE, processor_has_int8
+from shared.engines.kernel_choice import why_not
 from shared.engines.merged_layers import teach
 from shared.engines.pretrained import WAY_OUT
 from shared.engines.sentence_encoder import SentenceWindows, read_tokenizer, read_weights
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
+
+__all__ = ["load", "memory_bytes", "prepare", "why_not"]
 
 STEP_TOKENS = 1024
 """Tokens of one step: some 150 ms on one core. Longer steps are no faster."""
@@ -32,48 +32,38 @@ class Encoder:
 
     def __init__(self, network: BertNetwork) -> None:
         self.network = network
-        self._compiled = compiled(network)
 
-    def __call__(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Tensor]:
+    def __call__(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
         """The states of each text's tokens, float32 (tokens, width)."""
         lengths = [len(ids) for ids, _ in texts]
-        network = self.network if active() else self._compiled
-        with torch.inference_mode():
-            states = network(
-                torch.tensor([i for ids, _ in texts for i in ids]),
-                torch.cat([torch.arange(length) for length in lengths]),
-                torch.tensor([t for _, types in texts for t in types]),
-                lengths,
-            )
-        return list(states.split(lengths))
+        states = self.network.states([i for ids, _ in texts for i in ids], [t for _, ts in texts for t in ts], lengths)
+        return np.split(states, np.cumsum(lengths)[:-1])
 
     def room(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], another: tuple[Sequence[int], Any]) -> bool:
         return sum(len(ids) for ids, _ in texts) + len(another[0]) <= STEP_TOKENS
 
     def most_cores(self, texts: Sequence[Any]) -> int:
-        return ONE_CORE
+        return 1  # its products are too short to be shared out
 
 
 class BatchedSentenceEncoder(SentenceWindows):
     """A `SentenceEncoder` whose requests share their forward passes."""
 
-    def __init__(
-        self, network: BertNetwork, tokenizer: Any, max_tokens: int, pooler: dict[str, Any], *, int8: bool
-    ) -> None:
+    def __init__(self, network: BertNetwork, tokenizer: Any, max_tokens: int, pooler: dict[str, Any]) -> None:
         super().__init__(tokenizer, max_tokens, pooler)
-        self.name = "torch-int8" if int8 else "torch-fp32"
+        self.name = f"compiled-{network.stored_as}"
         self.encoder = Encoder(network)
         self.dimensions = network.width
         self.nbytes = network.nbytes + sum(p.nbytes for p in self.pooler.values())
 
     def vectors(self, windows: Sequence[Sequence[int]], compute: Compute = run_here) -> list[np.ndarray]:
         found = compute.together(self.encoder, [(window, [0] * len(window)) for window in windows])
-        return [torch.nn.functional.normalize(states.mean(0), dim=0).numpy() for states in found]
+        return [_unit(states.mean(0)) for states in found]
 
     def first_states(self, encodings: Sequence[Any], compute: Compute = run_here) -> Tensor:
         """The first token's last state of each encoding, float32 (encodings, width); for a head of an adapter's own."""
         found = compute.together(self.encoder, [(encoding.ids, encoding.type_ids) for encoding in encodings])
-        return torch.stack([states[0] for states in found])
+        return torch.from_numpy(np.stack([states[0] for states in found]))
 
     def adaptable(self) -> BertLayers:
         """The linear layers, for an adapter."""
@@ -87,8 +77,7 @@ class BertLayers:
 
     def __init__(self, network: BertNetwork) -> None:
         self._network = network
-        outs = {"inner": network.inner}
-        ins = {"outer": network.inner}
+        outs, ins = {"up": network.stacked.inner}, {"down": network.stacked.inner}
         self.shapes = {
             f"encoder.layer.{n}.{name}": (outs.get(own, network.width), ins.get(own, network.width))
             for n in range(len(network.layers))
@@ -103,7 +92,7 @@ class BertLayers:
         for number, layer in enumerate(self._network.layers):
             for own, names in PARTS.items():
                 full = [f"encoder.layer.{number}.{name}" for name in names]
-                teach(getattr(layer, own), {name: self.shapes[name][0] for name in full})
+                teach(layer[own], {name: self.shapes[name][0] for name in full})
 
 
 # -- loading ---------------------------------------------------------------------------------------
@@ -114,9 +103,10 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return sentence_encoder.memory_bytes(checkpoint)
 
 
-def why_not(settings: Settings) -> str:
-    """Why the reference runs here instead; "" where this engine does: in float32 where the processor has no int8."""
-    return "SUITE_ENGINES is set to reference" if settings.engines == "reference" else ""
+def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    """The folder itself; the kernels are compiled, so that the first click need not wait for it."""
+    load(checkpoint, folder, settings, progress)
+    return folder
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> SentenceWindows:
@@ -125,18 +115,21 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     if why_not(settings) or not applies(config):
         return sentence_encoder.load(checkpoint, folder, settings, progress)
     progress("reading weights", 0, checkpoint.parameters * 4)
-    int8 = processor_has_int8()
     # The embeddings stay where they are in the file: of 47 MB only the rows of words in use come into memory. They
     # have a mapping of their own, since the layers are copied, and theirs is to end.
     embeddings = read_weights(folder, lambda name: name.startswith("embeddings."))
     layers = read_weights(folder, lambda name: name.startswith("encoder."))
     pooler = read_weights(folder, lambda name: name.startswith("pooler."))
     try:
-        network = BertNetwork(embeddings | layers, config, int8=int8)
+        network = BertNetwork(embeddings | layers, config)
     except KeyError as error:
         raise WeightsCorrupt(f"the weights of {checkpoint.id} are incomplete: they lack {error}; {WAY_OUT}") from None
     del layers
-    engine = BatchedSentenceEncoder(network, read_tokenizer(folder), checkpoint.context_window, pooler, int8=int8)
-    for length in (2, 2, 3):
-        engine.encoder([([0] * length, [0] * length)])  # TorchScript looks at the first passes for what to improve
+    engine = BatchedSentenceEncoder(network, read_tokenizer(folder), checkpoint.context_window, pooler)
+    progress("compiling for this processor, once", 0, 0)
+    engine.encoder([([0], [0])])
     return engine
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)

@@ -8,8 +8,9 @@ they get there: rows that can no longer improve leave the batch at once, and eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,17 +37,31 @@ class Hypothesis:
     """Sum of log-probabilities (natural log) divided by `len(tokens) ** length_penalty`."""
 
 
+Steps = Generator[tuple[Tensor, Tensor], Tensor, list[Hypothesis]]
+"""Gives out what `Advance` is given, takes what that returns, and ends with the best of each row."""
+
+
+def beam_search(first: Tensor, advance: Advance, **asked: Any) -> list[Hypothesis]:
+    """The best sequence for each row of `first`; arguments as of `beam_steps`."""
+    steps, log_probs = beam_steps(first, **asked), None
+    while True:
+        try:
+            tokens, origin = next(steps) if log_probs is None else steps.send(log_probs)
+        except StopIteration as end:
+            return end.value
+        log_probs = advance(tokens, origin)
+
+
 @torch.inference_mode()
-def beam_search(
+def beam_steps(
     first: Tensor,
-    advance: Advance,
     *,
     end_ids: Sequence[int],
     num_beams: int,
     max_new_tokens: Sequence[int],
     length_penalty: float = 1.0,
     early_stopping: bool = False,
-) -> list[Hypothesis]:
+) -> Steps:
     """The best sequence for each row of `first`, log-probabilities of the first new token, shape (rows, vocabulary).
 
     A row ends once its `num_beams` finished sequences are all at least as good as its best open beam would be if
@@ -104,7 +119,7 @@ def beam_search(
         if not stay.all():
             rows, origin, open_tokens, open_scores = rows[stay], origin[stay], open_tokens[stay], open_scores[stay]
             done_tokens, done_scores, is_done = done_tokens[stay], done_scores[stay], is_done[stay]
-        log_probs = advance(open_tokens[:, :, length - 1].flatten(), origin.flatten())
+        log_probs = yield open_tokens[:, :, length - 1].flatten(), origin.flatten()
     return results
 
 

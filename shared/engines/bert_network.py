@@ -1,8 +1,8 @@
-"""The forward pass of BERT (Devlin et al. 2019) for many texts at once, weights in int8 where the processor has it.
+"""The forward pass of BERT (Devlin et al. 2019) for many texts at once, weights in int8.
 
 The tokens of all texts are one matrix, without padding; only attention looks at each text by itself, so what a text
-gets is the same whatever is computed beside it. Activations are written with two int8 digits: with one, MiniLM's
-vectors differ by 0.0025 in cosine from float32's, with two by 0.0005, which is the rounding of the weights alone.
+gets is the same whatever is computed beside it, to the last bit. All layers are one call of compiled code or, with an
+adapter, computed one by one, so that it can add its part.
 """
 
 from __future__ import annotations
@@ -11,68 +11,95 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import List  # noqa: UP035 - TorchScript reads it
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
-from torch import Tensor, nn
+from torch import Tensor
 
-from shared.engines.int8_linear import FloatLinear, Int8Linear, int8_rows
-from shared.engines.unpadded_attention import unpadded_attention
+from shared.engines.adapter import active
+from shared.engines.kernels.attention import Heads, attend_texts
+from shared.engines.kernels.between import GELU, Style, add, gelu, layer_norm
+from shared.engines.kernels.encoder import Encoder, forward_encoder
+from shared.engines.kernels.products import affine_of
+from shared.engines.matrices import Product, kept_as, matrix_in
+from shared.engines.stored_weights import rounded, stored
 
 PARTS = {
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
     "attended": ("attention.output.dense",),
-    "inner": ("intermediate.dense",),
-    "outer": ("output.dense",),
+    "up": ("intermediate.dense",),
+    "down": ("output.dense",),
 }
 """Which published layers one of the network's own holds, one below the other."""
+NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 
 
-class Layer(nn.Module):
-    def __init__(self, weights: Mapping[str, Tensor], at: str, heads: int, epsilon: float, int8: bool) -> None:
-        super().__init__()
-        self.heads, self.epsilon = heads, epsilon
-        self.qkv, self.attended, self.inner, self.outer = (
-            _linear(weights, [f"{at}{name}" for name in names], int8) for names in PARTS.values()
-        )
-        self.attended_norm, self.attended_shift = _norm(weights, f"{at}attention.output.LayerNorm")
-        self.outer_norm, self.outer_shift = _norm(weights, f"{at}output.LayerNorm")
-
-    def forward(self, x: Tensor, lengths: List[int]) -> Tensor:  # noqa: UP006
-        x = x + self.attended(unpadded_attention(self.qkv(x), lengths, self.heads))
-        x = F.layer_norm(x, [x.shape[1]], self.attended_norm, self.attended_shift, self.epsilon)
-        x = x + self.outer(F.gelu(self.inner(x)))
-        return F.layer_norm(x, [x.shape[1]], self.outer_norm, self.outer_shift, self.epsilon)
-
-
-class BertNetwork(nn.Module):
-    def __init__(self, weights: Mapping[str, Tensor], config: BertConfig, *, int8: bool) -> None:
-        """`weights` by transformers' names of `BertModel`, float32."""
-        super().__init__()
-        self.epsilon = config.layer_norm_eps
-        self.width, self.inner, self.heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+class BertNetwork:
+    def __init__(self, weights: Mapping[str, Tensor], config: BertConfig, *, int8: bool = True) -> None:
+        """`weights` by transformers' names of `BertModel`, float32; with `int8` those of the layers are rounded."""
+        self.config, self.width = config, config.hidden_size
         self.words, self.places, self.types = (
-            nn.Buffer(weights[f"embeddings.{kind}_embeddings.weight"]) for kind in ("word", "position", "token_type")
+            weights[f"embeddings.{kind}_embeddings.weight"].numpy() for kind in ("word", "position", "token_type")
         )
-        self.norm, self.shift = _norm(weights, "embeddings.LayerNorm")
-        self.layers = nn.ModuleList(
-            Layer(weights, f"encoder.layer.{n}.", self.heads, self.epsilon, int8)
-            for n in range(config.num_hidden_layers)
+        self.norm = _norm(weights, "embeddings.LayerNorm").numpy()
+        at = [f"encoder.layer.{n}." for n in range(config.num_hidden_layers)]
+        own: dict[str, Tensor] = {}
+        for part, names in PARTS.items():
+            published = [torch.cat([weights[f"{layer}{name}.weight"] for name in names]) for layer in at]
+            own |= rounded(part, published) if int8 else stored(part, published)
+            biases = [torch.cat([weights[f"{layer}{name}.bias"] for name in names]) for layer in at]
+            own[f"{part}.bias"] = torch.stack(biases)
+        norms = torch.stack([torch.stack([_norm(weights, f"{layer}{name}") for name in NORMS]) for layer in at])
+        matrices: dict[str, Any] = {part: matrix_in(own, part) for part in PARTS}
+        self.stored_as = kept_as(matrices["down"])
+        self.stacked = Encoder(
+            **matrices,
+            inner=config.intermediate_size,
+            norms=norms.numpy(),
+            heads=Heads(
+                len(at),
+                config.num_attention_heads,
+                config.num_attention_heads,
+                self.width // config.num_attention_heads,
+            ),
+            style=Style(before=False, rms=False, activation=GELU, gated=False, epsilon=config.layer_norm_eps),
         )
-        linear = [module.nbytes for module in self.modules() if isinstance(module, (Int8Linear, FloatLinear))]
-        self.nbytes = sum(linear) + sum(buffer.nbytes for buffer in self.buffers())
+        self.layers = [
+            {part: Product(affine_of(matrix, n), matrix.bias.shape[1]) for part, matrix in matrices.items()}
+            for n in range(len(at))
+        ]
+        embeddings = self.words.nbytes + self.places.nbytes + self.types.nbytes
+        self.nbytes = sum(tensor.nbytes for tensor in own.values()) + norms.nbytes + self.norm.nbytes + embeddings
 
-    def forward(self, ids: Tensor, places: Tensor, types: Tensor, lengths: List[int]) -> Tensor:  # noqa: UP006
+    def states(self, ids: Sequence[int], types: Sequence[int], lengths: Sequence[int]) -> np.ndarray:
         """The last layer's states, float32 (tokens, width), of the tokens of all texts one after the other.
 
-        `ids`, `places` (0, 1, … in each text) and `types` are int64 (tokens,); `lengths`: tokens of each text.
+        `lengths`: tokens of each text. Raises `IndexError` for a token or position that the network does not have.
         """
-        x = self.words[ids] + self.places[places] + self.types[types]
-        x = F.layer_norm(x, [x.shape[1]], self.norm, self.shift, self.epsilon)
-        for layer in self.layers:
-            x = layer(x, lengths)
+        counts = np.array(lengths, np.int64)
+        places = np.concatenate([np.arange(length) for length in lengths])
+        x = self.words[np.array(ids)] + self.places[places] + self.types[np.array(types)]
+        layer_norm(x, self.norm, self.stacked.style.epsilon, x)
+        if active() is None:
+            forward_encoder(self.stacked, x, counts)
+        else:
+            for number in range(len(self.layers)):
+                self._one_layer(number, x, counts)
         return x
+
+    def _one_layer(self, number: int, x: np.ndarray, lengths: np.ndarray) -> None:
+        """As in `forward_encoder`, with matrices that an adapter can change."""
+        to_qkv, to_attended, to_inner, to_outer = self.layers[number].values()
+        norms, epsilon = self.stacked.norms[number], self.stacked.style.epsilon
+        attended = np.empty_like(x)
+        attend_texts(self.stacked.heads, to_qkv.of(x), lengths, attended)
+        add(x, to_attended.of(attended))
+        layer_norm(x, norms[0], epsilon, x)
+        activated = np.empty((len(x), self.stacked.inner), np.float32)
+        gelu(to_inner.of(x), activated)
+        add(x, to_outer.of(activated))
+        layer_norm(x, norms[1], epsilon, x)
 
 
 @dataclass(frozen=True)
@@ -103,16 +130,12 @@ def applies(config: BertConfig) -> bool:
         and config.hidden_act == "gelu"
         and config.position_embedding_type in ("absolute", None)
         and not config.is_decoder
+        and config.hidden_size % config.num_attention_heads == 0
+        and all(size % 4 == 0 for size in (config.hidden_size, config.intermediate_size))
+        and config.hidden_size // config.num_attention_heads % 4 == 0
     )
 
 
-def _norm(weights: Mapping[str, Tensor], name: str) -> tuple[nn.Buffer, nn.Buffer]:
-    """Copies, or these few numbers would hold the whole file's mapping."""
-    return nn.Buffer(weights[f"{name}.weight"].clone()), nn.Buffer(weights[f"{name}.bias"].clone())
-
-
-def _linear(weights: Mapping[str, Tensor], names: Sequence[str], int8: bool) -> Int8Linear | FloatLinear:
-    """One product for several matrices that read the same input."""
-    matrix = torch.cat([weights[f"{name}.weight"] for name in names])
-    bias = torch.cat([weights[f"{name}.bias"] for name in names])
-    return Int8Linear(*int8_rows(matrix), 2, bias) if int8 else FloatLinear(matrix, bias)
+def _norm(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """Factors, and what is added: (2, width)."""
+    return torch.stack([weights[f"{name}.weight"], weights[f"{name}.bias"]])

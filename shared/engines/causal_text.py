@@ -64,5 +64,9 @@ class CausalText:
         """Bytes of keys and values kept for the next turn, beside the weights."""
         return self.prefixes.nbytes
 
-    def keep_at_most(self, nbytes: int) -> int:
-        return self.prefixes.keep_at_most(nbytes)
+    @property
+    def most_spare_bytes(self) -> int:
+        return self.prefixes.most_bytes
+
+    def keep_at_most(self, nbytes: int) -> None:
+        self.prefixes.keep_at_most(nbytes)

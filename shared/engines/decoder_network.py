@@ -1,7 +1,7 @@
 """What the networks of all decoders have in common: their step, their products, and what an adapter changes.
 
 The tokens of many sequences are one matrix, without padding; only attention looks at each sequence by itself. What is
-computed stands in `decoder_kernels`: all layers in one call or, with an adapter, layer by layer, so that it can add its
+computed stands in `kernels`: all layers in one call or, with an adapter, layer by layer, so that it can add its
 part. Each architecture has a module of its own (`llama_network`, `gpt2_network`).
 """
 
@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from shared.engines import decoder_kernels as kernels
 from shared.engines.adapter import active
-from shared.engines.decoder_kernels import LANES, Affine, Heads, Matrix, Sequences
-from shared.engines.stored_weights import parts_of, stored
+from shared.engines.kernels.attention import Heads, Sequences, attend
+from shared.engines.kernels.between import add
+from shared.engines.kernels.products import LANES, Affine, affine_of, embed, layer_of, product
+from shared.engines.matrices import Product, kept_as, matrix_in
+from shared.engines.stored_weights import stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +78,24 @@ class DecoderNetwork(ABC):
         """A checkpoint's weights, float32 as transformers has them, as the network takes them."""
 
     def __init__(self, weights: Mapping[str, Tensor], shape: Shape) -> None:
-        """`weights` as `stored` gives them; they stay where they are, in a mapped file for instance."""
+        """`weights` as `stored` gives them; they stay where they are."""
         self.shape = shape
         self.heads = Heads(shape.layers, shape.heads, shape.kv_heads, shape.head_size)
         self.norms, self.norm = weights["norms"].numpy(), weights["norm"].numpy()
         self.matrices: dict[str, Any] = {own: matrix_in(weights, own) for own in self.published(shape)}
-        self.input = self.output = kernels.layer_of(matrix_in(weights, "embedding"), 0)
+        self.input = self.output = layer_of(matrix_in(weights, "embedding"), 0)
         if "output.integers" in weights:
-            self.output = kernels.layer_of(matrix_in(weights, "output"), 0)
+            self.output = layer_of(matrix_in(weights, "output"), 0)
         self.layers = [
             {own: self._product(own, number, names) for own, names in self.published(shape).items()}
             for number in range(shape.layers)
         ]
         self.nbytes = sum(tensor.nbytes for tensor in weights.values())
-        last = [*self.matrices.values()][-1]
-        numbers = (last.matrix if isinstance(last, Affine) else last).integers
-        self.stored_as = {"int8": "int8", "uint16": "bf16"}.get(str(numbers.dtype), "fp32")
+        self.stored_as = kept_as([*self.matrices.values()][-1])
 
     def _product(self, own: str, number: int, names: Mapping[str, tuple[int, int]]) -> Product:
         matrix, out = self.matrices[own], sum(out for out, _ in names.values())
-        some = kernels.affine_of(matrix, number) if isinstance(matrix, Affine) else kernels.layer_of(matrix, number)
+        some = affine_of(matrix, number) if isinstance(matrix, Affine) else layer_of(matrix, number)
         return Product(some, out)
 
     # -- a step ------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class DecoderNetwork(ABC):
         if sequences.positions.max(initial=0) >= self.shape.positions:
             raise IndexError(f"position {sequences.positions.max()} of {self.shape.positions}")
         x = np.empty((len(ids), self.shape.width), np.float32)
-        kernels.embed(ids, self.input, x)
+        embed(ids, self.input, x)
         self.place(x, sequences.positions)
         if active() is None:
             self.forward(x, sequences)
@@ -126,7 +126,7 @@ class DecoderNetwork(ABC):
     def logits(self, states: np.ndarray) -> np.ndarray:
         """float32 (rows, vocabulary)."""
         out = np.empty((len(states), len(self.output.integers) * LANES), np.float32)
-        kernels.product(states, self.output, out)
+        product(states, self.output, out)
         return out[:, : self.shape.vocabulary]
 
     def _one_layer(self, number: int, x: np.ndarray, sequences: Sequences) -> None:
@@ -137,12 +137,12 @@ class DecoderNetwork(ABC):
         qkv = to_qkv.of(inputs)
         self.turn(qkv, sequences.positions)
         attended = np.empty((len(x), self.shape.heads * self.shape.head_size), np.float32)
-        kernels.attend(self.heads, number, qkv, sequences, attended)
-        kernels.add(x, to_attended.of(attended))
+        attend(self.heads, number, qkv, sequences, attended)
+        add(x, to_attended.of(attended))
         self.normed(x, norms[1], inputs)
         activated = np.empty((len(x), self.shape.inner), np.float32)
         self.activate(to_inner.of(inputs), activated)
-        kernels.add(x, to_down.of(activated))
+        add(x, to_down.of(activated))
 
     # -- what the architectures do each in their own way; in place, or into `out` --------------------------
 
@@ -165,25 +165,6 @@ class DecoderNetwork(ABC):
     def activate(self, x: np.ndarray, out: np.ndarray) -> None: ...
 
 
-class Product(nn.Module):
-    """(rows, in) float32 to (rows, out) float32. A module, so that an adapter can change it."""
-
-    def __init__(self, matrix: Matrix | Affine, out: int) -> None:
-        super().__init__()
-        self._matrix, self._out = matrix, out
-
-    def forward(self, x: Tensor) -> Tensor:
-        inputs, matrix = np.ascontiguousarray(x.numpy()), self._matrix
-        biased = isinstance(matrix, Affine)
-        blocks = (matrix.matrix if biased else matrix).integers
-        result = np.empty((len(inputs), len(blocks) * LANES), np.float32)
-        (kernels.affine if biased else kernels.product)(inputs, matrix, result)
-        return torch.from_numpy(result)[:, : self._out]
-
-    def of(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(self(torch.from_numpy(x)).numpy())
-
-
 # -- weights ---------------------------------------------------------------------------------------
 
 
@@ -197,14 +178,6 @@ def stored_ends(state: Mapping[str, Tensor], embedding: str) -> dict[str, Tensor
     return found
 
 
-def matrix_in(weights: Mapping[str, Tensor], name: str) -> Any:
-    """The `Matrix` of that name of all layers; an `Affine` where it has biases."""
-    integers, steps, offsets = (part.numpy() for part in parts_of(weights, name))
-    matrix = Matrix(integers.view(np.uint16) if integers.dtype == np.int16 else integers, steps, offsets)
-    bias = weights.get(f"{name}.bias")
-    return matrix if bias is None else Affine(matrix, bias.numpy())
-
-
 # -- sequences -------------------------------------------------------------------------------------
 
 
@@ -215,7 +188,7 @@ def sequences_of(
     new: Sequence[int],
     seen: Sequence[Tensor | None],
 ) -> Sequences:
-    """What is computed in one step, for each sequence: see `kernels.Sequences`. The tensors must outlive it."""
+    """What is computed in one step, for each sequence: see `Sequences`. The tensors must outlive it."""
     return Sequences(
         positions=np.array(positions, np.int64),
         memories=np.array([memory.data_ptr() for memory in memories], np.int64),

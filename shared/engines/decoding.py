@@ -7,6 +7,7 @@ to the last bit, so a seed gives the same text on an idle machine and on a busy 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from shared.engines import AGAIN, Again, Failed, Likelihood, Sampling
 from shared.engines.decoder_network import DecoderNetwork, Shape, sequences_of
+from shared.engines.kernels.likeliest import likeliest
 from shared.sampling import draw
 
 STEP_TOKENS = 128
@@ -98,7 +100,8 @@ class Decoder:
 
     def warm_up(self) -> None:
         """Has the kernels compiled, or brought from the compiler's cache on disk."""
-        self.read([Memory(self.shape, 4)], [Part([0, 0], range(2), [1])])
+        (logits,) = self.read([Memory(self.shape, 4)], [Part([0, 0], range(2), [1])])
+        likeliest(logits[0].numpy())
 
     def room(self, rows: Sequence[Row], another: Row) -> bool:
         return (
@@ -182,12 +185,15 @@ class Completion(Reading):
     def read_all(self, logits: Tensor) -> Again | None:
         if self.stopped:
             return None
-        token = draw(logits, self._sampling, self._seen, self._randomness)
+        numbers = logits.numpy()
+        best, rest = likeliest(numbers)
+        plainly = not self._sampling.do_sample and self._sampling.repetition_penalty == 1.0
+        token = best if plainly else draw(logits, self._sampling, self._seen, self._randomness)
         if token in self._ends:
             return None
         self._seen.append(token)
         self._left -= 1
-        self.tokens.put((token, float((logits[token] - logits.logsumexp(0)).exp())))
+        self.tokens.put((token, math.exp(numbers[token] - numbers[best] - rest)))
         self.unread = [token]
         return AGAIN if self._left else None
 

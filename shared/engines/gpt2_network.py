@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines import decoder_kernels as kernels
-from shared.engines.decoder_kernels import Gpt2, Sequences
 from shared.engines.decoder_network import DecoderNetwork, Published, Shape, stored_ends
+from shared.engines.kernels.attention import Sequences
+from shared.engines.kernels.between import gelu_tanh, layer_norm
+from shared.engines.kernels.gpt2 import Gpt2, forward_gpt2
+from shared.engines.kernels.products import place
 from shared.engines.stored_weights import stored
 
 NORMS = ("ln_1", "ln_2")
@@ -33,19 +35,19 @@ class Gpt2Network(DecoderNetwork):
         )
 
     def forward(self, x: np.ndarray, sequences: Sequences) -> None:
-        kernels.forward_gpt2(self.stacked, x, sequences)
+        forward_gpt2(self.stacked, x, sequences)
 
     def place(self, x: np.ndarray, positions: np.ndarray) -> None:
-        kernels.place(x, positions, self.positions)
+        place(x, positions, self.positions)
 
     def turn(self, qkv: np.ndarray, positions: np.ndarray) -> None:
         """Nothing: the tokens bring their positions along."""
 
     def normed(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-        kernels.layer_norm(x, weights, self.shape.epsilon, out)
+        layer_norm(x, weights, self.shape.epsilon, out)
 
     def activate(self, x: np.ndarray, out: np.ndarray) -> None:
-        kernels.gelu(x, out)
+        gelu_tanh(x, out)
 
     # -- weights -------------------------------------------------------------------------------------
 
@@ -59,7 +61,6 @@ class Gpt2Network(DecoderNetwork):
             and not config.scale_attn_by_inverse_layer_idx
             and not config.reorder_and_upcast_attn
             and not config.add_cross_attention
-            and config.tie_word_embeddings
             and width % config.n_head == 0
             and all(size % 4 == 0 for size in (width, inner, width // config.n_head))
         )

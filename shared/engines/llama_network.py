@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines import decoder_kernels as kernels
-from shared.engines.decoder_kernels import Llama, Sequences
 from shared.engines.decoder_network import DecoderNetwork, Published, Shape, stored_ends
+from shared.engines.kernels.attention import Sequences, rotate
+from shared.engines.kernels.between import rms_norm, swiglu
+from shared.engines.kernels.llama import Llama, forward_llama
 from shared.engines.stored_weights import stored
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -42,19 +43,19 @@ class LlamaNetwork(DecoderNetwork):
         self.nbytes += 2 * angles.nbytes
 
     def forward(self, x: np.ndarray, sequences: Sequences) -> None:
-        kernels.forward_llama(self.stacked, x, sequences)
+        forward_llama(self.stacked, x, sequences)
 
     def place(self, x: np.ndarray, positions: np.ndarray) -> None:
         """Nothing: attention knows the positions."""
 
     def turn(self, qkv: np.ndarray, positions: np.ndarray) -> None:
-        kernels.rotate(qkv, self.heads, self.stacked.cosines, self.stacked.sines, positions)
+        rotate(qkv, self.heads, self.stacked.cosines, self.stacked.sines, positions)
 
     def normed(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-        kernels.rms_norm(x, weights, self.shape.epsilon, out)
+        rms_norm(x, weights, self.shape.epsilon, out)
 
     def activate(self, x: np.ndarray, out: np.ndarray) -> None:
-        kernels.swiglu(x, out)
+        swiglu(x, out)
 
     # -- weights -------------------------------------------------------------------------------------
 
@@ -65,7 +66,6 @@ class LlamaNetwork(DecoderNetwork):
             config.hidden_act == "silu"
             and not config.attention_bias
             and not config.mlp_bias
-            and config.tie_word_embeddings
             and rope.get("rope_type", "default") == "default"
             and rope.get("partial_rotary_factor", 1.0) == 1.0
             and all(size % 4 == 0 for size in (config.hidden_size, config.intermediate_size, config.head_dim))

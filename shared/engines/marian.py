@@ -77,7 +77,7 @@ class MarianTexts(KeepsNothing):
     def _prepare(self, sentence: str) -> Prepared:
         """Leaves aside what the model cannot read: emoji and foreign scripts at either end, and text without words."""
         words = sentence.split()
-        readable = [not self.unreadable.issuperset(ids) for ids in self.vocabulary.encode(words)] if words else []
+        readable = [not self.unreadable.issuperset(self.vocabulary.encode(word)) for word in words]
         start = readable.index(True) if True in readable else len(words)
         end = len(words) - readable[::-1].index(True) if True in readable else start
         if not any(character.isalnum() for word in words[start:end] for character in word):
@@ -86,10 +86,10 @@ class MarianTexts(KeepsNothing):
         return Prepared(words[:start], [[*self.vocabulary.encode(piece), END] for piece in pieces], words[end:])
 
     def _token_counts(self, words: list[str]) -> list[int]:
-        return [len(ids) for ids in self.vocabulary.encode(words)] if words else []
+        return [len(self.vocabulary.encode(word)) for word in words]  # for a list it would start threads each time
 
     def _join(self, sentence: Prepared, hypotheses: list[Hypothesis]) -> Translated:
-        texts = self.vocabulary.decode([[i for i in found.tokens if i != END] for found in hypotheses])
+        texts = [self.vocabulary.decode([i for i in found.tokens if i != END]) for found in hypotheses]
         new_tokens = sum(len(found.tokens) for found in hypotheses)
         return Translated(
             text=" ".join([*sentence.before, *(text.strip() for text in texts if text.strip()), *sentence.after]),

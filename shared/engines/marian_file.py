@@ -152,11 +152,15 @@ def _float_tensor(item: _Item) -> np.ndarray:
     return values
 
 
+LEAST_MULTIPLIER = 128 / float(np.finfo(np.float32).max)
+"""With a smaller one a weight would be infinite."""
+
+
 def _int8_tensor(item: _Item) -> tuple[np.ndarray, float]:
     size = prod(item.shape)
     integers = _values(item, np.dtype("i1"), size)
     multiplier = float(_values(item, np.dtype("<f4"), 1, offset=size)[0])
-    if not (np.isfinite(multiplier) and multiplier > 0):
+    if not LEAST_MULTIPLIER <= multiplier < np.inf:
         raise WeightsCorrupt(f"{item.name} has the multiplier {multiplier}")
     if item.name == EMBEDDINGS or len(item.shape) != 2:
         integers = integers.reshape(item.shape)

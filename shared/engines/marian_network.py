@@ -288,21 +288,26 @@ class Weights:
         """One product for what the file keeps apart, such as `Wq`, `Wk` and `Wv` for the letters `qkv`."""
         matrices = [self._tensor(weight + letter, self.dimensions, self.dimensions) for letter in letters]
         biases = [self._tensor(bias + letter, 1, self.dimensions) for letter in letters]
-        return self._linear(np.concatenate(matrices, 1), np.concatenate(biases, 1))
+        names = [weight + letter for letter in letters]
+        return self._linear(names, np.concatenate(matrices, 1), np.concatenate(biases, 1))
 
     def ssru(self, prefix: str) -> Linear:
-        matrices = [self._tensor(prefix + suffix, self.dimensions, self.dimensions) for suffix in ("_W", "_Wf")]
+        names = [prefix + suffix for suffix in ("_W", "_Wf")]
+        matrices = [self._tensor(name, self.dimensions, self.dimensions) for name in names]
         forget_bias = self._tensor(prefix + "_bf", 1, self.dimensions)
-        return self._linear(np.concatenate(matrices, 1), np.concatenate((np.zeros_like(forget_bias), forget_bias), 1))
+        biases = np.concatenate((np.zeros_like(forget_bias), forget_bias), 1)
+        return self._linear(names, np.concatenate(matrices, 1), biases)
 
     def feed_forward(self, prefix: str) -> FeedForward:
         inner = self.option("transformer-dim-ffn")
         return FeedForward(
             self._linear(
+                [f"{prefix}_W1"],
                 self._tensor(f"{prefix}_W1", self.dimensions, inner),
                 self._tensor(f"{prefix}_b1", 1, inner),
             ),
             self._linear(
+                [f"{prefix}_W2"],
                 self._tensor(f"{prefix}_W2", inner, self.dimensions),
                 self._tensor(f"{prefix}_b2", 1, self.dimensions),
             ),
@@ -327,8 +332,8 @@ class Weights:
         self.nbytes += embeddings.nbytes
         return embeddings
 
-    def _linear(self, matrix: np.ndarray, bias: np.ndarray) -> Any:
-        """From Marian's (in, out) and (1, out)."""
+    def _linear(self, names: Sequence[str], matrix: np.ndarray, bias: np.ndarray) -> Any:
+        """From Marian's (in, out) and (1, out); `names` are the tensors that lie side by side in the matrix."""
         weight = torch.from_numpy(np.ascontiguousarray(matrix)).T  # lies as (in, out): a fifth faster for a few lines
         return Linear(self.keep(weight), self.keep(torch.from_numpy(bias[0])))
 

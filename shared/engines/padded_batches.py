@@ -17,7 +17,6 @@ import torch
 
 from shared.engines import Compute, run_here
 from shared.engines.encoder_inputs import EncoderInputs
-from shared.engines.int8_linear import ONE_CORE
 from shared.engines.length_batches import step_tokens
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class PaddedBatches(Generic[P, R]):
 
     def most_cores(self, pieces: Sequence[P]) -> int:
         padded = len(pieces) * max(map(self._length, pieces))
-        return sys.maxsize if padded >= self._all_cores_from else ONE_CORE
+        return sys.maxsize if padded >= self._all_cores_from else 1
 
 
 def text_batches(

@@ -63,23 +63,22 @@ class Prefixes(Generic[M]):
             shorter = [k for k in self._kept if k[0] == owner and k[1] == key[1][: len(k[1])]]
             for old in shorter:
                 self._nbytes -= self._kept.pop(old).nbytes
+            self._drop_oldest(memory.nbytes)  # first, so that there is never more than may be
             self._kept[key] = memory
             self._nbytes += memory.nbytes
-            self._drop_oldest()
 
-    def keep_at_most(self, nbytes: int) -> int:
-        """Grants so many bytes from now on, and drops what is kept beyond. Returns how many of them may be used."""
+    def keep_at_most(self, nbytes: int) -> None:
+        """Grants so many bytes from now on, and drops what is kept beyond."""
         with self._lock:
             self._granted = nbytes
             self._drop_oldest()
-            return self._room
 
     @property
     def _room(self) -> int:
         return min(self.most_bytes, self._granted)
 
-    def _drop_oldest(self) -> None:
-        while self._nbytes > self._room:
+    def _drop_oldest(self, more: int = 0) -> None:
+        while self._nbytes + more > self._room:
             self._nbytes -= self._kept.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:

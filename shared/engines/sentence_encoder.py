@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,35 @@ from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.length_batches import batches_by_length
 from shared.events import Progress
 from shared.settings import Settings
+
+Window = tuple[int, ...]
+"""Token ids, special tokens included."""
+
+
+class KeptVectors:
+    """Vectors of windows that come again, such as labels. Each visitor has their own, the newest ones; thread-safe.
+
+    They are next to nothing: a megabyte of MiniLM's at most.
+    """
+
+    MOST = 512
+
+    def __init__(self) -> None:
+        self._vectors: OrderedDict[tuple[str, Window], np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, owner: str, windows: Sequence[Window]) -> dict[Window, np.ndarray]:
+        """Those of these windows that are there."""
+        with self._lock:
+            return {window: self._vectors[owner, window] for window in windows if (owner, window) in self._vectors}
+
+    def keep(self, owner: str, vectors: Mapping[Window, np.ndarray]) -> None:
+        with self._lock:
+            for window, vector in vectors.items():
+                self._vectors[owner, window] = vector
+                self._vectors.move_to_end((owner, window))
+            while len(self._vectors) > self.MOST:
+                self._vectors.popitem(last=False)
 
 
 class SentenceWindows(KeepsNothing):
@@ -26,6 +57,7 @@ class SentenceWindows(KeepsNothing):
         self._special = tokenizer.num_special_tokens_to_add(False)
         self.max_tokens = max_tokens
         self.pooler = pooler or {}
+        self._kept = KeptVectors()
 
     def vectors(self, windows: Sequence[Sequence[int]], compute: Compute = run_here) -> Sequence[np.ndarray]:
         """A unit vector of each window of token ids, special tokens included."""
@@ -37,13 +69,21 @@ class SentenceWindows(KeepsNothing):
             return []
         return [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
-    def encode(self, texts: Sequence[str], compute: Compute = run_here) -> np.ndarray:
-        """float32, shape (texts, dimensions), each row of length 1 (all zeros for a text without tokens)."""
+    def encode(self, texts: Sequence[str], compute: Compute = run_here, *, keep: bool = False) -> np.ndarray:
+        """float32, shape (texts, dimensions), each row of length 1 (all zeros for a text without tokens).
+
+        With `keep` the vectors are kept for the same visitor's next request, as labels come again with every text.
+        """
         windows, owners = self._windows(texts)
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        # What stands there twice, as the labels of a table's every row, is computed once.
+        # What stands there twice is computed once.
         each = list(dict.fromkeys(map(tuple, windows)))
-        found = dict(zip(each, self.vectors(each, compute), strict=True))
+        found = self._kept.of(compute.owner, each)
+        missing = [window for window in each if window not in found]
+        if missing:
+            found |= zip(missing, self.vectors(missing, compute), strict=True)
+        if keep:
+            self._kept.keep(compute.owner, found)
         for owner, window in zip(owners, windows, strict=True):
             # A long text's vector is the mean of its windows', each weighing as many tokens as it has.
             vectors[owner] += found[tuple(window)] * len(window)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from shared.engines import Compute
-from shared.engines.beam import beam_search
+from shared.engines import Compute, Sampling
+from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.greedy import greedy_search
 from shared.errors import SuiteError
+from shared.sampling import adjusted
 
 NOT_DONE = {
     "begin_suppress_tokens": None,
@@ -45,6 +46,25 @@ class Written:
     tokens: list[int]
     log_probability: float
     """Of all tokens together (natural log), a token that the rules force counting as certain."""
+
+
+class Lines(Protocol):
+    """What is being written: the lines of a batch, all of them so many tokens long."""
+
+    @property
+    def written(self) -> Tensor:
+        """int64 (lines, tokens): of each line so far, the token that starts the decoder included."""
+        ...
+
+    @property
+    def limits(self) -> Tensor:
+        """int64 (lines,): the most new tokens of each, end token included."""
+        ...
+
+    @property
+    def first(self) -> int | None:
+        """What is forced as the first token."""
+        ...
 
 
 class Rules:
@@ -94,24 +114,36 @@ class Rules:
             processors.append(MinLengthLogitsProcessor(config.min_length, self.ends))
         return processors
 
-    def allowed(self, scores: Tensor, decoder: Decoder) -> Tensor:
+    def allowed(self, scores: Tensor, lines: Lines) -> Tensor:
         """Scores of the next token, (lines, vocabulary), with what is forbidden at -inf.
 
         `scores` are logits or log-probabilities, which are left unchanged.
         """
         for process in self._processors:
-            scores = process(decoder.written, scores)
-        if decoder.first is not None and decoder.written.shape[1] == 1:
-            scores = _only([decoder.first], scores)
+            scores = process(lines.written, scores)
+        if lines.first is not None and lines.written.shape[1] == 1:
+            scores = _only([lines.first], scores)
         if self._last:
-            at_limit = decoder.limits.eq(decoder.written.shape[1])
+            at_limit = lines.limits.eq(lines.written.shape[1])
             scores = torch.where(at_limit[:, None], _only(self._last, scores), scores)
         return scores
 
-    def log_probabilities(self, logits: Tensor, decoder: Decoder) -> Tensor:
+    def log_probabilities(self, logits: Tensor, lines: Lines) -> Tensor:
         """What greedy and beam search maximise, float32 (lines, vocabulary)."""
-        scores = self.allowed(logits.log_softmax(-1), decoder)
+        scores = self.allowed(logits.log_softmax(-1), lines)
         return scores.log_softmax(-1) if self._renormalize else scores
+
+
+def draw(
+    logits: Tensor, rules: Rules, lines: Lines, sampling: Sampling, randomness: torch.Generator
+) -> tuple[int, float]:
+    """The next token of the only line by its logits, (1, vocabulary), and how probable the model itself finds it."""
+    scores = adjusted(rules.allowed(logits, lines)[0], sampling, lines.written[0].tolist())
+    if sampling.do_sample:
+        token = int(torch.multinomial(scores.softmax(0), 1, generator=randomness))
+    else:
+        token = int(scores.argmax())
+    return token, float(logits[0].softmax(0)[token])
 
 
 def _ids(value: int | Sequence[int] | None) -> list[int]:
@@ -220,7 +252,11 @@ def decode(
         length_penalty=rules.length_penalty,
         early_stopping=rules.early_stopping,
     )
-    return [Written(best.tokens, best.score * len(best.tokens) ** rules.length_penalty) for best in found]
+    return [of_beams(best, rules) for best in found]
+
+
+def of_beams(best: Hypothesis, rules: Rules) -> Written:
+    return Written(best.tokens, best.score * len(best.tokens) ** rules.length_penalty)
 
 
 def _greedy(decoder: Decoder, rules: Rules, limits: Sequence[int], compute: Compute) -> list[Written]:

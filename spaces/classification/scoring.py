@@ -49,14 +49,15 @@ def by_similarity(
 ) -> list[Score]:
     """Cosine similarity of each text to each label's descriptions (their mean where there are several)."""
     flat = [text for group in descriptions for text in group]
-    vectors = lease.engine.encode([*texts, *flat], lease.compute)
+    described = lease.engine.encode(flat, lease.compute, keep=True)
+    vectors = lease.engine.encode(texts, lease.compute)
     tokens = lease.engine.count_tokens(texts)
-    prototypes, start = [], len(texts)
+    prototypes, start = [], 0
     for group in descriptions:
-        mean = vectors[start : start + len(group)].mean(axis=0)
+        mean = described[start : start + len(group)].mean(axis=0)
         prototypes.append(mean / max(float(np.linalg.norm(mean)), 1e-9))
         start += len(group)
-    similarities = vectors[: len(texts)] @ np.stack(prototypes).T
+    similarities = vectors @ np.stack(prototypes).T
     if multi_label:
         rows = sigmoid(SIMILARITY_SCALE * (similarities - SIMILARITY_MIDPOINT))
     else:

@@ -45,10 +45,11 @@ def test_spam_is_told_from_ham(mails: list[dict[str, str]], parts: Runtime, monk
     assert not senders[0] & senders[1]
 
 
-@pytest.mark.parametrize("name", ["topics", "headlines", "robot"])
-def test_a_recipe_on_real_weights_and_its_own_rows(name: str, parts: Runtime) -> None:
+@pytest.mark.parametrize(("name", "steps", "rows"), [("topics", 10, 4), ("headlines", 10, 4), ("robot", 8, 2)])
+def test_a_recipe_on_real_weights_and_its_own_rows(name: str, steps: int, rows: int, parts: Runtime) -> None:
     """The other recipes of topics differ from the first in their method alone (`test_methods`)."""
-    recipe = read_recipe(name, [*FEW_STEPS, "data.limit=150", "training.max_length=48", "training.batch_size=4"])
+    brief = [f"training.max_steps={steps}", f"training.batch_size={rows}", "training.max_length=48", "data.limit=150"]
+    recipe = read_recipe(name, [*FEW_STEPS, *brief])
     run = run_of(recipe, parts.settings)
     prepared, _ = train(recipe, run, parts)
     found = losses(run)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shared import batch as batch_module
 from shared.adapters import Adapters
+from shared.admission import Admission
 from shared.batch import Batch, BatchResult, Table, batch_task, from_lines, parse, parse_settings, read_file
 from shared.cache import ModelCache
 from shared.catalog import Catalog
@@ -24,7 +25,7 @@ from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.hub_files import HubFiles
 from shared.hub_link import HubLink
-from shared.lane import Admission, Lane
+from shared.lane import Lane
 from shared.requests import Request, Text
 from shared.settings import Settings
 

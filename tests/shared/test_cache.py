@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared import cache as cache_module
-from shared.cache import Borrowed, ModelCache
+from shared.cache import ModelCache
+from shared.cache_entry import Borrowed
 from shared.catalog import Catalog, Checkpoint
 from shared.engines.prefixes import LEAST_TOKENS, Prefixes
 from shared.errors import Busy, MemoryRefused, SuiteError
@@ -54,8 +55,12 @@ class FakeEngine:
     def spare_bytes(self) -> int:
         return self.prefixes.nbytes
 
-    def keep_at_most(self, nbytes: int) -> int:
-        return self.prefixes.keep_at_most(nbytes)
+    @property
+    def most_spare_bytes(self) -> int:
+        return self.prefixes.most_bytes
+
+    def keep_at_most(self, nbytes: int) -> None:
+        self.prefixes.keep_at_most(nbytes)
 
     def keep(self, nbytes: int) -> None:
         """As at the end of a request: another visitor's prompt was read."""

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import lane as lane_module
+from shared.admission import Admission
 from shared.engines import AGAIN, Failed
 from shared.errors import Busy, Cancelled
-from shared.lane import Admission, FairQueue, Lane, Timing
+from shared.fair_queue import FairQueue
+from shared.lane import Lane, Timing
 
 SOON = 20.0
 """Seconds after which a test that hangs fails."""
@@ -408,6 +410,21 @@ def test_ones_many_pieces_leave_room_for_anothers_one(single: Lane) -> None:
     assert all(future.result(SOON) for future in begun)
     assert "click" in kernel.batches[1]
     assert max(map(len, kernel.batches)) == 4
+
+
+def test_two_free_cores_divide_what_waits_for_one_kernel() -> None:
+    lane, kernel, other = Lane(2, width=2), Sums(), Sums()
+    begun = [begin(lane, other, "z", "other")]
+    assert other.first.wait(SOON)
+    begun.append(begin(lane, kernel, "a", "first"))
+    assert kernel.first.wait(SOON)
+    begun += [begin(lane, kernel, visitor, visitor) for visitor in "bcdefgh"]
+    other.go.set()  # one core is free, the other still has the first of eight
+    assert all(future.result(SOON) for future in begun[2:6])
+    kernel.go.set()
+    assert all(future.result(SOON) for future in begun)
+    lane.close()
+    assert [len(batch) for batch in kernel.batches[:2]] == [1, 4]
 
 
 def test_another_group_or_kernel_is_another_batch(single: Lane) -> None:

@@ -96,7 +96,7 @@ def t5(folder: Path) -> None:
 
 def flan_t5(folder: Path) -> None:
     """FLAN-T5, which is T5 1.1: a gate in the feed-forward layers, and an output matrix of its own."""
-    _t5(folder, Weights(3, 0.5, 0.5, 3, 4), feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    _t5(folder, Weights(3, 0.35, 0.5, 3, 4), feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 
 
 def _t5(folder: Path, weights: Weights, **options: Any) -> None:
@@ -176,7 +176,7 @@ def marian(folder: Path) -> None:
         pad_token_id=pad,
         renormalize_logits=True,
     )
-    _save(MarianMTModel(config), generation, Weights(9, 1.5, 0.2, 3, 4), folder)
+    _save(MarianMTModel(config), generation, Weights(78, 1.2, 0.2, 3, 4), folder)
 
 
 def m2m100(folder: Path) -> None:

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared.adapter_folder import read_folder
-from shared.engines import Sampling, run_here
+from shared.engines import Sampling, batched_seq2seq, run_here
+from shared.engines import seq2seq as seq2seq_reference
 from shared.engines.adapter import Adapted, load, put_on
 from shared.engines.batched_decoder import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
 from shared.engines.causal_lm import load as load_causal_lm
 from shared.engines.decoder_architectures import architecture_of
 from shared.engines.sentence_encoder import TorchSentenceEncoder
-from shared.engines.seq2seq import load as load_seq2seq
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.lane import Lane, Timing
 from shared.settings import Settings
@@ -252,23 +253,35 @@ def test_gpt2s_transposed_layers(folders: Path, settings: Settings, tmp_path: Pa
         assert greedy(engine, prompt, with_(adapted)) == generated(theirs, engine, prompt)
 
 
-def test_an_encoder_decoder(settings: Settings, tmp_path: Path) -> None:
+SEQ2SEQ_CONFIGS: dict[str, Any] = {
+    "lora": (seq2seq.t5, lambda: lora(target_modules=["q", "v", "wo"], task_type="SEQ_2_SEQ_LM")),
+    "ia3": (seq2seq.flan_t5, lambda: peft.IA3Config(task_type="SEQ_2_SEQ_LM")),
+    "the output too": (seq2seq.t5, lambda: lora(target_modules=["k", "lm_head"], task_type="SEQ_2_SEQ_LM")),
+    "m2m100": (seq2seq.m2m100, lambda: lora(target_modules="all-linear", task_type="SEQ_2_SEQ_LM")),
+}
+
+
+@pytest.mark.parametrize("module", [seq2seq_reference, batched_seq2seq], ids=["reference", "batched"])
+@pytest.mark.parametrize("config", SEQ2SEQ_CONFIGS)
+def test_an_encoder_decoder(config: str, module: Any, tmp_path: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
-    seq2seq.t5(tmp_path / "t5")
-    engine = load_seq2seq(T5, tmp_path / "t5", settings, quiet)
+    make, described = SEQ2SEQ_CONFIGS[config]
+    make(tmp_path / "t5")
+    own = Settings.model_validate({"cache_dir": tmp_path / "cache"})
+    engine = module.load(T5, tmp_path / "t5", own, quiet)
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "t5")
-    theirs = saved(
-        model, lora(target_modules=["q", "v", "wo"], task_type="SEQ_2_SEQ_LM"), tmp_path / "one", strength=1.0
-    )
+    theirs = saved(model, described(), tmp_path / "one", strength=1.0)
+    file = tmp_path / "one" / "adapter_model.safetensors"  # peft copies an output matrix that is changed
+    save_file({key: value for key, value in load_file(file).items() if "lora_" in key or "ia3_" in key}, file)
     adapted = on(engine, tmp_path / "one", T5)
     changed = 0
     for text in ("The house is big and the street is small.", "Where is the nearest train station?"):
         ids = torch.tensor([engine.tokenize(text)])
         with torch.no_grad():
             expected = theirs.generate(input_ids=ids, max_new_tokens=12, num_beams=1, do_sample=False)[0].tolist()
-        found = greedy(engine, text, with_(adapted))
-        assert found == [token for token in expected[1:] if token not in (0, 1)]
+        found = greedy(engine, text, Adapting(adapted))
+        assert found == [token for token in expected[1:] if token not in engine.rules.ends]
         changed += found != greedy(engine, text)
     assert changed
 
@@ -309,8 +322,9 @@ def test_a_classifier_on_the_fast_encoder(
     config: Any, minilm_folder: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from shared.engines import batched_encoder
+    from shared.engines.bert_network import BertNetwork
 
-    monkeypatch.setattr(batched_encoder, "processor_has_int8", lambda: False)
+    monkeypatch.setattr(batched_encoder, "BertNetwork", partial(BertNetwork, int8=False))
     minilm = batched_encoder.load(MINILM.model_copy(update={"context_window": 256}), minilm_folder, settings, quiet)
     theirs = classifier_adapter(minilm_folder, tmp_path / "one", config(), labels=3).eval()
     adapted = on(minilm, tmp_path / "one", MINILM, labels=["a", "b", "c"])

@@ -363,3 +363,17 @@ def test_an_architecture_that_changes_its_logits_is_refused(tmp_path: Path) -> N
     seeded(GraniteForCausalLM(config), 5).save_pretrained(folder)
     with pytest.raises(SuiteError, match="'granite'"):
         load(folder)
+
+
+def test_an_architecture_without_a_memory_is_refused(tmp_path: Path) -> None:
+    """The first GPT keeps no keys and values; a token at a time, it would forget all but the newest."""
+    from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
+
+    from tests.tiny_checkpoints.weights import seeded
+
+    folder = dialogpt(tmp_path)
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = OpenAIGPTConfig(vocab_size=vocabulary + 8, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    seeded(OpenAIGPTLMHeadModel(config), 5).save_pretrained(folder)
+    with pytest.raises(SuiteError, match="'openai-gpt'"):
+        load(folder)

@@ -116,6 +116,7 @@ def test_any_damage_is_refused_or_harmless(write: Callable[[bytes], Path], place
         ([("W", FLOAT32, (-1, 3), b"\0" * 12), TENSORS[-1]], "has the shape"),
         ([("W", FLOAT32, (1, 1), struct.pack("<f", float("nan"))), TENSORS[-1]], "not finite"),
         ([("W", INTGEMM8, (3, 2), int8(MATRIX, 0.0)), TENSORS[-1]], "multiplier 0.0"),
+        ([("W", INTGEMM8, (3, 2), int8(MATRIX, 1e-40)), TENSORS[-1]], "multiplier 9.99"),
         ([("W", INTGEMM8, (3, 2), MATRIX.tobytes()), TENSORS[-1]], "fewer numbers than its shape"),
         ([(CONFIG, INT8, (3,), b"[1]")], "not a mapping"),
         ([(CONFIG, INT8, (3,), b"{a:")], "not YAML"),

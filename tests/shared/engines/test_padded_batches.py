@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.engines import audio_classifier, masked_lm, question_answering, sequence_classifier
-from shared.engines.int8_linear import ONE_CORE
 from shared.engines.padded_batches import PADDING, PaddedBatches
 from shared.errors import Cancelled
 from shared.lane import Lane
@@ -298,11 +297,11 @@ def test_a_piece_joins_while_its_padding_costs_less_than_a_step() -> None:
 
 def test_a_large_step_gets_all_cores_and_a_small_one_leaves_the_other(sst2: Any) -> None:
     kernel = PaddedBatches[int, int](list, lambda piece: piece, most=1000, padding=16, all_cores_from=120)
-    assert kernel.most_cores([30]) == ONE_CORE
-    assert kernel.most_cores([39, 40]) == ONE_CORE
+    assert kernel.most_cores([30]) == 1
+    assert kernel.most_cores([39, 40]) == 1
     assert kernel.most_cores([39, 39, 40]) > 64
     assert kernel.most_cores([120]) > 64
-    assert sst2.batches.most_cores(sst2._inputs.fitting(["a text"])) == ONE_CORE  # of so small a model
+    assert sst2.batches.most_cores(sst2._inputs.fitting(["a text"])) == 1  # of so small a model
 
 
 def test_the_scores_of_a_step_of_masks_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -20,14 +20,12 @@ from safetensors.torch import load_file, save_file
 from shared.catalog import Catalog
 from shared.engines import RunHere, batched_encoder, sentence_encoder
 from shared.engines.batched_encoder import BatchedSentenceEncoder
-from shared.engines.int8_linear import processor_has_int8
+from shared.engines.bert_network import BertNetwork
 from shared.engines.sentence_encoder import TorchSentenceEncoder, batches_by_length, memory_bytes
 from shared.errors import Cancelled, WeightsCorrupt
 from shared.lane import Lane
 from shared.settings import Settings
 from tests.shared.engines.test_batched_causal_lm import Turns
-
-needs_int8 = pytest.mark.skipif(not processor_has_int8(), reason="this processor has no int8 instructions (VNNI)")
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,31 +46,25 @@ def encoder(settings: Settings, weights: Callable[[str], Path]) -> Any:
     return sentence_encoder.load(checkpoint, weights(checkpoint.id), settings, lambda *_: None)
 
 
-@pytest.fixture(scope="module", params=["float32", pytest.param("int8", marks=needs_int8)])
+@pytest.fixture(scope="module", params=["fp32", "int8"])
 def fast(request: pytest.FixtureRequest, settings: Settings, weights: Callable[[str], Path]) -> BatchedSentenceEncoder:
     checkpoint = Catalog.read().choose("", "feature-extraction")
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "float32":
-            patch.setattr(batched_encoder, "processor_has_int8", lambda: False)
+        patch.setattr(batched_encoder, "BertNetwork", partial(BertNetwork, int8=request.param == "int8"))
         engine = batched_encoder.load(checkpoint, weights(checkpoint.id), settings, lambda *_: None)
     assert isinstance(engine, BatchedSentenceEncoder)
-    assert engine.name == f"torch-{request.param.replace('float', 'fp')}"
+    assert engine.name == f"compiled-{request.param}"
     return engine
-
-
-def test_the_fast_engine_runs_without_python(fast: BatchedSentenceEncoder) -> None:
-    assert isinstance(fast.encoder._compiled, torch.jit.ScriptModule)
 
 
 def test_the_fast_engine_gives_the_references_vectors(encoder: Any, fast: BatchedSentenceEncoder) -> None:
     longer = [*TEXTS, "", "a long story " * 300]
     ours, theirs = fast.encode(longer), encoder.encode(longer)
     closeness = (ours * theirs).sum(1)[[i for i, text in enumerate(longer) if text]]
-    assert (closeness > (0.99999 if fast.name == "torch-fp32" else 0.998)).all()
+    assert (closeness > (0.99999 if fast.name == "compiled-fp32" else 0.999)).all()
     assert not ours[longer.index("")].any()
 
 
-@needs_int8
 def test_a_vector_is_the_same_alone_and_in_company(fast: BatchedSentenceEncoder) -> None:
     lane = Lane(2, width=2)
     alone = np.concatenate([fast.encode([text]) for text in TEXTS])
@@ -80,14 +72,10 @@ def test_a_vector_is_the_same_alone_and_in_company(fast: BatchedSentenceEncoder)
         begun = [threads.submit(fast.encode, [text], Turns(lane, text)) for text in TEXTS]
         together = np.concatenate([one.result(60) for one in begun])
     lane.close()
-    if fast.name == "torch-int8":
-        assert np.array_equal(together, alone)
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert np.array_equal(together, alone)
 
 
-def test_without_int8_instructions_there_is_float32_and_the_reference_by_the_setting(
-    settings: Settings, weights: Callable[[str], Path]
-) -> None:
+def test_the_reference_answers_where_it_is_set(settings: Settings, weights: Callable[[str], Path]) -> None:
     checkpoint = Catalog.read().choose("", "feature-extraction")
     plain = settings.model_copy(update={"engines": "reference"})
     engine = batched_encoder.load(checkpoint, weights(checkpoint.id), plain, lambda *_: None)
@@ -115,12 +103,11 @@ lease.context.runtime.lane.close()
 """
 
 
-@needs_int8
 def test_the_fast_engine_needs_no_transformers_and_keeps_its_embeddings_in_the_file() -> None:
     done = subprocess.run([sys.executable, "-c", READ_BY_ITSELF], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # Two mappings, of the embeddings and of the pooler; that of the layers is given back.
-    assert json.loads(done.stdout) == ["torch-int8", False, 2]
+    assert json.loads(done.stdout) == ["compiled-int8", False, 2]
 
 
 def test_weights_that_lack_a_layer_are_refused(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from shared.engines import decoder_kernels as kernels
-from shared.engines.decoder_kernels import LANES, Matrix
+from shared.engines.kernels.attention import Heads, attend_many, attend_one, softmax
+from shared.engines.kernels.between import gelu, gelu_tanh, layer_norm, swiglu
+from shared.engines.kernels.products import LANES, Matrix, embed
+from shared.engines.kernels.products import product as multiply
 from shared.engines.stored_weights import stored
 from tests.shared.engines.test_stored_weights import quantised
 
@@ -28,7 +28,7 @@ def matrix_of(weight: torch.Tensor) -> Matrix:
 
 def product(x: torch.Tensor, matrix: Matrix, out: int) -> torch.Tensor:
     found = np.empty((len(x), len(matrix.integers) * LANES), np.float32)
-    kernels.product(x.contiguous().numpy(), matrix, found)
+    multiply(x.contiguous().numpy(), matrix, found)
     return torch.from_numpy(found)[:, :out]
 
 
@@ -50,7 +50,7 @@ def test_embeddings_are_rows_of_the_output_matrix() -> None:
     torch.manual_seed(0)
     weight = FORMS["int8"](torch.randn(130, 96))
     out = np.empty((3, 96), np.float32)
-    kernels.embed(np.array([0, 129, 64]), matrix_of(weight), out)
+    embed(np.array([0, 129, 64]), matrix_of(weight), out)
     torch.testing.assert_close(torch.from_numpy(out), weight[[0, 129, 64]], rtol=1e-6, atol=1e-6)
 
 
@@ -58,23 +58,25 @@ def test_softmax_of_wide_ranges_and_excluded_places() -> None:
     torch.manual_seed(0)
     for scores in (torch.randn(200) * 30, torch.tensor([5.0]), torch.tensor([0.0, -torch.inf, -300.0, 88.0, 87.5])):
         found = scores.clone().numpy()
-        kernels.softmax(found)
+        softmax(found)
         torch.testing.assert_close(torch.from_numpy(found), scores.softmax(0), rtol=3e-6, atol=1e-12)
 
 
 def test_swiglu_of_large_and_small_gates() -> None:
     gates = torch.tensor([[-1e4, -90.0, -1.0, 0.0, 1.0, 90.0, 1e4, 3.0]])
     out = np.empty((1, 8), np.float32)
-    kernels.swiglu(torch.cat((gates, torch.full((1, 8), 2.0)), 1).numpy(), out)
+    swiglu(torch.cat((gates, torch.full((1, 8), 2.0)), 1).numpy(), out)
     torch.testing.assert_close(torch.from_numpy(out), functional.silu(gates) * 2, rtol=1e-6, atol=1e-12)
 
 
 def test_gelu_of_large_and_small_inputs() -> None:
     inputs = torch.cat((torch.linspace(-12, 12, 197), torch.tensor([-1e20, -1e4, -90.0, 0.0, 90.0, 1e4, 1e20])))[None]
     out = np.empty(inputs.shape, np.float32)
-    kernels.gelu(inputs.numpy(), out)
+    gelu_tanh(inputs.numpy(), out)
     expected = functional.gelu(inputs.double(), approximate="tanh").float()
     torch.testing.assert_close(torch.from_numpy(out), expected, rtol=2e-6, atol=1e-12)
+    gelu(inputs.numpy(), out)
+    torch.testing.assert_close(torch.from_numpy(out), functional.gelu(inputs.double()).float(), rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("width", [8, 96, 768])
@@ -83,9 +85,9 @@ def test_a_layer_norm_is_pytorchs_in_place_too(width: int) -> None:
     x, weights = torch.randn(5, width) * 3 + 7, torch.randn(2, width)
     expected = functional.layer_norm(x, (width,), weights[0], weights[1], 1e-5)
     out = np.empty((5, width), np.float32)
-    kernels.layer_norm(x.numpy(), weights.numpy(), 1e-5, out)
+    layer_norm(x.numpy(), weights.numpy(), 1e-5, out)
     torch.testing.assert_close(torch.from_numpy(out), expected, rtol=1e-5, atol=1e-5)
-    kernels.layer_norm(x.numpy(), weights.numpy(), 1e-5, x.numpy())
+    layer_norm(x.numpy(), weights.numpy(), 1e-5, x.numpy())
     assert np.array_equal(x.numpy(), out)
 
 
@@ -112,10 +114,11 @@ def test_attention_is_pytorchs(size: int, read: int, new: int, masked: bool) -> 
     qkv = torch.zeros(new, (heads + 2 * kv_heads) * size)
     qkv[:, : heads * size] = queries.transpose(0, 1).reshape(new, -1)
     out = np.empty((new, heads * size), np.float32)
-    arguments: Any = (qkv.numpy(), memory.numpy(), read, heads, seen.data_ptr() if masked else 0, out)
-    kernels.attend_many(*arguments)
+    made_of = Heads(1, heads, kv_heads, size)
+    mask = seen.data_ptr() if masked else 0
+    attend_many(qkv.numpy(), memory.numpy(), read, made_of, None, mask, out)
     found = torch.from_numpy(out).view(new, heads, size).transpose(0, 1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     if new == 1 and not masked:
-        kernels.attend_one(qkv[0].numpy(), memory.numpy(), length, heads, out[0])
+        attend_one(qkv[0].numpy(), memory.numpy(), length, made_of, None, out[0])
         torch.testing.assert_close(torch.from_numpy(out).view(heads, 1, size), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,110 @@
+"""What the model cache holds: checkpoints and adapters, on loan or idle, and what their engines may keep besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shared.engines import Engine
+
+
+class Loadable(Protocol):
+    """What can be held: a checkpoint, or an adapter, which is an entry of its own beside its base."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def folder(self) -> str:
+        """Its key."""
+        ...
+
+
+@dataclass(eq=False)
+class Entry:
+    """A checkpoint in memory, or on its way there. All fields are guarded by the cache's lock."""
+
+    checkpoint: Loadable
+    nbytes: int
+    """Of weights: reserved while loading, measured afterwards."""
+    engine: Engine | None = None
+    error: BaseException | None = None
+    borrows: int = 0
+    """Requests that use it or wait for it."""
+    pinned: bool = False
+    last_used: float = 0.0
+    loads_seconds: float = 0.0
+    progress: tuple[str, int, int] = ("waiting for the disk", 0, 0)
+    hits: int = 0
+    granted: int = 0
+    """Bytes that the engine may keep for later."""
+
+    @property
+    def bytes_held(self) -> int:
+        """Of weights, and of what the engine keeps for later."""
+        return self.nbytes + (self.engine.spare_bytes if self.engine is not None else 0)
+
+    def report(self, now: float) -> dict[str, Any]:
+        """Its row in the cache's report."""
+        return {
+            "checkpoint": self.checkpoint.id,
+            "revision": self.checkpoint.revision,
+            "state": "loaded" if self.engine is not None else "loading",
+            "engine": self.engine.name if self.engine is not None else self.checkpoint.engine,
+            "bytes": self.bytes_held,
+            "borrows": self.borrows,
+            "pinned": self.pinned,
+            "hits": self.hits,
+            "seconds_since_use": round(now - self.last_used, 1) if self.last_used else None,
+            "seconds_to_load": round(self.loads_seconds, 2),
+        }
+
+
+@dataclass
+class Borrowed:
+    """A checkpoint on loan. Give it back with `close()` or at the end of a `with` block."""
+
+    entry: Entry
+    engine: Any
+    loaded: bool
+    """Whether the weights were in memory before this request."""
+    _give_back: Callable[[Entry], None]
+    _open: bool = field(default=True)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self.engine = None
+            self._give_back(self.entry)
+
+    def __enter__(self) -> Borrowed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def share(entries: Iterable[Entry], free: int) -> None:
+    """Grants the engines `free` bytes to keep things for later in, the most recently used first.
+
+    The sum of what is granted is never more than that, so an engine can keep something at any time without asking.
+    """
+    grants: list[tuple[Entry, Engine, int]] = []
+    for entry in sorted(entries, key=lambda e: e.last_used, reverse=True):
+        if entry.engine is not None:
+            grants.append((entry, entry.engine, min(entry.engine.most_spare_bytes, max(0, free))))
+            free -= grants[-1][2]
+    # What is taken away comes before what is given: between the two somebody may keep something.
+    for entry, engine, grant in grants:
+        engine.keep_at_most(min(grant, entry.granted))
+    for entry, engine, grant in grants:
+        engine.keep_at_most(grant)
+        entry.granted = grant
+
+
+def megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:,.0f} MB"
