@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import pickle
+import secrets
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -13,10 +14,16 @@ from typing import Any
 
 import numba
 from numba import extending, njit
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
 intrinsic: Any = extending.intrinsic
+
+# What functions of one name are told apart by in compiled code: kernels for two and for four rows, say. Numba counts
+# from 1 in each process, so what two processes compiled bears the same names for different functions, and a process
+# that loads some of each calls the wrong ones and dies (numba's issue 10486; tested).
+FunctionIdentity._unique_ids = iter(lambda: secrets.randbits(64), None)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def compiled(**options: Any) -> Any:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +59,46 @@ def test_a_function_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert fresh(np.ones(3, np.float32)) == 6
         assert sum(fresh.stats.cache_hits.values()) == hits
     assert len(list(tmp_path.rglob("*.nbc"))) == 1
+
+
+CLOSURES = """
+import sys
+import numpy as np
+from shared.engines.kernels.compiling import compiled
+
+def times(factor):
+    @compiled()
+    def kernel(x):
+        total = 0.0
+        for number in np.sort(x):  # so much code that it is not put into its caller
+            total += factor * number
+        return total
+    return kernel
+
+one, two = times(1), times(2)
+
+@compiled()
+def both(x):
+    return one(x), two(x)
+
+for name in sys.argv[1:]:
+    print(globals()[name](np.ones(3)))
+"""
+
+
+def test_what_several_processes_compiled_goes_together(tmp_path: Path) -> None:
+    (tmp_path / "closures.py").write_text(CLOSURES, encoding="utf-8")
+
+    def run(cache: str, *names: str) -> list[str]:
+        paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / cache), "PYTHONPATH": paths}
+        command = [sys.executable, str(tmp_path / "closures.py"), *names]
+        return subprocess.run(command, env=environment, text=True, capture_output=True, check=True).stdout.splitlines()
+
+    assert run("first", "one", "two", "both") == ["3.0", "6.0", "(3.0, 6.0)"]
+    assert run("other", "two", "one", "both") == ["6.0", "3.0", "(3.0, 6.0)"]
+    (both,) = (tmp_path / "other").rglob("closures.both-*.nbc")
+    (replaced,) = (tmp_path / "first").rglob("closures.both-*.nbc")
+    shutil.copy(both, replaced)
+    assert run("first", "one", "two", "both") == ["3.0", "6.0", "(3.0, 6.0)"]
+    assert len(list((tmp_path / "first").rglob("*.nbc"))) == 3, "nothing was compiled again"
