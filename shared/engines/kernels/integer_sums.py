@@ -63,6 +63,8 @@ def dots_of(rows: int) -> Any:
         )  # fmt: skip
         return types.void(*arguments), generate
 
+    # Or numba gives it a name by the time of day, and what was compiled with it is not found again.
+    dots._set_uuid(f"{__name__}.dots of {rows}")
     return dots
 
 
