@@ -22,6 +22,7 @@ from shared.engines.kernels.between import add
 from shared.engines.kernels.products import LANES, Affine, affine_of, embed, layer_of, product
 from shared.engines.matrices import Product, kept_as, matrix_in
 from shared.engines.stored_weights import stored
+from shared.errors import WeightsCorrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class DecoderNetwork(ABC):
 
         `ids`, int64 (tokens,): the new tokens of all sequences one after the other, which are written into their
         memories. Raises `IndexError` for tokens or positions that the network does not have: compiled code would not
-        notice.
+        notice. Raises `WeightsCorrupt` where the states are no numbers.
         """
         if ids.max(initial=0) >= self.shape.vocabulary or ids.min(initial=0) < 0:
             raise IndexError(f"token {ids.max()} of {self.shape.vocabulary}")
@@ -121,6 +122,10 @@ class DecoderNetwork(ABC):
                 self._one_layer(number, x, sequences)
         x = x[kept]
         self.normed(x, self.norm, x)
+        if not np.isfinite(x).all():
+            raise WeightsCorrupt(
+                "the model computes no numbers: its weights, or its adapter's, are damaged or too large", field="model"
+            )
         return x
 
     def logits(self, states: np.ndarray) -> np.ndarray:

@@ -13,13 +13,13 @@ def likeliest(logits: np.ndarray) -> tuple[int, float]:
     """The likeliest token, the first of equals, and its log-probability without the sign.
 
     So the log-probability of any token is its logit less the likeliest token's, less that. `logits`: float32
-    (vocabulary,), none of them NaN.
+    (vocabulary,); where one is NaN, the answer means nothing.
     """
     greatest = in_order(logits[0])
     for t in range(len(logits)):
         greatest = max(greatest, in_order(logits[t]))
     most, token = of_order(greatest), 0
-    while logits[token] != most:
+    while logits[token] != most and token < len(logits) - 1:
         token += 1
     total = f32(0)
     for t in range(len(logits)):

@@ -24,7 +24,8 @@ from shared.engines.batched_decoder import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
 from shared.engines.decoder_architectures import architecture_of
 from shared.engines.decoding import Completion, Memory, Part
-from shared.errors import Cancelled, InvalidInput
+from shared.engines.kernels.likeliest import likeliest
+from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.lane import Lane, Timing
 from shared.settings import Settings
 from tests.shared.engines.test_causal_lm import END, byte_tokenizer
@@ -251,6 +252,31 @@ def test_learned_positions_are_used_to_the_last_and_no_further(monkeypatch: pyte
         fast.next_token_logits([5] * (WINDOW + 1))
     with pytest.raises(IndexError):
         fast.last_state([5] * (WINDOW + 1))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("value", [float("nan"), 1e38])
+def test_weights_that_give_no_numbers_are_said(architecture: str, value: float) -> None:
+    broken = MODELS[architecture](0)
+    for name, parameter in broken.named_parameters():
+        if "norm.weight" in name or "ln_f.weight" in name:
+            parameter.data[3] = value
+    engine = batched(broken)
+    for ask in (
+        lambda: written(engine, [5, 6, 7], Sampling(max_new_tokens=4)),
+        lambda: engine.next_token_logits([5, 6, 7]),
+        lambda: engine.label_likelihoods(["a text"], ["one", "two"]),
+        lambda: engine.beam_search([5, 6, 7], 4, 2),
+    ):
+        with pytest.raises(WeightsCorrupt, match="computes no numbers"):
+            ask()
+
+
+def test_what_is_no_number_is_not_looked_for_beyond_the_last() -> None:
+    for place in (0, 3, 9):
+        logits = np.zeros(10, np.float32)
+        logits[place] = np.nan
+        assert 0 <= likeliest(logits)[0] < 10
 
 
 def test_a_token_that_there_is_not_is_refused(model: Any) -> None:
