@@ -104,11 +104,7 @@ def test_a_cancelled_job_stops_computing(suite: Suite, client: Client, monkeypat
     check_usable(suite)
 
 
-def test_a_client_that_disconnects_stops_its_computation(
-    suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = Steps(suite.runtime, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
+def asked_as_the_page_does(suite: Suite) -> str:
     functions = {d["api_name"]: d["id"] for d in httpx.get(f"{suite.url}config").json()["dependencies"]}
     body = {
         "data": ["Once upon a time", 1000, False, 0.7, 50, 0.95, 1.0, 0, ""],
@@ -116,31 +112,26 @@ def test_a_client_that_disconnects_stops_its_computation(
         "session_hash": uuid.uuid4().hex,
     }
     httpx.post(f"{suite.url}gradio_api/queue/join", json=body).raise_for_status()
-    address = f"{suite.url}gradio_api/queue/data?session_hash={body['session_hash']}"
-    with httpx.stream("GET", address, timeout=PATIENCE) as stream:
-        for line in stream.iter_lines():
-            if "process_generating" in line:
-                break
-    # Leaving the block closed the connection without reading on.
-    eventually(lambda: at_rest(suite), "the request without a client has given everything back")
-    assert not steps.never_cancelled
-    assert steps.begun <= 5
-    monkeypatch.undo()
-    check_usable(suite)
+    return f"queue/data?session_hash={body['session_hash']}"
 
 
-def test_a_simple_http_caller_that_disconnects_stops_its_computation(
-    suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch
+def asked_by_plain_http(suite: Suite) -> str:
+    body = {"prompt": "Once upon a time", "max_new_tokens": 1000}
+    asked = httpx.post(f"{suite.url}gradio_api/call/v2/generate", json=body).json()
+    return f"call/generate/{asked['event_id']}"
+
+
+@pytest.mark.parametrize("ask", [asked_as_the_page_does, asked_by_plain_http])
+def test_one_who_disconnects_stops_the_computation(
+    suite: Suite, ask: Callable[[Suite], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(suite.runtime, free=5)
     monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
-    body = {"prompt": "Once upon a time", "max_new_tokens": 1000}
-    asked = httpx.post(f"{suite.url}gradio_api/call/v2/generate", json=body).json()
-    address = f"{suite.url}gradio_api/call/generate/{asked['event_id']}"
-    with httpx.stream("GET", address, timeout=PATIENCE) as stream:
+    with httpx.stream("GET", f"{suite.url}gradio_api/{ask(suite)}", timeout=PATIENCE) as stream:
         for line in stream.iter_lines():
             if "generating" in line:
                 break
+    # Leaving the block closed the connection without reading on.
     eventually(lambda: at_rest(suite), "the request without a client has given everything back")
     assert not steps.never_cancelled
     assert steps.begun <= 5
