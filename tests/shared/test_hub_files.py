@@ -270,7 +270,8 @@ def test_a_cancelled_waiter_leaves_the_others_waiting(hub: StandInHub, files: Hu
     hub.add(REPO, FILES)
     gate = hub.faults.gate("/storage/")
     first, second = files.ensure(checkpoint()), files.ensure(checkpoint())
-    next(first), next(second)
+    next(first)
+    next(second)
     first.close()
     gate.set()
     assert drained(second).revision
