@@ -251,7 +251,27 @@ class Catalog:
 
     def pairs(self, usable: bool = True) -> list[Pair]:
         """Language pairs that some checkpoint translates (now, unless `usable` is False), the default first."""
-        translators = self.for_task("translation") if usable else self.able("translation")
-        named = [pair for c in translators for pair in c.pairs]
-        any_two = [pair for c in translators if c.any_pair for pair in itertools.permutations(c.languages, 2)]
-        return list(dict.fromkeys([*named, *any_two]))
+        return list(dict.fromkeys(self._pairs(usable)))
+
+    def default_target(self, source: str) -> str:
+        """The first language that a checkpoint translates `source` into: now or, where none can, if it could be used.
+
+        "" where there is none.
+        """
+        pairs = itertools.chain(self._pairs(usable=True), self._pairs(usable=False))
+        return next((target for known, target in pairs if known == source), "")
+
+    def _pairs(self, usable: bool) -> Iterator[Pair]:
+        """Pairs that checkpoints name, then those of any two languages, the ones that were named before the others."""
+        named: dict[str, None] = {}
+        of_any_two: list[Checkpoint] = []
+        for checkpoint in self.able("translation"):
+            if usable and self.why_not(checkpoint, False):
+                continue
+            yield from checkpoint.pairs
+            named |= dict.fromkeys(itertools.chain.from_iterable(checkpoint.pairs))
+            if checkpoint.any_pair:
+                of_any_two.append(checkpoint)
+        for checkpoint in of_any_two:
+            first = [language for language in named if language in checkpoint.languages]
+            yield from itertools.permutations(dict.fromkeys([*first, *checkpoint.languages]), 2)

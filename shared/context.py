@@ -16,7 +16,7 @@ from shared.adapters import Adapters, is_path, is_repository, refuse_unless_admi
 from shared.admission import Admission
 from shared.cache import HEARTBEAT, ModelCache
 from shared.cache_entry import Borrowed, Loadable
-from shared.catalog import Catalog, Checkpoint, HubSource, Task
+from shared.catalog import Catalog, Checkpoint, HubSource, Pair, Task
 from shared.engines import Kernel, all_of
 from shared.errors import Cancelled, Forbidden, NeedsDownload, UnknownCheckpoint
 from shared.events import Event, Loading, Queued, RunInfo
@@ -61,6 +61,11 @@ class Runtime:
     elsewhere: Elsewhere | None = None
     """What computes in processes of its own instead of here (`shared.zero_gpu`)."""
 
+    def bytes_to_fetch(self, checkpoint: Checkpoint) -> int:
+        """What a Hub must send before it can be loaded; 0 where it is here, or comes from a package."""
+        here = not isinstance(checkpoint.source, HubSource) or self.files.on_disk(checkpoint)
+        return 0 if here else checkpoint.download_bytes
+
 
 @dataclass(frozen=True)
 class Context:
@@ -72,7 +77,8 @@ class Context:
     admin: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
     may_download: bool | None = None
-    """True: the visitor agreed to a download. False: ask first. None: what the request names may be fetched."""
+    """True: the visitor agreed to a download. False: nothing is fetched, `NeedsDownload` says what would have to be.
+    None: what the request names may be fetched and, in the hub profile, what its task takes by default."""
 
     @property
     def settings(self) -> Settings:
@@ -82,9 +88,7 @@ class Context:
     def catalog(self) -> Catalog:
         return self.runtime.catalog
 
-    def borrow(
-        self, model: str, task: Task, pair: tuple[str, str] | None = None
-    ) -> Generator[Queued | Loading, None, Lease]:
+    def borrow(self, model: str, task: Task, pair: Pair | None = None) -> Generator[Queued | Loading, None, Lease]:
         """Waits for a place in the queue and for the weights, yielding progress; returns the checkpoint on loan.
 
         Use: `with (yield from context.borrow(request.model, "translation")) as lease: ...`
@@ -97,8 +101,9 @@ class Context:
             checkpoint = self.catalog.choose(model, task, pair)
         else:
             checkpoint = self.runtime.adapters.base_of(adapter, base, task, pair)
-        named = self.may_download is None and bool(model.strip())
-        agreed = bool(self.may_download or named or self.settings.profile == "hub")
+        agreed = self.may_download
+        if agreed is None:
+            agreed = bool(model.strip()) or self.settings.profile == "hub"
         if adapter is not None:
             self._ask_once(checkpoint, adapter, agreed)
         checkpoint = yield from self.on_disk(checkpoint, agreed=agreed)
@@ -121,7 +126,8 @@ class Context:
             loaded = time.perf_counter()
             if adapted is not None and adapted.kind:
                 checkpoint = checkpoint.model_copy(update={"kind": adapted.kind, "limits": OWN_LABELS})
-            return Lease(self, checkpoint, borrowed, admitted - asked, loaded - admitted, stack.pop_all(), adapted)
+            times = admitted - asked, loaded - admitted
+            return Lease(self, checkpoint, borrowed, *times, stack.pop_all(), adapted, pair or ("", ""))
 
     def _lent(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:
         """Borrows from the model cache until the stack is closed."""
@@ -257,6 +263,8 @@ class Lease:
     _seconds_loading: float
     _stack: ExitStack
     _adapted: Adapted | None = None
+    pair: Pair = ("", "")
+    """Source and target language of what it is to translate; empty for any other task."""
     _timing: Timing = field(default_factory=Timing)
 
     @property

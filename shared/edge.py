@@ -52,10 +52,15 @@ class Edge:
     threads: ThreadPoolExecutor
 
     def context(self, request: gr.Request | None, *, may_download: bool | None = None) -> Context:
-        """Whose request this is. A session's name is its own choice, so the address comes first in the key."""
+        """Whose request this is. A session's name is its own choice, so the address comes first in the key.
+
+        `may_download` is as in `Context`, but in the hub profile nobody is asked first.
+        """
         client = getattr(getattr(request, "client", None), "host", "local") or "local"
         session = getattr(request, "session_hash", "") or ""
         admin = is_admin(self.runtime.settings, request)
+        if may_download is False and self.runtime.settings.profile == "hub":
+            may_download = None  # who chose this profile agreed for its visitors
         return Context(self.runtime, f"{client}/{session}", admin, may_download=may_download)
 
     async def events(
@@ -68,7 +73,7 @@ class Edge:
     ) -> AsyncGenerator[Event, None]:
         """The endpoint's events, partial results skipped where newer ones are there. Ends with `Done` or an error.
 
-        `may_download` is as in `Context`.
+        `may_download` is as in `context`.
         """
         context = self.context(request, may_download=may_download)
         async with aclosing(self.pump(endpoint.run(values, context, self.traffic), context)) as events:

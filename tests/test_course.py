@@ -25,6 +25,7 @@ from shared.runtime import start
 from shared.settings import Settings
 from tests.course_hub import Course, course
 from tests.course_vectors import VECTORS, Vector
+from translation import SPACE as TRANSLATION
 
 pytestmark = pytest.mark.slow
 
@@ -350,6 +351,12 @@ def test_in_the_hub_profile_the_courses_checkpoints_are_the_defaults(taught: Cou
         done = collect(asked)
         assert done.run.checkpoint == SST2
         assert done.run.revision == runtime.catalog.choose_by_id(SST2).revision
+        done = collect(TRANSLATION.endpoint("translate").run({"text": "The sea is near."}, context, Traffic()))
+        assert (done.run.checkpoint, done.result.pair, done.run.warning) == (MARIAN, ("en", "es"), "")
+        hindi = {"text": "जीवन एक चॉकलेट बॉक्स की तरह है।", "src_lang": "hi"}
+        done = collect(TRANSLATION.endpoint("translate").run(hindi, context, Traffic()))
+        assert (done.run.checkpoint, done.result.pair) == (SMALL100, ("hi", "en"))
+        assert done.run.warning == "It was translated into English (en), since tgt_lang is empty."
     finally:
         runtime.lane.close()
         runtime.cache.close()

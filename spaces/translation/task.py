@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from shared.catalog import Pair
 from shared.context import Context, Lease
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done, Event, Partial, Running
@@ -37,7 +38,9 @@ Language = Annotated[str, AfterValidator(lower)]
 class Translate(Deterministic):
     text: Text
     src_lang: Language = Field("en", description="Language of the text, ISO 639-1; `auto` detects it.")
-    tgt_lang: Language = Field("pt", description="Language to translate into, ISO 639-1.")
+    tgt_lang: Language = Field(
+        "", description="Language to translate into, ISO 639-1. Empty: the first that there is a checkpoint for."
+    )
     num_beams: int = Field(
         0, ge=0, le=8, description="1 is greedy; more search for a likelier sentence, slower. 0: as it prefers."
     )
@@ -46,7 +49,7 @@ class Translate(Deterministic):
     @field_validator("tgt_lang")
     @classmethod
     def _another_language(cls, value: str, info: ValidationInfo) -> str:
-        if value == info.data.get("src_lang"):
+        if value and value == info.data.get("src_lang"):
             raise ValueError(f"is {value!r}, and so is src_lang; choose two languages")
         return value
 
@@ -64,8 +67,11 @@ class Aligned:
 class Translation:
     text: str
     alignment: list[Aligned]
+    pair: Pair
+    """Source and target language, also where the request leaves them open."""
     warning: str = ""
-    """Says which language was detected, or that the text is not in the one it is said to be in."""
+    """Says which languages were taken where the request leaves them open, or that the text is not in the one it is said
+    to be in."""
 
     def outputs(self) -> tuple[Any, ...]:
         return (self.text,)
@@ -79,40 +85,42 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
     warning = wrong_language(request)
     request = detected_source(request)
     with (yield from borrow(request, context)) as lease:
+        warning = f"{warning} {chosen_target(request, lease)}".strip()
         spans = sentences(request.text, request.src_lang)
         aligned: list[Aligned] = []
         read = new = 0
         for start in range(0, len(spans), SENTENCES_PER_STEP):
             if start:
-                yield Partial(Translation(rebuilt(request.text[: spans[start - 1].end], aligned), aligned, warning))
+                so_far = rebuilt(request.text[: spans[start - 1].end], aligned)
+                yield Partial(Translation(so_far, aligned, lease.pair, warning))
             yield Running("translating", start, len(spans))
             batch = spans[start : start + SENTENCES_PER_STEP]
             texts = [span.text for span in batch]
             beams = request.num_beams or lease.checkpoint.num_beams
-            answers = lease.engine.translate(texts, beams, lease.compute, pair=pair_of(request))
+            answers = lease.engine.translate(texts, beams, lease.compute, pair=lease.pair)
             for span, found in zip(batch, answers, strict=True):
                 aligned.append(Aligned(span, found.text, found.log_probability))
                 read, new = read + found.input_tokens, new + found.new_tokens
-        result = Translation(rebuilt(request.text, aligned), aligned, warning)
+        result = Translation(rebuilt(request.text, aligned), aligned, lease.pair, warning)
         yield Done(result, lease.run_info(input_tokens=read, new_tokens=new, warning=warning))
 
 
 def borrow(request: Translate, context: Context) -> Any:
-    """The checkpoint for the pair; an unknown language or pair is named together with those there are.
+    """The checkpoint for the pair, lent for it; an unknown language or pair is named together with those there are.
 
     Raises `InvalidInput` for a batch that asks for detection: its rows are translated together, from one language.
     """
     if request.src_lang == DETECT:
         raise InvalidInput("cannot be detected in a batch; name the language of the texts", field="src_lang")
-    pair = pair_of(request)
-    if not context.catalog.able("translation", pair):
-        pairs = context.catalog.pairs()
+    catalog = context.catalog
+    pair = request.src_lang, request.tgt_lang or catalog.default_target(request.src_lang)
+    if not catalog.able("translation", pair):
+        pairs = catalog.pairs() or catalog.pairs(usable=False)
         at_fault = "tgt_lang" if request.src_lang in {source for source, _ in pairs} else "src_lang"
         offered = ", ".join(f"{source}→{target}" for source, target in pairs[:MOST_PAIRS_NAMED])
         more = f" and {len(pairs) - MOST_PAIRS_NAMED:,} more" if len(pairs) > MOST_PAIRS_NAMED else ""
-        raise UnknownCheckpoint(
-            f"no checkpoint here translates {pair[0]}→{pair[1]}; the pairs are {offered}{more}", field=at_fault
-        )
+        asked = "→".join(pair) if pair[1] else f"from {pair[0]!r}"
+        raise UnknownCheckpoint(f"no checkpoint here translates {asked}; the pairs are {offered}{more}", field=at_fault)
     return context.borrow(request.model, "translation", pair)
 
 
@@ -132,8 +140,11 @@ def detected_source(request: Translate) -> Translate:
     return request.model_copy(update={"src_lang": found})
 
 
-def pair_of(request: Translate) -> tuple[str, str]:
-    return request.src_lang, request.tgt_lang
+def chosen_target(request: Translate, lease: Lease) -> str:
+    """A remark that names the target language where neither the request nor the checkpoint's one pair does, else ""."""
+    if request.tgt_lang or len(lease.checkpoint.pairs) == 1:
+        return ""
+    return f"It was translated into {language_name(lease.pair[1])}, since tgt_lang is empty."
 
 
 def rows(requests: Sequence[Translate], lease: Lease) -> Iterator[Translation]:
@@ -141,13 +152,13 @@ def rows(requests: Sequence[Translate], lease: Lease) -> Iterator[Translation]:
     split = [sentences(request.text, request.src_lang) for request in requests]
     flat = [span.text for spans in split for span in spans]
     beams = requests[0].num_beams or lease.checkpoint.num_beams
-    found = iter(lease.engine.translate(flat, beams, lease.compute, pair=pair_of(requests[0])))
+    found = iter(lease.engine.translate(flat, beams, lease.compute, pair=lease.pair))
     for request, spans in zip(requests, split, strict=True):
         aligned = []
         for span in spans:
             sentence = next(found)
             aligned.append(Aligned(span, sentence.text, sentence.log_probability))
-        yield Translation(rebuilt(request.text, aligned), aligned, wrong_language(request))
+        yield Translation(rebuilt(request.text, aligned), aligned, lease.pair, wrong_language(request))
 
 
 def rebuilt(source: str, aligned: Sequence[Aligned]) -> str:

@@ -162,6 +162,19 @@ def test_translators_are_chosen_by_their_pair() -> None:
         CATALOG.choose("firefox-translations-en-pt", "translation", ("pt", "en"))
 
 
+def test_a_language_is_translated_into_the_first_that_can_be_had() -> None:
+    course = Catalog(CATALOG.checkpoints, preferred="hub")
+    assert (CATALOG.default_target("en"), course.default_target("en")) == ("pt", "es")
+    assert (CATALOG.default_target("pt"), CATALOG.default_target("fr")) == ("en", "en")
+    # A language that only small100 knows, into one that others know too, rather than into the first of the alphabet.
+    assert (CATALOG.default_target("hi"), course.default_target("hi")) == ("en", "en")
+    here = Catalog(CATALOG.checkpoints, why_not=lambda c, named: "" if c.profile == "embedded" else "no Hub")
+    assert (here.default_target("en"), here.default_target("es")) == ("pt", "en")
+    nothing = Catalog(CATALOG.checkpoints, preferred="hub", why_not=lambda c, named: "offline")
+    assert (nothing.pairs(), nothing.default_target("en")) == ([], "es")
+    assert CATALOG.default_target("tlh") == ""
+
+
 def test_an_id_alone_names_the_others_when_it_is_wrong() -> None:
     assert CATALOG.choose_by_id("all-MiniLM-L6-v2").kind == "sentence-encoder"
     with pytest.raises(UnknownCheckpoint, match="there are SmolLM2-135M-Instruct, "):

@@ -122,13 +122,18 @@ def test_a_text_too_short_to_tell_gets_no_warning(context: Context, text: str) -
 @pytest.mark.parametrize(
     ("values", "field", "said"),
     [
-        ({"src_lang": "tlh"}, "src_lang", "no checkpoint here translates tlh→pt; the pairs are en→pt, pt→en"),
+        ({"src_lang": "tlh", "tgt_lang": "pt"}, "src_lang", "no checkpoint here translates tlh→pt; the pairs are en"),
+        ({"src_lang": "tlh"}, "src_lang", "no checkpoint here translates from 'tlh'; the pairs are en→pt, pt→en"),
         ({"tgt_lang": "tlh"}, "tgt_lang", "en→tlh"),
         # A pair for which there is a checkpoint, but on a Hub that is not there:
         ({"tgt_lang": "es"}, "", "translation from en to es needs Helsinki-NLP/opus-mt-en-es, which cannot be used"),
         ({"tgt_lang": "yi"}, "", "needs alirezamsh/small100"),
         ({"src_lang": "xx", "tgt_lang": "yy"}, "src_lang", "xx→yy"),
         ({"src_lang": "", "tgt_lang": "pt"}, "src_lang", "pairs are"),
+        ({"src_lang": "", "tgt_lang": ""}, "src_lang", "translates from ''; the pairs are"),
+        # Left open, the target is one that the source has, here or else on a Hub:
+        ({"src_lang": "es"}, "", "translation from es to en needs Helsinki-NLP/opus-mt-es-en, which cannot be used"),
+        ({"src_lang": "hi"}, "", "translation from hi to en needs alirezamsh/small100, which cannot be used"),
         ({"model": "firefox-translations-pt-en"}, "model", "does not do translation from en to pt"),
         ({"model": "all-MiniLM-L6-v2"}, "model", "does not do translation"),
     ],
@@ -160,6 +165,21 @@ def test_texts_together_are_translated_as_alone(context: Context) -> None:
     assert [f.warning for f in found] == [a.warning for a in alone]
     assert [bool(f.warning) for f in found] == [False, True, False]
     assert found[2].row() == {"translation": alone[2].text}
+
+
+def test_a_target_that_is_left_open_is_the_first_there_is(context: Context) -> None:
+    there = ask(context, text="The house is big.")
+    assert there.result.pair == ("en", "pt")
+    back = ask(context, text="Está chovendo de novo.", src_lang="pt")
+    assert (back.result.pair, back.result.text) == (("pt", "en"), "It's raining again.")
+    detected = ask(context, text="Onde fica a estação de comboios mais próxima?", src_lang="auto")
+    assert detected.result.pair == ("pt", "en")
+    assert detected.run.warning == "The text was taken for Portuguese (pt)."
+    # Rows are translated from one language into one, which is found once for all.
+    requests = [Translate.model_validate({"text": text, "src_lang": "pt"}) for text in ("Bom dia.", "Boa noite.")]
+    with returned(borrow(requests[0], context)) as lease:
+        found = list(rows(requests, lease))
+    assert [(f.pair, f.text) for f in found] == [(("pt", "en"), "Good morning."), (("pt", "en"), "Good night.")]
 
 
 def test_markup_is_text(context: Context) -> None:
