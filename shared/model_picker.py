@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from shared.adapter_folder import Adapter
-from shared.catalog import Checkpoint, HubSource, Task
+from shared.catalog import Checkpoint, Task
 from shared.context import Runtime
 
 
@@ -30,11 +30,10 @@ class ModelPicker:
         return found
 
     def _named(self, checkpoint: Checkpoint) -> str:
-        fetched = not isinstance(checkpoint.source, HubSource) or self._runtime.files.on_disk(checkpoint)
         size = f"{checkpoint.parameters / 1e6:,.0f} M"
-        if fetched:
-            return f"{checkpoint.id} ({size})"
-        return f"{checkpoint.id} ({size}, {checkpoint.download_bytes / 1e6:,.0f} MB to fetch)"
+        if nbytes := self._runtime.bytes_to_fetch(checkpoint):
+            size += f", {nbytes / 1e6:,.0f} MB to fetch"
+        return f"{checkpoint.id} ({size})"
 
     def _adapted(self, adapter: Adapter) -> str:
         named = f"{adapter.title} (on {self._runtime.adapters.usual_base(adapter).id})"

@@ -22,6 +22,7 @@ from shared.edge import Edge
 from shared.endpoint import Endpoint
 from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial, RunInfo
+from shared.examples import Able, Showcase
 from shared.inputs import PRIVATE, Inputs, Values
 from shared.model_picker import ModelPicker
 from shared.requests import Request, bounds, validate
@@ -68,6 +69,16 @@ class Page:
         picker = ModelPicker(self.edge.runtime, task, label, unchosen)
         self.refresh(picker.menu, picker.refreshed)
         return picker.menu
+
+    def example_buttons(self, showcase: Showcase) -> list[gr.Button]:
+        """A button for each example; those that can be answered now are visible."""
+        with gr.Row(elem_classes="examples"):
+            gr.HTML('<span class="limits">Examples</span>', min_width=10)
+            buttons = [gr.Button(e["title"], size="sm", visible=showcase.shown(e)) for e in showcase.examples]
+        for button, example in zip(buttons, showcase.examples, strict=True):
+            if showcase.depends(example):
+                self.refresh(button, lambda e=example: gr.Button(visible=showcase.shown(e)))
+        return buttons
 
     def refresh(self, component: Any, refreshed: Callable[[], Any]) -> None:
         """Has `refreshed` say what the component becomes whenever the page is opened."""
@@ -123,12 +134,6 @@ def slider(model: type[Request], name: str, label: str, **changes: Any) -> gr.Sl
     return gr.Slider(**{"label": label, **bounds(model, name), **changes})
 
 
-def example_buttons(titles: Sequence[str]) -> list[gr.Button]:
-    with gr.Row(elem_classes="examples"):
-        gr.HTML('<span class="limits">Examples</span>', min_width=10)
-        return [gr.Button(title, size="sm", variant="secondary") for title in titles]
-
-
 class Form:
     """One endpoint's inputs, buttons, result, account, explanation and snippets."""
 
@@ -142,16 +147,19 @@ class Form:
         settings: Callable[[Values], dict[str, Any]] | None = None,
         extras: Sequence[str] = (),
         variants: Callable[[Values], list[tuple[str, Values]]] | None = None,
+        able: Able | None = None,
         live: bool = False,
         action: str = "Run",
     ) -> None:
         """`inputs` and `settings` make the components, given the first example's values, and return them by field.
 
         `extras` names those that the look needs and the endpoint does not take. `variants` turns the values into
-        several calls whose results stand side by side. `live` forms answer as soon as an input changes.
+        several calls whose results stand side by side. `able` says which checkpoints can answer an example's inputs
+        (see `Showcase`). `live` forms answer as soon as an input changes.
         """
         self.page, self.endpoint, self.look, self.variants = page, endpoint, look, variants
-        self.examples = page.space.examples.get(endpoint.name, [])
+        showcase = Showcase(page.edge.runtime, page.space.examples.get(endpoint.name, []), able)
+        self.examples = showcase.examples
         start: Values = self.examples[0]["inputs"] if self.examples else {}
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
@@ -167,7 +175,7 @@ class Form:
                 with gr.Row():
                     self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
                     self.stop = Stop(endpoint.name, scale=1)
-                buttons = example_buttons([example["title"] for example in self.examples])
+                buttons = page.example_buttons(showcase)
             with gr.Column(scale=6, min_width=320):
                 self.result = gr.HTML(
                     render.shown('<p class="empty">The first example is being computed…</p>'),

@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 from gradio_client import Client
+from gradio_client.exceptions import AppError
 
+from shared.context import Runtime
 from shared.errors import SuiteError
 from shared.settings import Settings
 from shared.space import BrokenSpace, Space, discover
@@ -170,6 +172,31 @@ def test_a_broken_space_shows_why_and_the_others_work(
         inside = below(config["layout"], tabs["Half a tab"])
         assert [key for key in inside if components[key]["type"] == "textbox"] == []
         assert Client(suite.url, verbose=False).predict("Good morning.", api_name="/translate")[0] == "Bom dia."
+    finally:
+        suite.close()
+
+
+def test_a_tab_whose_models_cannot_be_used_is_there_and_a_request_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known_to_be_offline(runtime: Runtime) -> None:
+        asking = runtime.hub.ask()
+        assert asking
+        asking.join()
+        assert runtime.hub.state == "offline"
+
+    monkeypatch.setattr("shared.suite.begin_asking_the_hub", known_to_be_offline)
+    settings = Settings(port=0, warm_examples=False, profile="hub", cache_dir=tmp_path, spaces=("translation",))
+    suite = serve(settings, block=False)
+    try:
+        assert suite.runtime.catalog.pairs() == []
+        components = [component["props"] for component in httpx.get(f"{suite.url}config").json()["components"]]
+        menus = {props.get("label"): props for props in components if props.get("choices")}
+        assert (menus["From"]["value"], menus["To"]["value"]) == ("en", "es")
+        assert ["Hindi (hi)", "hi"] in menus["From"]["choices"]
+        why = "from en to es needs Helsinki-NLP/opus-mt-en-es, which cannot be used: .*HF_HUB_OFFLINE is set"
+        with pytest.raises(AppError, match=why):
+            Client(suite.url, verbose=False).predict("Good morning.", api_name="/translate")
     finally:
         suite.close()
 

@@ -17,17 +17,19 @@ from shared.comparison import COMPARE, Comparison, columns
 from shared.consent import consent_button, no_question, offer
 from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial, RunInfo
+from shared.examples import Showcase
 from shared.inputs import PRIVATE
 from shared.requests import NO_TEXT
 from shared.stop import STOPPED, Stop, busy_buttons, idle_buttons
-from shared.ui import Page, example_buttons, slider
+from shared.ui import Page, slider
 
 History = list[dict[str, str]]
 
 
 def build_chat(page: Page) -> None:
     endpoint = page.space.endpoint("chat")
-    examples = page.space.examples["chat"]
+    showcase = Showcase(page.edge.runtime, page.space.examples["chat"])
+    examples = showcase.examples
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             message = gr.Textbox(
@@ -40,7 +42,7 @@ def build_chat(page: Page) -> None:
                 send = gr.Button("Send", variant="primary", scale=2, min_width=90, elem_id="chat-run")
                 stop = Stop("chat", min_width=70)
                 clear = gr.Button("New chat", min_width=90, elem_id="chat-clear")
-            buttons = example_buttons([example["title"] for example in examples])
+            buttons = page.example_buttons(showcase)
         with gr.Column(scale=6, min_width=320):
             transcript = gr.HTML(render.shown(EMPTY), elem_id="chat-result", elem_classes="result-block")
             consent = consent_button("chat")

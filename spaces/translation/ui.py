@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from shared import render
+from shared.catalog import Pair
 from shared.inputs import PRIVATE, Values
 from shared.languages import language_name
 from shared.ui import Look, Page, slider
@@ -18,16 +19,20 @@ from translation.task import DETECT, Translate, Translation
 def build(page: Page) -> None:
     catalog = page.catalog
 
+    def pairs() -> list[Pair]:
+        """What can be translated now; where nothing can, what could be, and a request says what is missing."""
+        return catalog.pairs() or catalog.pairs(usable=False)
+
     def sources() -> list[tuple[str, str]]:
-        codes = dict.fromkeys(source for source, _ in catalog.pairs())
+        codes = dict.fromkeys(source for source, _ in pairs())
         return [("Detect the language", DETECT), *sorted((language_name(code), code) for code in codes)]
 
     def targets(source: str) -> list[tuple[str, str]]:
-        codes = dict.fromkeys(t for s, t in catalog.pairs() if source in (s, DETECT))
+        codes = dict.fromkeys(t for s, t in pairs() if source in (s, DETECT))
         return sorted((language_name(code), code) for code in codes)
 
     def inputs(start: Values) -> dict[str, Any]:
-        first_source, first_target = catalog.pairs()[0]
+        first_source, first_target = (start["src_lang"], start["tgt_lang"]) if start else pairs()[0]
         text = gr.Textbox(start.get("text"), label="Text", lines=8, max_lines=18, elem_id="translate-text")
         with gr.Row(equal_height=True):
             # Both are open-ended: an example sets both languages before the second menu has followed the first, and
@@ -37,7 +42,7 @@ def build(page: Page) -> None:
             target = gr.Dropdown(targets(first_source), value=first_target, label="To", allow_custom_value=True)
 
         def swapped(s: str, t: str) -> tuple[Any, Any]:
-            return (t, gr.Dropdown(choices=targets(t), value=s)) if (t, s) in catalog.pairs() else (s, t)
+            return (t, gr.Dropdown(choices=targets(t), value=s)) if (t, s) in pairs() else (s, t)
 
         def followed(s: str, t: str) -> Any:
             choices = targets(s)
@@ -61,6 +66,7 @@ def build(page: Page) -> None:
         inputs,
         Look(translation, alignment, lambda result, _: render.unless_empty(result.text), lambda result: result.text),
         settings=settings,
+        able=lambda example: catalog.able("translation", (example["src_lang"], example["tgt_lang"])),
         action="Translate",
     )
 
@@ -71,9 +77,10 @@ def translation(result: Translation, values: Values) -> str:
 
 def alignment(result: Translation, values: Values) -> str:
     """Sentence by sentence, with how sure the model was of each."""
+    source, target = map(language_name, result.pair)
     rows = [
         (pair.source.text, pair.target, render.percent(math.exp(pair.log_probability))) for pair in result.alignment
     ]
     return "<h4>Sentence by sentence</h4>" + render.table(
-        ["source", "translation", "probability per token"], rows, ["probability per token"]
+        [source, target, "probability per token"], rows, ["probability per token"]
     )
