@@ -80,6 +80,13 @@ def push(hub: StandInHub, repo: str, folder: Path) -> str:
     return hub.add(repo, published, card=CARDS.get(repo))
 
 
+def push_all(hub: StandInHub, made: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Pushes all tiny checkpoints. Returns by repository the folder in which each was made, and its commit."""
+    folders = {repo: made / repo.replace("/", "--") for repo in MAKERS}
+    made.mkdir(parents=True, exist_ok=True)
+    return folders, {repo: push(hub, repo, folder) for repo, folder in folders.items()}
+
+
 CARDS = {
     "user/bart-order-mnli": {"license": "mit", "language": "en", "pipeline_tag": "zero-shot-classification"},
     "user/wav2vec2-genres": {"license": "apache-2.0", "pipeline_tag": "audio-classification"},
@@ -95,11 +102,7 @@ def course(tmp_path: Path, **settings: Any) -> Iterator[Course]:
         (tmp_path / "cache" / name).symlink_to(real.cache_dir / name, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch, StandInHub() as hub:
         turn_clients_to(hub.endpoint, tmp_path / "hf-home", patch)
-        folders = {repo: tmp_path / "made" / repo.replace("/", "--") for repo in MAKERS}
-        commits = {}
-        for repo, folder in folders.items():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            commits[repo] = push(hub, repo, folder)
+        folders, commits = push_all(hub, tmp_path / "made")
         given = {"port": 0, "warm_examples": False, "answer_cache": 0, "profile": "auto", **settings}
         suite = serve(Settings(cache_dir=tmp_path / "cache", **given), block=False)
         try:
@@ -113,5 +116,9 @@ def pin_to(suite: Suite, commits: dict[str, str]) -> None:
     """The catalog's entries as they would be for the tiny checkpoints: their commits, their sizes."""
     for checkpoint in list(suite.runtime.catalog):
         if checkpoint.id in commits:
-            changes = {"revision": commits[checkpoint.id], "parameters": 500_000}
-            suite.runtime.catalog.add(checkpoint.model_copy(update=changes))
+            suite.runtime.catalog.add(checkpoint.model_copy(update=tiny(commits[checkpoint.id])))
+
+
+def tiny(commit: str) -> dict[str, Any]:
+    """What of a catalog's entry is different for the tiny checkpoint that was pushed in its place."""
+    return {"revision": commit, "parameters": 500_000}

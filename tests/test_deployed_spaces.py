@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,50 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from shared.assemble import SUITE, Assembled, assemble
+from shared.catalog import Catalog
+from shared.fetch import unmatched
+from shared.settings import Settings
 from shared.space import ROOT
 from shared.space_requirements import IMPORT_NAMES, package_name, requirement_lines
+from shared.yaml_text import read_yaml
+from tests.course_hub import push_all, tiny
 from tests.served import Forker, Served, free_port, served, with_compiled_kernels
+from tests.stand_in_hub import StandInHub
+from tests.stand_in_hub.fixtures import turn_clients_to
 
 pytestmark = pytest.mark.slow
 
-NAMES = [*sorted(file.parent.name for file in (ROOT / "spaces").glob("*/examples.yaml")), SUITE]
+SPACES = sorted(file.parent.name for file in (ROOT / "spaces").glob("*/examples.yaml"))
+NAMES = [*SPACES, SUITE]
+
+MARIAN, SMALL100 = "Helsinki-NLP/opus-mt-en-es", "alirezamsh/small100"
+HUB_DEFAULTS = {
+    "zero_shot": "FacebookAI/roberta-large-mnli",
+    "few_shot": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "sentiment": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    "summarize": "google/flan-t5-base",
+    "translate": MARIAN,
+    "generate": "openai-community/gpt2",
+    "chat": "microsoft/DialoGPT-medium",
+    "next_token": "openai-community/gpt2",
+    "fill_mask": "google-bert/bert-base-uncased",
+    "answer_question": "distilbert/distilbert-base-cased-distilled-squad",
+    "audio_genre": "musicnn",
+}
+LIKE = {
+    "google/flan-t5-base": "google/flan-t5-small",
+    "HuggingFaceTB/SmolLM2-360M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+"""Defaults that no tiny checkpoint is made for, and whose is pushed in their place."""
+PATIENCE = 60
 
 
 def first_examples(folder: Path) -> dict[str, dict[str, Any]]:
-    """Endpoint → inputs of its first example, short of breath."""
+    """Endpoint → inputs of its first example, short of breath, and between the languages that are the default."""
     found = {}
     for file in sorted(folder.glob("*/examples.yaml")):
         for endpoint, examples in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-            inputs = dict(examples[0]["inputs"])
+            inputs = {name: value for name, value in examples[0]["inputs"].items() if not name.endswith("_lang")}
             for name, value in inputs.items():
                 if str(value).startswith("./"):
                     inputs[name] = handle_file(str(file.parent / value))
@@ -55,13 +85,37 @@ def said_otherwise(inputs: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Trial:
+    """What was seen of one folder, in the profile that it sets; the suite's folder was told to be embedded."""
+
     named: set[str]
     """Endpoints that have an example."""
     served: set[str]
-    answer: tuple[Any, ...] = ()
+    profile: str
+    opens_with: dict[str, Any]
+    """Values of the page's fields, by their label."""
+    fetched_to_warm: set[str] = field(default_factory=set)
+    """Translators that were fetched before anybody asked, examples computed."""
+    answers: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     same_visitor_again: str = ""
     another_visitor: tuple[Any, ...] = ()
+    fetched: set[str] = field(default_factory=set)
+    """Translators, in the end."""
     log: str = ""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the folders are tried out with."""
+
+    folder: Path
+    forker: Forker
+    commits: dict[str, str]
+    """Of the repositories on the stand-in Hub."""
+
+    def fetched_translators(self) -> set[str]:
+        there = self.folder / "hf-home" / "hub"
+        return {repo for repo in (MARIAN, SMALL100) if (there / f"models--{repo.replace('/', '--')}").exists()}
 
 
 def not_required(requirements: str) -> list[str]:
@@ -71,43 +125,80 @@ def not_required(requirements: str) -> list[str]:
     return [IMPORT_NAMES.get(name, name.replace("-", "_")) for name in sorted(ours - listed)]
 
 
-def try_out(name: str, assembled: Assembled, folder: Path, forker: Forker) -> Trial:
-    """Starts the folder as a Space is started, but for the profile: no Hub is here, so the weights are the embedded."""
-    assembled.write(folder / name)
-    with_compiled_kernels(folder / name)
-    elsewhere = folder / f"{name}-elsewhere"
+def pin_in(folder: Path, commits: dict[str, str]) -> None:
+    """Has the folder's catalog mean the tiny checkpoints."""
+    file = folder / "shared" / "catalog.yaml"
+    catalog = read_yaml(file.read_text(encoding="utf-8"))
+    for entry in catalog["checkpoints"]:
+        if entry["id"] in commits:
+            entry.update(tiny(commits[entry["id"]]))
+    file.write_text(json.dumps(catalog), encoding="utf-8")  # which is YAML too
+
+
+def with_unmatched_weights(cache: Path) -> Path:
+    """A cache folder that holds what a Space in the hub profile fetches from packages, and nothing else."""
+    (cache / "weights").mkdir(parents=True)
+    for checkpoint in unmatched(Catalog.read()):
+        (cache / "weights" / checkpoint.folder).symlink_to(Settings().weights_dir / checkpoint.folder)
+    return cache
+
+
+def page_fields(url: str) -> dict[str, Any]:
+    components = [component["props"] for component in httpx.get(f"{url}config").json()["components"]]
+    return {props["label"]: props.get("value") for props in reversed(components) if props.get("label")}
+
+
+def try_out(name: str, assembled: Assembled, bench: Bench) -> Trial:
+    """Starts the folder as a Space is started."""
+    folder = bench.folder / name
+    assembled.write(folder)
+    with_compiled_kernels(folder)
+    pin_in(folder, bench.commits)
+    elsewhere = bench.folder / f"{name}-elsewhere"
     elsewhere.mkdir()
     environment = {
         "SYSTEM": "spaces",
         "SPACE_ID": f"somebody/{name}",
         "GRADIO_SERVER_PORT": str(free_port()),
-        "SUITE_PROFILE": "embedded",
-        "SUITE_WARM_EXAMPLES": "false",
+        "SUITE_WARM_EXAMPLES": str(name == "translation").lower(),
         "SUITE_REQUESTS_PER_MINUTE": "1",
     }
+    if name == SUITE:
+        environment["SUITE_PROFILE"] = "embedded"
+    else:
+        environment["SUITE_CACHE_DIR"] = str(with_unmatched_weights(bench.folder / f"{name}-cache"))
+    visitors = itertools.count(1)
     blocked = not_required(assembled.files["requirements.txt"].decode())
-    with served(folder / name, blocked=blocked, cwd=elsewhere, environment=environment, forker=forker) as space:
+    with served(folder, blocked=blocked, cwd=elsewhere, environment=environment, forker=bench.forker) as space:
 
         def ask(visitor: int, endpoint: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
             address = f"203.0.113.{visitor}"  # as the Hub's proxy reports it
             client = Client(space.url, verbose=False, headers={"X-Forwarded-For": address})
             return client.predict(api_name=f"/{endpoint}", **inputs)
 
-        examples = first_examples(folder / name)
+        examples = first_examples(folder)
         paths = httpx.get(f"{space.url}gradio_api/info").json()["named_endpoints"]
-        trial = Trial(set(examples), {path.strip("/") for path in paths})
-        for visitor, (endpoint, inputs) in enumerate(examples.items(), 1):
+        profile = httpx.get(f"{space.url}health").json()["profile"]
+        trial = Trial(set(examples), {path.strip("/") for path in paths}, profile, page_fields(space.url))
+        if name == "translation":
+            until = time.monotonic() + PATIENCE
+            while "translate" not in ask(next(visitors), "models", {})[0]["endpoints"]:
+                assert time.monotonic() < until, "the example was not computed"
+                time.sleep(0.2)
+            trial.fetched_to_warm = bench.fetched_translators()
+        for endpoint, inputs in examples.items():
+            visitor = next(visitors)
             try:
-                trial.answer = ask(visitor, endpoint, inputs)
+                trial.answers[endpoint] = ask(visitor, endpoint, inputs)
             except AppError as error:
-                if "Hub" not in str(error):
-                    raise
-                continue  # it has no embedded checkpoint
-            with pytest.raises(AppError) as refused:
-                ask(visitor, endpoint, said_otherwise(inputs))
-            trial.same_visitor_again = str(refused.value)
-            trial.another_visitor = ask(200, endpoint, said_otherwise(inputs))
-            break
+                trial.refused[endpoint] = str(error)
+                continue
+            if not trial.same_visitor_again:
+                with pytest.raises(AppError) as refused:
+                    ask(visitor, endpoint, said_otherwise(inputs))
+                trial.same_visitor_again = str(refused.value)
+                trial.another_visitor = ask(next(visitors), endpoint, said_otherwise(inputs))
+        trial.fetched = bench.fetched_translators()
         trial.log = space.log
     return trial
 
@@ -117,20 +208,52 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
     folder = tmp_path_factory.mktemp("deployed")
     # One after the other: two threads that parse Python at once break Python 3.11's parser now and then (gh-106905).
     folders = {name: assemble(name) for name in NAMES}
-    with Forker() as forker, ThreadPoolExecutor(2) as pool:
-        tried = pool.map(lambda name: try_out(name, folders[name], folder, forker), NAMES)
-        return dict(zip(NAMES, tried, strict=True))
+    with pytest.MonkeyPatch.context() as patch, StandInHub() as hub:
+        turn_clients_to(hub.endpoint, folder / "hf-home", patch)  # those of the processes that are started here too
+        made, commits = push_all(hub, folder / "made")
+        commits |= {repo: hub.add(repo, made[like]) for repo, like in LIKE.items()}
+        with Forker() as forker, ThreadPoolExecutor(2) as pool:
+            bench = Bench(folder, forker, commits)
+            tried = pool.map(lambda name: try_out(name, folders[name], bench), NAMES)
+            return dict(zip(NAMES, tried, strict=True))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_deployed_space_answers_by_the_courses_checkpoints(trials: dict[str, Trial], name: str) -> None:
+    trial = trials[name]
+    assert trial.profile == "hub"
+    assert trial.refused == {}
+    assert {endpoint: answer[-1]["checkpoint"] for endpoint, answer in trial.answers.items()} == {
+        endpoint: HUB_DEFAULTS[endpoint] for endpoint in trial.named
+    }
+
+
+def test_the_deployed_suite_answers_by_embedded_weights(trials: dict[str, Trial]) -> None:
+    trial = trials[SUITE]
+    assert trial.profile == "embedded"
+    assert trial.named == set(HUB_DEFAULTS)
+    assert list(trial.refused) == ["fill_mask"]
+    assert "Hub" in trial.refused["fill_mask"]
+    for answer in trial.answers.values():
+        assert answer[0]
+        assert "/" not in answer[-1]["checkpoint"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_deployed_space_answers(trials: dict[str, Trial], name: str) -> None:
+def test_a_deployed_space_has_its_endpoints_and_computes(trials: dict[str, Trial], name: str) -> None:
     trial = trials[name]
     assert trial.named <= trial.served
     assert trial.served - trial.named <= {"models", "batch"}
-    for answer in (trial.answer, trial.another_visitor):
-        assert answer[0]
-        assert answer[-1]["checkpoint"]
+    for answer in (*trial.answers.values(), trial.another_visitor):
         assert answer[-1]["seconds_running"] > 0
+
+
+def test_a_translation_space_fetches_its_default_alone_and_when_it_is_asked(trials: dict[str, Trial]) -> None:
+    trial = trials["translation"]
+    assert trial.fetched_to_warm == set()
+    assert trial.fetched == {MARIAN}
+    assert (trial.opens_with["From"], trial.opens_with["To"]) == ("en", "es")
+    assert trial.opens_with["Text"].startswith("The last train leaves")
 
 
 @pytest.mark.parametrize("name", NAMES)
