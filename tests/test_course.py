@@ -175,7 +175,7 @@ def test_bert_fills_masks(taught: Course) -> None:
     assert run["checkpoint"] == BERT
 
 
-def test_bert_points_at_the_answer(taught: Course) -> None:
+def test_distilbert_points_at_the_answer(taught: Course) -> None:
     model, tokenizer = reference("AutoModelForQuestionAnswering", taught.folders[SQUAD])
     question, text = "Where is the sea?", "The sea is near Lisbon. The train leaves at nine."
     inputs = tokenizer(question, text, return_tensors="pt", return_offsets_mapping=True)
