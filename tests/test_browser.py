@@ -126,6 +126,8 @@ def test_an_example_runs_in_one_click(open_page: Open) -> None:
 def test_translation_with_swap_and_alignment(open_page: Open) -> None:
     page = open_page("?tab=translation")
     answered(page, "translate")
+    expect(page.get_by_role("button", name="A feira de domingo")).to_be_visible()
+    expect(page.get_by_role("button", name="Box of chocolates")).to_have_count(0)  # their models are on a Hub
     page.locator("#translate-swap").click()
     expect(page.get_by_label("From")).to_have_value("Portuguese (pt)")
     fill(page, "translate-text", "A casa é grande. O cachorro é pequeno.")

@@ -163,6 +163,17 @@ def test_translation_into_a_language_of_the_hub(open_page: Open) -> None:
 
 
 @pytest.mark.serves("translation")
+def test_an_example_for_a_pair_of_the_hub_asks_before_it_fetches(open_page: Open) -> None:
+    page = open_page("?tab=translation")
+    answered(page, "translate")
+    expect(page.locator("#translate-text textarea")).to_have_value(re.compile("Every morning I walk"))
+    page.get_by_role("button", name="Box of chocolates: Hindi to French").click()
+    expect(page.locator("#translate-result")).to_contain_text("This needs alirezamsh/small100")
+    expect(menu(page, "From")).to_have_value("Hindi (hi)")
+    expect(menu(page, "To")).to_have_value("French (fr)")
+
+
+@pytest.mark.serves("translation")
 def test_a_language_is_detected_for_a_pair_that_is_here(open_page: Open) -> None:
     page = open_page(
         "?tab=translation&form=translate&src_lang=auto&tgt_lang=pt&text=" + quote("Good morning, my friend!")
