@@ -82,7 +82,7 @@ class HubSource(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """Weights and tokenizer at a pinned revision."""
+    """Weights and tokenizer at a pinned revision. How many beams it prefers, and the like, its own files say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -106,8 +106,6 @@ class Checkpoint(BaseModel):
     """Whether its chat template has a place for a system prompt."""
     instructions: bool = False
     """Whether it was trained to follow instructions in the prompt."""
-    num_beams: int = Field(default=1, ge=1, le=8)
-    """Beams where the caller leaves the choice to the checkpoint."""
     licence: str
     authors: str
     parameters: int = Field(gt=0)
