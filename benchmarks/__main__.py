@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from benchmarks import busy_tabs, csv_rows, direct, engines, latency, lifecycle, overhead, small_engines, throughput
-from benchmarks.bars import Section, verdicts
+from benchmarks.bars import Section, rows_of, verdicts
 from benchmarks.pair import Pair, pair
 from benchmarks.report import machine, say, write_section
+from shared.space import ROOT
 
 ALONE: dict[str, Callable[[bool], Section]] = {
     "setup": lambda quick: lifecycle.sizes(),
@@ -35,6 +36,8 @@ BESIDE_PEER: dict[str, Callable[[Pair, bool], Section]] = {
 }
 """Parts that ask the running suite and its naive peer."""
 PARTS = (*ALONE, *BESIDE_PEER)
+PAGES = (ROOT / "README.md", ROOT / "ARCHITECTURE.md")
+"""Which show the bars of a whole run too."""
 
 
 def main(
@@ -56,6 +59,9 @@ def main(
     print(text)
     if write is not None:
         write_section(write, "bench", text)
+        if not quick and not only:
+            for page in PAGES:
+                write_section(page, "bars", f"{facts}\n\n{rows_of(figures)}")
 
 
 def run(chosen: list[str], quick: bool) -> list[Section]:

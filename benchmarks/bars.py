@@ -97,5 +97,8 @@ NOTE = (
 
 def verdicts(figures: Mapping[str, Sequence[float]]) -> str:
     """The table that comes first."""
-    rows = [bar.cells(figures) for bar in BARS]
-    return f"### Bars\n\n{table(['what', 'bar', 'measured', ''], rows)}\n\n{NOTE}"
+    return f"### Bars\n\n{rows_of(figures)}\n\n{NOTE}"
+
+
+def rows_of(figures: Mapping[str, Sequence[float]]) -> str:
+    return table(["what", "bar", "measured", ""], [bar.cells(figures) for bar in BARS])

@@ -44,6 +44,7 @@ SMALL100 = {
     "decoder_ffn_dim": 4096,
     "decoder_attention_heads": 16,
 }
+FLAN_T5 = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6}
 LLAMA = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_key_value_heads": 3}
 
 
@@ -77,7 +78,13 @@ CASES = (
         {**DISTILBERT, "vocab_size": 30522},
     ),
     Case("google-bert/bert-base-uncased", encoders.bert_mlm, {**BERT, "vocab_size": 30522}),
+    Case(
+        "distilbert/distilbert-base-cased-distilled-squad",
+        encoders.distilbert_qa,
+        {**DISTILBERT, "vocab_size": 28996},
+    ),
     Case("google-t5/t5-small", seq2seq.t5, {**T5, "vocab_size": 32128}),
+    Case("google/flan-t5-small", seq2seq.flan_t5, {**FLAN_T5, "vocab_size": 32128}),
     Case(
         "Helsinki-NLP/opus-mt-en-es",
         seq2seq.marian,

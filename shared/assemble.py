@@ -93,7 +93,8 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
     """The Space of this name, or the whole suite.
 
     `preload` are lines for the card's `preload_from_hub`, `thumbnail` the address under which the picture will be
-    found ("" for its path in the folder). Raises `SuiteError` for a Space that is not there or cannot be imported.
+    found, which is what the Hub wants ("" leaves it out). Raises `SuiteError` for a Space that is not there or cannot
+    be imported.
     """
     spaces = chosen(name, root)
     folders = [root / "spaces" / space.name for space in spaces]
@@ -111,7 +112,7 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
     for module, file in reached.modules.items():
         if module.partition(".")[0] == "shared":
             files[file.relative_to(root).as_posix()] = file.read_bytes()
-    files |= {f"shared/{path}": data for path, data in taken(root / "shared").items() if not path.endswith(".py")}
+    files |= {f"shared/{path}": data for path, data in _data(root / "shared", checkpoints).items()}
     for folder in folders:
         files |= {f"{folder.name}/{path}": data for path, data in taken(folder).items() if path != "README.md"}
     picture = root / "docs" / "screenshots" / f"{spaces[0].name}.png"
@@ -125,7 +126,7 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
         checkpoints,
         sdk_version=pinned_version(requirements, "gradio"),
         preload=preload,
-        thumbnail=(thumbnail or "thumbnail.png") if picture.is_file() else "",
+        thumbnail=thumbnail if picture.is_file() else "",
         tags=sorted(tasks),
     ).encode()
     for path, data in files.items():
@@ -176,6 +177,14 @@ def taken(folder: Path) -> dict[str, bytes]:
         if file.is_file() and not file.is_symlink() and file.suffix in KINDS and not left_out:
             found[path.as_posix()] = file.read_bytes()
     return found
+
+
+def _data(shared: Path, checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
+    """All data files, and of the heads that were trained here those of these checkpoints."""
+    others = {f"heads/{folder.name}/" for folder in (shared / "heads").iterdir()}
+    others -= {f"heads/{checkpoint.id}/" for checkpoint in checkpoints}
+    found = taken(shared)
+    return {path: found[path] for path in found if not path.endswith(".py") and not path.startswith(tuple(others))}
 
 
 def _modules(folders: Sequence[Path]) -> list[str]:

@@ -55,7 +55,18 @@ def card(
     }
     ordered = {name: known[name] for name in (*ORDER, *(n for n in known if n not in ORDER)) if known.get(name)}
     front = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=1000)
-    return f"---\n{front}---\n\n{body.strip()}\n"
+    return f"---\n{front}---\n\n{body.strip()}\n\n{listed(checkpoints)}"
+
+
+def listed(checkpoints: Sequence[Checkpoint]) -> str:
+    """What a Space can use: those of the Hub are what it uses unless `SUITE_PROFILE` says otherwise."""
+    parts = []
+    for title, there in (("Checkpoints", True), ("In the profiles `auto` and `embedded` also", False)):
+        some = [c for c in checkpoints if isinstance(c.source, HubSource) == there]
+        lines = [f"- {c.id} ({c.licence})" + (", the default" if there and c.default_for else "") for c in some]
+        if lines:
+            parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
 
 
 def split(text: str) -> tuple[dict[str, Any], str]:

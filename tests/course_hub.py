@@ -30,7 +30,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "Helsinki-NLP/opus-mt-en-es": seq2seq.marian,
     "alirezamsh/small100": seq2seq.small100,
     "google-bert/bert-base-uncased": encoders.bert_mlm,
-    "distilbert/distilbert-base-cased-distilled-squad": encoders.bert_qa,
+    "distilbert/distilbert-base-cased-distilled-squad": encoders.distilbert_qa,
     "facebook/wav2vec2-base": encoders.wav2vec2_base,
     "user/wav2vec2-genres": encoders.wav2vec2_genres,
     "user/bart-order-mnli": encoders.bart_order_mnli,

@@ -23,7 +23,7 @@ from shared.endpoint import Traffic, collect
 from shared.engines.small100 import LanguageCodeTokenizer
 from shared.runtime import start
 from shared.settings import Settings
-from tests.course_hub import Course, course
+from tests.course_hub import Course, course, pin_to
 from tests.course_vectors import VECTORS, Vector
 
 pytestmark = pytest.mark.slow
@@ -175,7 +175,7 @@ def test_bert_fills_masks(taught: Course) -> None:
     assert run["checkpoint"] == BERT
 
 
-def test_bert_points_at_the_answer(taught: Course) -> None:
+def test_distilbert_points_at_the_answer(taught: Course) -> None:
     model, tokenizer = reference("AutoModelForQuestionAnswering", taught.folders[SQUAD])
     question, text = "Where is the sea?", "The sea is near Lisbon. The train leaves at nine."
     inputs = tokenizer(question, text, return_tensors="pt", return_offsets_mapping=True)
@@ -328,12 +328,19 @@ def test_a_fine_tuned_wav2vec2_names_genres_through_its_space(taught: Course, tm
 
 
 def test_the_report_tells_what_is_fetched(taught: Course) -> None:
-    (report, _) = taught.ask("models")
+    catalog, german = taught.suite.runtime.catalog, "Helsinki-NLP/opus-mt-de-en"
+    pinned = catalog.choose_by_id(german)
+    try:
+        pin_to(taught.suite, {german: ""})
+        (report, _) = taught.ask("models")
+    finally:
+        catalog.add(pinned)
     rows = {row["id"]: row for row in report["catalog"]}
     assert report["hub"] == {"state": "answers", "reason": ""}
     assert rows[GPT2]["origin"] == "hub"
     assert rows["google-t5/t5-base"]["fetched"] is False
-    assert rows["Helsinki-NLP/opus-mt-de-en"]["pinned"] is False
+    assert rows[german]["pinned"] is False
+    assert rows["google-t5/t5-base"]["pinned"] is True
     assert rows["all-MiniLM-L6-v2"]["fetched"] is True
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from shared.assemble import SUITE, Assembled, assemble, preloaded, tasks_of
 from shared.catalog import HubSource
+from shared.engine_choice import engine_module
 from shared.errors import SuiteError
 from shared.space import ROOT
 from shared.space_card import SHORT, short_description, split
@@ -46,6 +47,25 @@ def test_it_leaves_out_other_spaces_their_engines_and_what_only_developers_use(t
     assert folders == {"shared", "translation"}
     for module in ("engines/causal_lm", "engines/sentence_encoder", "assemble", "deploy", "hub", "pin"):
         assert f"shared/{module}.py" not in translation.files
+    assert not any(path.startswith("shared/heads/") for path in translation.files)
+
+
+def test_a_head_that_was_trained_here_goes_where_it_is_used() -> None:
+    assert "shared/heads/latin-five/head.safetensors" in assemble("audio_genre").files
+
+
+def test_the_card_names_what_the_space_can_use(translation: Assembled) -> None:
+    text = translation.files["README.md"].decode()
+    _, of_the_hub, embedded = text.split("\n## ")
+    assert "- Helsinki-NLP/opus-mt-en-es (Apache-2.0), the default\n" in of_the_hub
+    assert "- alirezamsh/small100 (MIT)\n" in of_the_hub
+    assert "- firefox-translations-en-pt (MPL-2.0)\n" in embedded
+    assert "thumbnail" not in split(text)[0], "the Hub wants its address, which is known where it is deployed to"
+
+
+def test_the_defaults_of_the_hub_fit_together_into_the_smallest_space() -> None:
+    memory = sum(engine_module(checkpoint).memory_bytes(checkpoint) for checkpoint in preloaded(SUITE))
+    assert memory <= 0.4 * 16e9, "ZeroGPU has them all in memory at once"
 
 
 @pytest.mark.parametrize("name", [*NAMES, SUITE])

@@ -49,20 +49,16 @@ def roberta_qa(folder: Path) -> Path:
 
 def distilbert_sst2(folder: Path) -> Path:
     """As distilbert-base-uncased fine-tuned on SST-2: NEGATIVE and POSITIVE."""
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+    from transformers import DistilBertForSequenceClassification
 
-    vocabulary = word_piece(_made(folder), {"do_lower_case": True, "model_max_length": 512})
-    config = DistilBertConfig(
-        vocab_size=len(vocabulary),
-        dim=32,
-        n_layers=2,
-        n_heads=4,
-        hidden_dim=64,
-        max_position_embeddings=512,
-        pad_token_id=vocabulary["[PAD]"],
-        **_labelled(("NEGATIVE", "POSITIVE")),
-    )
-    return _saved(DistilBertForSequenceClassification(config), folder, 4)
+    return _distilbert(folder, DistilBertForSequenceClassification, 4, **_labelled(("NEGATIVE", "POSITIVE")))
+
+
+def distilbert_qa(folder: Path) -> Path:
+    """As distilbert-base-cased distilled on SQuAD: capitals matter."""
+    from transformers import DistilBertForQuestionAnswering
+
+    return _distilbert(folder, DistilBertForQuestionAnswering, 12, lower=False)
 
 
 def convbert_sst2(folder: Path) -> Path:
@@ -151,6 +147,23 @@ def _roberta(folder: Path, architecture: Any, seed: int, **more: Any) -> Path:
         eos_token_id=2,
         layer_norm_eps=1e-5,
         **SIZES,
+        **more,
+    )
+    return _saved(architecture(config), folder, seed)
+
+
+def _distilbert(folder: Path, architecture: Any, seed: int, lower: bool = True, **more: Any) -> Path:
+    from transformers import DistilBertConfig
+
+    vocabulary = word_piece(_made(folder), {"do_lower_case": lower, "model_max_length": 512})
+    config = DistilBertConfig(
+        vocab_size=len(vocabulary),
+        dim=32,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=64,
+        max_position_embeddings=512,
+        pad_token_id=vocabulary["[PAD]"],
         **more,
     )
     return _saved(architecture(config), folder, seed)

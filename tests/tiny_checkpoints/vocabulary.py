@@ -74,12 +74,12 @@ def byte_level_bpe(
 
 
 def word_piece(folder: Path, config: Setting) -> dict[str, int]:
-    """BERT's uncased WordPiece (Devlin et al. 2019) in tokenizer.json and vocab.txt; returns its vocabulary."""
+    """BERT's WordPiece (Devlin et al. 2019) in tokenizer.json and vocab.txt; returns its vocabulary."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    lower = normalizers.BertNormalizer(lowercase=True)
-    letters = sorted({letter for line in CORPUS for letter in lower.normalize_str(line) if letter.strip()})
+    normal = normalizers.BertNormalizer(lowercase=bool(config["do_lower_case"]))
+    letters = sorted({letter for line in CORPUS for letter in normal.normalize_str(line) if letter.strip()})
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.normalizer = lower  # pyright: ignore[reportAttributeAccessIssue]
+    learner.normalizer = normal  # pyright: ignore[reportAttributeAccessIssue]
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     # The trainer numbers letters in the order of a hash table, unless they are there before.
     fixed = [*special, *letters, *(f"##{letter}" for letter in letters)]
@@ -88,7 +88,7 @@ def word_piece(folder: Path, config: Setting) -> dict[str, int]:
     )
     vocabulary = learner.get_vocab()
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = lower  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.normalizer = normal  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = learner.pre_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.WordPiece()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.add_special_tokens(special)

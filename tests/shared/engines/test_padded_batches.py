@@ -26,6 +26,7 @@ from tests.tiny_checkpoints.encoders import (
     bert_mlm,
     bert_qa,
     convbert_sst2,
+    distilbert_qa,
     distilbert_sst2,
     roberta_mlm,
     roberta_mnli,
@@ -100,7 +101,11 @@ ANSWERS = {
         lambda engine, asked, compute: engine.answer(*asked, 2, compute),
         of_spans,
     )
-    for name, folder in (("BERT answers", bert_qa), ("RoBERTa answers", roberta_qa))
+    for name, folder in (
+        ("BERT answers", bert_qa),
+        ("DistilBERT answers", distilbert_qa),
+        ("RoBERTa answers", roberta_qa),
+    )
 }
 SOUNDS = {
     name: Case(

@@ -16,7 +16,7 @@ from shared.engines import AnswerSpan, RunHere, question_answering
 from shared.engines.question_answering import LONGEST_ANSWER, STRIDE, TorchQuestionAnswerer, best_apart, memory_bytes
 from shared.errors import Cancelled, InvalidInput
 from shared.settings import Settings
-from tests.tiny_checkpoints.encoders import bert_qa, roberta_qa
+from tests.tiny_checkpoints.encoders import bert_qa, distilbert_qa, roberta_qa
 from tests.tiny_checkpoints.entry import entry
 from tests.tiny_checkpoints.vocabulary import CORPUS
 
@@ -41,7 +41,7 @@ def load(folder: Path, **changes: Any) -> TorchQuestionAnswerer:
     return question_answering.load(entry(**{"context_window": 384, **changes}), folder, Settings(), lambda *_: None)
 
 
-@pytest.fixture(scope="module", params=[bert_qa, roberta_qa], ids=["BERT", "RoBERTa"])
+@pytest.fixture(scope="module", params=[bert_qa, distilbert_qa, roberta_qa], ids=["BERT", "DistilBERT", "RoBERTa"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = request.param(tmp_path_factory.mktemp("qa"))
     return load(folder), folder
