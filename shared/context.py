@@ -26,7 +26,7 @@ from shared.lane import Lane, Timing
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.engines.adapter import Adapted
+    from shared.engines.adapted import Adapted
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -213,7 +213,7 @@ class Context:
 
     def _put_on(self, checkpoint: Checkpoint, base: Borrowed, weights: Borrowed) -> Adapted:
         """Raises `WeightsCorrupt` where the adapter does not fit this base."""
-        from shared.engines.adapter import put_on
+        from shared.engines.adapted import put_on
 
         return put_on(checkpoint, base.engine, weights.engine)
 

@@ -70,7 +70,7 @@ class NeedsDownload(SuiteError):
 
 
 class MemoryRefused(SuiteError):
-    """The checkpoint does not fit the memory budget, so it was not read."""
+    """The checkpoint does not fit the memory budget, or its pickle the memory that is free, so it was not read."""
 
     status = 507
 

@@ -100,10 +100,7 @@ def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
         )
     if not isinstance(error, network):
         raise error
-    return HubUnreachable(
-        f"the Hub cannot be reached ({cause(error)}); check the network, the proxy and HF_ENDPOINT. What was "
-        "fetched so far is kept, and the next attempt goes on from there"
-    )
+    return HubUnreachable(f"the Hub cannot be reached ({cause(error)}); check the network, the proxy and HF_ENDPOINT")
 
 
 def connection_errors() -> tuple[type[Exception], ...]:

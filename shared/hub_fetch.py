@@ -17,7 +17,9 @@ from typing import Any
 
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.events import Progress
+from shared.hub_cache import has_parts, snapshot
 from shared.hub_errors import ANSWER_WITHIN, HubUnreachable, connection_errors, model_info, without_addresses
+from shared.pytorch_bin import refuse_without_memory
 from shared.repository import WantedFile, refuse_remote_code, stated_files
 from shared.single_flight import one_process_at_a_time
 from shared.transfer import Transfer
@@ -32,7 +34,13 @@ class Repository:
     def __init__(self, repo: str, revision: str, api: Any, progress: Progress, *, adapter: bool = False) -> None:
         """Asks the Hub which files there are. Raises `SuiteError` where it does not say, or for one unfit for us."""
         self.repo, self.api, self._progress = repo, api, progress
-        info = model_info(api, repo, revision, lambda: progress("the Hub asks us to wait", 0, 0))
+        try:
+            info = model_info(api, repo, revision, lambda: progress("the Hub asks us to wait", 0, 0))
+        except HubUnreachable as error:
+            if not has_parts(repo):
+                raise
+            kept = "What was fetched so far is kept, and the next attempt goes on from there"
+            raise HubUnreachable(f"{error.message}. {kept}") from error
         self.commit: str = info.sha
         self.wanted = stated_files(info.siblings or [], repo, adapter=adapter)
         self.folder = snapshot(repo, self.commit)
@@ -40,6 +48,11 @@ class Repository:
     @property
     def has_pickles(self) -> bool:
         return any(file.name.endswith(".bin") for file in self.wanted)
+
+    def make_sure_of_memory(self) -> None:
+        """Refuses before the first byte where a pickle of the older format could not be read whole."""
+        pickles = sum(file.size for file in self.wanted if file.name.endswith(".bin"))
+        refuse_without_memory(pickles, self.repo, ". Nothing was fetched")
 
     def make_sure_of_room(self, converted_dir: Path) -> None:
         """Refuses before the first byte where a disk cannot hold what comes. A pickle is kept and written anew."""
@@ -72,7 +85,7 @@ class Repository:
 
     def _bring(self, file: WantedFile, meter: Meter) -> None:
         pointer = self.folder / file.name
-        if _holds(pointer, file):
+        if holds(pointer, file):
             meter.begin(file.size)
             return
         storage = self.folder.parents[1]
@@ -82,7 +95,7 @@ class Repository:
             storage.parent / ".locks" / storage.name / f"{file.digest}.lock",
             lambda: self._progress("waiting for another process that fetches the same", 0, 0),
         ):
-            if _holds(blob, file):
+            if holds(blob, file):
                 meter.begin(file.size)
             else:
                 self._fetch(file, blob, meter)
@@ -113,7 +126,7 @@ class Repository:
                 f"{transfer.have / 1e6:,.1f} of {file.size / 1e6:,.1f} MB of {file.name} are here. Try again: it goes "
                 "on from there"
             )
-        if not _holds(part, file):
+        if not holds(part, file):
             part.unlink()
             raise WeightsCorrupt(
                 f"{file.name} of {self.repo} arrived with another content than the Hub states (its hash differs) and "
@@ -140,14 +153,7 @@ def stream(api: Any, repo: str, commit: str, name: str, headers: dict[str, str])
     return get_session().stream("GET", url, headers=asked, follow_redirects=True, timeout=ANSWER_WITHIN)
 
 
-def snapshot(repo: str, commit: str) -> Path:
-    """Where the Hub's client keeps a repository's files at a commit."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
-
-
-def _holds(path: Path, file: WantedFile) -> bool:
+def holds(path: Path, file: WantedFile) -> bool:
     """Whether the file is there, whole and right."""
     try:
         with path.open("rb") as content:

@@ -6,21 +6,23 @@ which commit, is written down last, in `<cache>/hub/<checkpoint>.json`; without 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.catalog import Checkpoint, HubSource
 from shared.conversion import converted
-from shared.errors import Cancelled, SuiteError, WeightsCorrupt, WeightsMissing
+from shared.errors import Cancelled, MemoryRefused, SuiteError, WeightsCorrupt, WeightsMissing
 from shared.events import Loading, Progress
+from shared.hub_cache import Snapshot, stated, whole_snapshot
 from shared.hub_errors import in_words
-from shared.hub_fetch import Repository, snapshot
+from shared.hub_fetch import Repository, holds
 from shared.hub_link import HubLink
 from shared.pytorch_bin import to_safetensors
-from shared.repository import WantedFile, has_tokenizer, refuse_remote_code, wanted_adapter_files, wanted_files
+from shared.repository import refuse_remote_code
 from shared.settings import Settings
 from shared.single_flight import SingleFlight, one_process_at_a_time
 from shared.weights import sha256_of
@@ -52,7 +54,8 @@ class HubFiles:
     # -- what callers ask ----------------------------------------------------------------------
 
     def on_disk(self, checkpoint: Checkpoint) -> bool:
-        return self._kept(checkpoint) is not None
+        """Whether `ensure` needs no Hub: it was fetched and noted, or lies whole in the Hub client's cache."""
+        return self._kept(checkpoint) is not None or self._in_cache(checkpoint) is not None
 
     def folder(self, checkpoint: Checkpoint) -> Path:
         """Where the files lie. Raises `WeightsMissing`."""
@@ -101,10 +104,7 @@ class HubFiles:
                 except OSError:
                     for asked in (checkpoint, unpinned(checkpoint)):
                         self._note(asked).unlink(missing_ok=True)
-                raise WeightsCorrupt(
-                    f"{name} of {checkpoint.id} was altered or cut short since it was fetched, so it was not loaded; "
-                    "ask again, and it is fetched anew"
-                )
+                raise altered(name, checkpoint)
             done += size
         return kept.folder
 
@@ -132,51 +132,37 @@ class HubFiles:
         progress("asking the Hub which files there are", 0, 0)
         adapter = checkpoint.kind == "adapter"
         repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, adapter=adapter)
+        repository.make_sure_of_memory()
         repository.make_sure_of_room(self._settings.cache_dir)
         folder = repository.fetch()
         return self._keep(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
 
     def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Kept | None:
-        """A snapshot that another program, or a Space's build, has put into the Hub client's cache."""
-        assert isinstance(checkpoint.source, HubSource)
-        repo, commit = checkpoint.source.repo, checkpoint.revision
-        if not commit:
-            if self._link.state not in ("off", "offline", "silent"):
-                return None  # the Hub knows better which commit is the newest
-            reference = snapshot(repo, "x").parent.parent / "refs" / "main"
-            try:
-                commit = reference.read_text(encoding="utf-8").strip()
-            except OSError:
-                return None
-        folder = snapshot(repo, commit)
-        if not folder.is_dir():
+        """Notes what lies whole in the Hub client's cache. Raises `WeightsCorrupt` where it is not what was fetched."""
+        found = self._in_cache(checkpoint)
+        if found is None:
             return None
-        there = [
-            WantedFile(f.relative_to(folder).as_posix(), f.stat().st_size) for f in folder.rglob("*") if f.is_file()
-        ]
-        try:
-            wanted = wanted_adapter_files if checkpoint.kind == "adapter" else wanted_files
-            names = [file.name for file in wanted(there, checkpoint.id)]
-        except SuiteError:
-            return None  # only a part of it is there
-        # What another program needed of it need not be all; what we had before, and threw away since, must come again.
-        needed = {"adapter": True, "audio-classifier": "preprocessor_config.json" in names}
-        whole = needed.get(checkpoint.kind, has_tokenizer(names))
-        if not whole or not set(names).issuperset(self._recorded(checkpoint, commit, folder)):
-            return None
-        for name in names:
+        for name in found.names:
+            file = stated(found.folder / name)
+            progress(f"checking {checkpoint.id}", 0, 0)
+            if file is not None and not holds(found.folder / name, file):
+                with contextlib.suppress(OSError):
+                    (found.folder / name).resolve().unlink()  # without it the snapshot is not whole
+                raise altered(name, checkpoint)
             if name.endswith("config.json"):
-                refuse_remote_code(folder / name, checkpoint.id)
-        return self._keep(checkpoint, commit, folder, names, progress)
+                refuse_remote_code(found.folder / name, checkpoint.id)
+        return self._keep(checkpoint, found.commit, found.folder, found.names, progress)
 
-    def _keep(self, checkpoint: Checkpoint, commit: str, folder: Path, names: list[str], progress: Progress) -> Kept:
+    def _keep(
+        self, checkpoint: Checkpoint, commit: str, folder: Path, names: Sequence[str], progress: Progress
+    ) -> Kept:
         """Turns pickles into safetensors, and writes the note that makes the files count."""
         resolved = checkpoint.model_copy(update={"revision": commit})
         if any(name.endswith(".bin") for name in names):
             try:
                 folder = converted(resolved, folder, self._settings, to_safetensors, progress)
-            except WeightsCorrupt as error:
-                raise WeightsCorrupt(f"{checkpoint.id} cannot be used: {error.message}", field="model") from error
+            except (WeightsCorrupt, MemoryRefused) as error:
+                raise type(error)(f"{checkpoint.id} cannot be used: {error.message}", field="model") from error
             names = sorted(f.name for f in folder.iterdir() if f.is_file() and f.name != "converted.json")
         files = {}
         for name in names:
@@ -216,10 +202,23 @@ class HubFiles:
                 return kept
         return None
 
-    def _recorded(self, checkpoint: Checkpoint, commit: str, folder: Path) -> list[str]:
+    def _in_cache(self, checkpoint: Checkpoint) -> Snapshot | None:
+        """What lies whole in the Hub client's cache, whoever put it there."""
+        found = whole_snapshot(checkpoint)
+        # What we had before, and threw away since, must come again.
+        return found if found and set(found.names).issuperset(self._recorded(checkpoint, found)) else None
+
+    def _recorded(self, checkpoint: Checkpoint, found: Snapshot) -> list[str]:
         """Names of the files that were in a snapshot when it was noted; none if it never was."""
-        noted = self._noted(checkpoint.model_copy(update={"revision": commit}))
-        return list(noted.files) if noted and noted.folder == folder else []
+        noted = self._noted(checkpoint.model_copy(update={"revision": found.commit}))
+        return list(noted.files) if noted and noted.folder == found.folder else []
+
+
+def altered(name: str, checkpoint: Checkpoint) -> WeightsCorrupt:
+    return WeightsCorrupt(
+        f"{name} of {checkpoint.id} was altered or cut short since it was fetched, so it was not loaded; ask again, "
+        "and it is fetched anew"
+    )
 
 
 def unpinned(checkpoint: Checkpoint) -> Checkpoint:

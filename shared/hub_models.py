@@ -166,7 +166,11 @@ def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[Wante
         context_window=_context_window(config),
         revision=info.sha,
         limits=UNTESTED,
-        source=HubSource(repo=repo, bytes_per_parameter=min(8, max(1, round(weight_bytes / total)))),
+        source=HubSource(
+            repo=repo,
+            bytes_per_parameter=min(8, max(1, round(weight_bytes / total))),
+            download_bytes=sum(file.size for file in files) or None,
+        ),
     )
 
 

@@ -2,6 +2,9 @@
 
 A pickle can hold code. `torch.load(weights_only=True)` builds tensors and plain containers and refuses everything else,
 so a hostile file ends in an error; no other way to read a pickle is used here.
+
+A file of torch's present format, a zip, is mapped into memory and written from there, without a copy. One of the format
+before torch 1.6 has to be read whole, which takes as much memory as it has bytes.
 """
 
 from __future__ import annotations
@@ -14,37 +17,73 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import WeightsCorrupt
+from shared.errors import MemoryRefused, WeightsCorrupt
 from shared.repository import BIN as SINGLE
 from shared.repository import BIN_INDEX as INDEX
 from shared.repository import SMALL
+from shared.settings import free_memory
 
 if TYPE_CHECKING:
     import torch
 
 MOST_COPIES = 8
 """Times its own size that a file's tensors may take: tied weights are stored once and become copies."""
+SPARE = 200 * 10**6
+"""Bytes of memory left for everything else."""
 
 
 def to_safetensors(source: Path, target: Path) -> None:
     """Writes `model.safetensors` to `target`, with the configuration and tokenizer of `source` beside it.
 
-    Raises `WeightsCorrupt` for a file that is not plain weights, `OSError` where `target` cannot hold them.
+    Raises `WeightsCorrupt` for a file that is not plain weights, `MemoryRefused` where it needs more memory than there
+    is, `OSError` where `target` cannot hold them.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     kept: dict[str, torch.Tensor] = {}
     for name in shards(source):
-        # Tied weights share memory, which safetensors does not store: each gets a copy, and transformers ties again.
-        kept |= {key: tensor.detach().clone().contiguous() for key, tensor in tensors_of(source / name).items()}
+        kept |= tensors_of(source / name)
     for file in source.iterdir():
         if file.is_file() and SMALL.fullmatch(file.name):
             shutil.copyfile(file, target / file.name)
+    _write(kept, target / "model.safetensors")
+
+
+def _write(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """As safetensors' own `save_file`, which would have a copy made of each tensor that shares its memory.
+
+    Tied weights do. They are written once for each of their names, and transformers ties them again.
+    """
+    from safetensors import SafetensorError, TensorSpec, serialize_file
+
+    refuse_without_memory(sum(t.nbytes for t in tensors.values() if not t.is_contiguous()), SINGLE)
+    packed = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(kept, target / "model.safetensors", metadata={"format": "pt"})
+        specs = {name: TensorSpec(**_spec(tensor)) for name, tensor in packed.items()}
+    except SafetensorError as error:
+        raise WeightsCorrupt(
+            f"{SINGLE} was refused: {_first_line(error)} safetensors keeps no such numbers. Choose another checkpoint"
+        ) from None
+    try:
+        serialize_file(specs, file, metadata={"format": "pt"})
     except SafetensorError as error:  # so it says that the disk is full
         raise OSError(errno.ENOSPC, _first_line(error)) from error
+
+
+def _spec(tensor: torch.Tensor) -> dict[str, Any]:
+    """How safetensors wants to be told of a contiguous tensor."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return {"dtype": kind, "shape": tensor.shape, "data_ptr": tensor.data_ptr(), "data_len": tensor.nbytes}
+
+
+def refuse_without_memory(nbytes: int, what: str, done: str = "") -> None:
+    """Raises `MemoryRefused` where so many bytes are not free to turn a pickle into safetensors."""
+    free = free_memory()
+    if nbytes and free < nbytes + SPARE:
+        raise MemoryRefused(
+            f"{what} is kept as a pickle, and turning it into safetensors may take "
+            f"{(nbytes + SPARE) / 1e6:,.0f} MB of memory, of which {free / 1e6:,.0f} MB are free. Unload a checkpoint "
+            f"or end other programs, and try again, or choose a smaller one{done}",
+            field="model",
+        )
 
 
 def tensors_of(pickled: Path) -> dict[str, torch.Tensor]:
@@ -52,9 +91,11 @@ def tensors_of(pickled: Path) -> dict[str, torch.Tensor]:
     import torch
 
     name = pickled.name
-    _refuse_compressed(pickled)
+    mapped = _is_zip(pickled)
+    if not mapped:
+        refuse_without_memory(pickled.stat().st_size, name)
     try:
-        found: Any = torch.load(pickled, map_location="cpu", weights_only=True)
+        found: Any = torch.load(pickled, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler stumble over
@@ -85,20 +126,24 @@ def _is_plain(value: Any) -> bool:
     import torch
 
     dense = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-    return dense and not value.is_quantized and not value.dtype.is_complex
+    return dense and not (value.is_quantized or value.dtype.is_complex or value.is_neg())
 
 
-def _refuse_compressed(pickled: Path) -> None:
-    """torch stores what it saves; a compressed file may be small and still fill the memory."""
+def _is_zip(pickled: Path) -> bool:
+    """Whether the file has torch's present format. Raises `WeightsCorrupt` for one that is compressed.
+
+    torch stores what it saves; a compressed file may be small and still fill the memory.
+    """
     try:
         with zipfile.ZipFile(pickled) as archive:
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return  # the older format, or damaged
+        return False  # the older format, or damaged
     if not stored:
         raise WeightsCorrupt(
             f"{pickled.name} was refused: it is compressed, as torch never writes weights. Choose another checkpoint"
         )
+    return True
 
 
 def shards(source: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
@@ -149,6 +149,17 @@ def refuse_path_tricks(name: str, repo: str) -> None:
 def has_tokenizer(names: Iterable[str]) -> bool:
     """Whether some file holds a vocabulary."""
     return any(TOKENIZER.fullmatch(name) for name in names)
+
+
+def has_whole_tokenizer(names: Collection[str]) -> bool:
+    """Whether what belongs to the vocabulary is there too: the merges of byte pairs, both of Marian's sides."""
+    if "tokenizer.json" in names:
+        return True
+    if any(name.endswith(".spm") for name in names):
+        return {"source.spm", "target.spm", "vocab.json"} <= set(names)
+    if "vocab.json" in names:
+        return any(name == "merges.txt" or name.endswith(".model") for name in names)
+    return has_tokenizer(names)
 
 
 def refuse_remote_code(config: Path, repo: str) -> None:

@@ -54,6 +54,11 @@ def memory_limit() -> int:
     return limit
 
 
+def free_memory() -> int:
+    """Bytes this process could still take. What the system keeps of files counts as free: it makes room for us."""
+    return min(psutil.virtual_memory().available, memory_limit() - psutil.Process().memory_info().rss)
+
+
 def usable_cores() -> int:
     """Cores this process may run on; a container's CPU quota counts."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS and Windows have none

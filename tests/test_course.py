@@ -59,6 +59,15 @@ def written(model: Any, tokenizer: Any, text: str, **options: Any) -> str:
     return tokenizer.decode(new, skip_special_tokens=True)
 
 
+def said_of(model: Any, task: str) -> dict[str, Any]:
+    """What config.json says of a task, as `generate` takes it; length and prefix are the call's own."""
+    return {
+        name: value
+        for name, value in model.config.task_specific_params[task].items()
+        if name not in ("prefix", "max_length")
+    }
+
+
 def softmax(logits: Any) -> np.ndarray:
     return torch.as_tensor(logits).softmax(-1).numpy()
 
@@ -202,13 +211,24 @@ def test_distilbert_points_at_the_answer(taught: Course) -> None:
 # -- summaries -------------------------------------------------------------------------------------
 
 
-def test_t5_summarizes_behind_its_prefix_with_its_own_beams(taught: Course) -> None:
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+@pytest.mark.parametrize("repo", [T5, "user/t5"])
+def test_t5_summarizes_as_its_config_says(taught: Course, repo: str) -> None:
+    """Behind its prefix, with its beams, penalty and least length: those of the catalog, and one that was added."""
     text = "The train leaves at nine. We take the bus to the sea. The children play in the garden."
     model, tokenizer = reference("AutoModelForSeq2SeqLM", taught.folders[T5])
-    summary, run = taught.ask("summarize", text=text, max_new_tokens=12, model=T5)
-    expected = written(model, tokenizer, f"summarize: {text}", max_new_tokens=12, num_beams=4, early_stopping=False)
-    assert summary == expected.strip()
-    assert run["checkpoint"] == T5
+    if repo.startswith("user/"):
+        taught.hub.add(repo, taught.folders[T5])
+        add(taught, repo)
+    prompt, said = f"summarize: {text}", said_of(model, "summarization")
+    for limit in (48, 12):  # the latter is less than the config's least, and counts
+        summary, run = taught.ask("summarize", text=text, max_new_tokens=limit, model=repo)
+        assert summary == written(model, tokenizer, prompt, max_new_tokens=limit, **said).strip()
+        assert summary != written(model, tokenizer, prompt, max_new_tokens=limit, num_beams=4).strip()
+        assert run["checkpoint"] == repo
+    greedy, _ = taught.ask("summarize", text=text, max_new_tokens=48, num_beams=1, model=repo)
+    assert greedy == written(model, tokenizer, prompt, max_new_tokens=48, **said | {"num_beams": 1}).strip()
+    assert greedy != summary
 
 
 def test_flan_t5_is_shown_no_one_or_several_examples(taught: Course) -> None:
@@ -244,7 +264,11 @@ def test_a_pair_of_the_hub_is_fetched_only_when_it_is_named(taught: Course) -> N
     assert run["checkpoint"] == MARIAN
     model, tokenizer = reference("AutoModelForSeq2SeqLM", taught.folders[MARIAN])
     limit = 3 * len(tokenizer("The sea is near.").input_ids) + 20
-    assert named == written(model, tokenizer, "The sea is near.", num_beams=1, max_new_tokens=limit)
+    assert model.generation_config.num_beams == 4
+    assert named == written(model, tokenizer, "The sea is near.", max_new_tokens=limit)
+    greedy, _ = taught.ask("translate", text="The sea is near.", src_lang="en", tgt_lang="es", num_beams=1)
+    assert greedy == written(model, tokenizer, "The sea is near.", num_beams=1, max_new_tokens=limit)
+    assert greedy != named
     # From now on it is here, and what needs it uses it.
     again, run = taught.ask("translate", text="The sea is near.", src_lang="en", tgt_lang="es")
     assert (again, run["checkpoint"]) == (named, MARIAN)
@@ -254,11 +278,13 @@ def test_t5_translates_behind_the_prefix_of_the_pair(taught: Course) -> None:
     text = "life is like a box of chocolates"
     model, tokenizer = reference("AutoModelForSeq2SeqLM", taught.folders[T5])
     for code, name in (("fr", "French"), ("de", "German"), ("ro", "Romanian")):
-        found, run = taught.ask("translate", text=text, src_lang="en", tgt_lang=code, num_beams=1, model=T5)
-        prompt = f"translate English to {name}: {text}"
+        prompt, said = f"translate English to {name}: {text}", said_of(model, f"translation_en_to_{code}")
         longest = 3 * len(tokenizer(prompt)["input_ids"]) + 20
-        assert found == written(model, tokenizer, prompt, max_new_tokens=longest)
+        found, run = taught.ask("translate", text=text, src_lang="en", tgt_lang=code, model=T5)
+        assert found == written(model, tokenizer, prompt, max_new_tokens=longest, **said)
         assert run["checkpoint"] == T5
+        greedy, _ = taught.ask("translate", text=text, src_lang="en", tgt_lang=code, num_beams=1, model=T5)
+        assert greedy == written(model, tokenizer, prompt, max_new_tokens=longest)
     with pytest.raises(AppError, match="does not do translation from fr to en"):
         taught.ask("translate", text="la vie", src_lang="fr", tgt_lang="en", model=T5)
 
@@ -276,13 +302,13 @@ def test_t5_translates_behind_the_prefix_of_the_pair(taught: Course) -> None:
 def test_small100_is_told_the_target_language_by_its_encoder(
     taught: Course, source: str, target: str, text: str
 ) -> None:
-    found, run = taught.ask("translate", text=text, src_lang=source, tgt_lang=target, num_beams=1, model=SMALL100)
+    found, run = taught.ask("translate", text=text, src_lang=source, tgt_lang=target, model=SMALL100)
     folder = taught.folders[SMALL100]
     model: Any = transformers.M2M100ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = LanguageCodeTokenizer.read(folder, code_of="target")
     ids = tokenizer.encode(text, (source, target))
     with torch.inference_mode():
-        best = model.generate(torch.tensor([ids]), do_sample=False, num_beams=1, max_new_tokens=3 * len(ids) + 20)
+        best = model.generate(torch.tensor([ids]), max_new_tokens=3 * len(ids) + 20)
     assert found == tokenizer.decode(best[0].tolist())
     assert run["checkpoint"] == SMALL100
     if source == "auto":

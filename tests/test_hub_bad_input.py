@@ -21,7 +21,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from safetensors.torch import load, save
 
-from shared import hub_errors, hub_fetch, transfer
+from shared import hub_errors, hub_fetch, pytorch_bin, transfer
 from shared.models_tab import draw
 from shared.settings import Settings
 from shared.suite import Suite, serve
@@ -640,6 +640,24 @@ def test_a_model_over_the_memory_budget(bench: Bench, monkeypatch: pytest.Monkey
         bench.fails("user/huge", "model: user/huge needs", "the memory budget is", "choose a smaller one")
     assert len(bench.hub.requests) == before, "refused before anything is fetched"
     bench.works("user/huge")
+
+
+def test_a_pickle_that_memory_cannot_hold(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.save(load(bench.files["model.safetensors"]), tmp_path / "x", _use_new_zipfile_serialization=False)
+    bench.push("user/heavy", {"model.safetensors": None, "pytorch_model.bin": (tmp_path / "x").read_bytes()})
+    bench.added("user/heavy")
+    before = bench.hub.sent("/storage/")
+    said = ("is kept as a pickle", "MB of memory, of which 1 MB are free", "choose a smaller one")
+    with monkeypatch.context() as patch:
+        patch.setattr(pytorch_bin, "free_memory", lambda: 10**6)
+        bench.fails("user/heavy", "user/heavy is kept", *said, "Nothing was fetched")
+        assert bench.hub.sent("/storage/") == before
+        # Others took the memory while it was fetched.
+        patch.setattr(hub_fetch, "refuse_without_memory", lambda *_: None)
+        bench.fails("user/heavy", "user/heavy cannot be used: pytorch_model.bin", *said)
+    assert bench.note("user/heavy") == bench.converted("user/heavy") == []
+    assert bench.hub.sent("/storage/") > before
+    bench.works("user/heavy")
 
 
 # -- what is shown ---------------------------------------------------------------------------------

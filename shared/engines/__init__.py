@@ -287,7 +287,7 @@ class Translator(Engine, Protocol):
         *,
         pair: tuple[str, str] | None = None,
     ) -> list[Translated]:
-        """Translates in batches; the order is kept. `num_beams` 1 is greedy.
+        """Translates in batches; the order is kept. `num_beams` 1 is greedy, 0 as the checkpoint prefers.
 
         `pair` is source and target language (ISO 639-1); a translator of one pair need not be told.
         """
@@ -299,6 +299,18 @@ class Seq2SeqLM(Translator, Protocol):
 
     context_window: int
     """Tokens of the source, its end token included."""
+
+    @property
+    def num_beams(self) -> int:
+        """As the checkpoint prefers; 1 is greedy."""
+        ...
+
+    def for_task(self, task: str) -> Seq2SeqLM:
+        """Itself, writing as its config.json says that it does for a task (`summarization`).
+
+        Raises `SuiteError` (field `model`) where it asks there for what is not done here.
+        """
+        ...
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a source text as the encoder reads it, end token included."""

@@ -20,7 +20,6 @@ import torch
 from torch.nn import functional
 
 from shared.adapter_folder import WEIGHTS, Adapter
-from shared.catalog import Checkpoint, Kind
 from shared.engines import KeepsNothing
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
@@ -90,57 +89,9 @@ def active() -> Deltas | None:
     return _active.deltas
 
 
-@dataclass(frozen=True, eq=False)
-class Adapted:
-    """A base with an adapter on it, for one request. Nobody else's computation on that base sees it."""
-
-    adapter: Adapter
-    engine: Any
-    """The base's own, or one that ends in the adapter's head."""
-    kind: Kind | None
-    """What the engine is, where it is another kind than the base."""
-    deltas: Deltas
-
-    def active_during(self, step: Callable[[], T]) -> Callable[[], T]:
-        """The step with this adapter, and with no other."""
-
-        def run() -> T:
-            # Set in the thread that runs the step, and taken back before that thread runs another's.
-            _active.deltas = self.deltas
-            try:
-                return step()
-            finally:
-                _active.deltas = None
-
-        return run
-
-
-ADAPTABLE: tuple[Kind, ...] = ("causal-lm", "seq2seq", "sentence-encoder")
-
-
-def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapted:
-    """An adapter on its base's engine. Raises `WeightsCorrupt` where they do not belong together."""
-    from shared.engines import adapted_classifier
-
-    adapter = weights.adapter
-    if checkpoint.kind not in ADAPTABLE or not (hasattr(base, "model") or hasattr(base, "adaptable")):
-        raise WeightsCorrupt(
-            f"{checkpoint.id} is a {checkpoint.kind}, on which no adapter is computed here; those are for "
-            f"{', '.join(ADAPTABLE)}",
-            field="model",
-        )
-    deltas = weights.on(base, checkpoint.id)
-    if not adapter.classifies:
-        return Adapted(adapter, base, None, deltas)
-    if checkpoint.kind == "seq2seq":
-        raise WeightsCorrupt(
-            f"{adapter.name} classifies with an encoder-decoder, which is not computed here", field="model"
-        )
-    heads = {
-        "sentence-encoder": adapted_classifier.AdaptedEncoderClassifier,
-        "causal-lm": adapted_classifier.AdaptedDecoderClassifier,
-    }
-    return Adapted(adapter, heads[checkpoint.kind](base, weights, deltas), "sequence-classifier", deltas)
+def activate(deltas: Deltas | None) -> None:
+    """What is added in this thread from now on."""
+    _active.deltas = deltas
 
 
 class _Adaptable:

@@ -8,8 +8,9 @@ from shared.catalog import Checkpoint
 from shared.engines import Compute, GeneratedToken, Sampling, run_here
 from shared.engines.marian import batches
 from shared.engines.seq2seq_adapters import Seq2SeqLayers
-from shared.engines.seq2seq_decoding import Rules, Written
+from shared.engines.seq2seq_decoding import Written
 from shared.engines.seq2seq_network import Seq2SeqNetwork
+from shared.engines.seq2seq_rules import Rules
 from shared.engines.seq2seq_texts import Texts
 from shared.engines.translating import Translating
 from shared.engines.writing import STEP_LINES, Beams, Drawn, Greedy, Text, Writer

@@ -16,7 +16,7 @@ from shared.conversion import converted
 from shared.engines import seq2seq
 from shared.engines.kernel_choice import why_not
 from shared.engines.pretrained import WEIGHTS, load_pretrained, read_config
-from shared.engines.seq2seq_decoding import Rules
+from shared.engines.seq2seq_rules import Rules
 from shared.engines.seq2seq_texts import read_texts
 from shared.engines.translating import Translating
 from shared.events import Progress
@@ -48,7 +48,7 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     texts = read_texts(checkpoint, folder)
     ready = _converted(checkpoint, folder, settings, progress)
     progress("reading weights", 0, checkpoint.parameters)
-    rules = _rules(ready)
+    rules = _rules(checkpoint, ready)
     engine = BatchedSeq2Seq(_network(checkpoint, ready), texts, rules, checkpoint)
     progress("compiling for this processor, once", 0, 0)
     engine.writer.warm_up(rules)
@@ -94,10 +94,11 @@ def _network(checkpoint: Checkpoint, folder: Path) -> Seq2SeqNetwork:
     return network(read_file(folder / WEIGHTS), shape, checkpoint.context_window)
 
 
-def _rules(folder: Path) -> Rules:
+def _rules(checkpoint: Checkpoint, folder: Path) -> Rules:
     from transformers import GenerationConfig
 
-    return Rules(GenerationConfig.from_dict(json.loads((folder / GENERATION).read_text(encoding="utf-8"))))
+    said = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
+    return Rules(GenerationConfig.from_dict(said), read_config(checkpoint, folder))
 
 
 def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:

@@ -175,7 +175,7 @@ class TorchCausalLM(CausalText):
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: what was published in float32 stays so (`_loses_nothing_in_bfloat16`)."""
+    """Bytes of weights in memory, at most: float32's, but where `_loses_nothing_in_bfloat16`."""
     if isinstance(checkpoint.source, HubSource):
         published_in_half = checkpoint.source.bytes_per_parameter <= 2
     else:
@@ -212,8 +212,8 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
 def _loses_nothing_in_bfloat16(checkpoint: Checkpoint, folder: Path) -> bool:
     """Whether the weights were published in bfloat16, or in less (a GGUF of four bits).
 
-    A checkpoint published in float32, as GPT-2 and DialoGPT are, was trained in it and answers otherwise in bfloat16:
-    rounded to 8 bits, two likely tokens often tie or change places, and greedy texts part from the published ones.
+    Others, published in float32 (GPT-2) or float16 (DialoGPT), answer otherwise in bfloat16: rounded to 8 bits, two
+    likely tokens often tie or change places, and greedy texts part from the published ones.
     """
     if next(folder.glob("*.gguf"), None):
         return True

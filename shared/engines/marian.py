@@ -61,13 +61,13 @@ class MarianTexts(KeepsNothing):
         *,
         pair: tuple[str, str] | None = None,
     ) -> list[Translated]:
-        """Translates in batches; the order is kept. `num_beams` 1 is greedy.
+        """Translates in batches; the order is kept. `num_beams` 1 is greedy, and so is 0: its file names no number.
 
         A sentence of more than `piece_tokens` is translated piece by piece, and the pieces joined by spaces.
         """
         prepared = [self._prepare(sentence) for sentence in sentences]
         sources = [ids for sentence in prepared for ids in sentence.pieces]
-        in_order = iter(self.decoded(sources, num_beams, compute))
+        in_order = iter(self.decoded(sources, num_beams or 1, compute))
         return [self._join(sentence, list(islice(in_order, len(sentence.pieces)))) for sentence in prepared]
 
     def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:

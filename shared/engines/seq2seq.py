@@ -17,7 +17,8 @@ from shared.catalog import Checkpoint
 from shared.engines import Compute, GeneratedToken, Sampling, run_here
 from shared.engines.marian import batches
 from shared.engines.pretrained import load_pretrained
-from shared.engines.seq2seq_decoding import Decoder, Rules, Written, decode, draw
+from shared.engines.seq2seq_decoding import Decoder, Written, decode, draw
+from shared.engines.seq2seq_rules import Rules
 from shared.engines.seq2seq_texts import Texts, read_texts
 from shared.engines.translating import Translating
 from shared.events import Progress
@@ -35,7 +36,7 @@ class TorchSeq2Seq(Translating):
     name = "torch-fp32"
 
     def __init__(self, model: Any, texts: Texts, checkpoint: Checkpoint) -> None:
-        super().__init__(texts, Rules(model.generation_config), checkpoint)
+        super().__init__(texts, Rules(model.generation_config, model.config), checkpoint)
         self.model = model
         self.nbytes = sum({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}.values())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,27 +16,8 @@ from torch import Tensor
 from shared.engines import Compute, Sampling
 from shared.engines.beam import Hypothesis, beam_search
 from shared.engines.greedy import greedy_search
-from shared.errors import SuiteError
+from shared.engines.seq2seq_rules import Lines, Rules
 from shared.sampling import adjusted
-
-NOT_DONE = {
-    "begin_suppress_tokens": None,
-    "diversity_penalty": 0.0,
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "exponential_decay_length_penalty": None,
-    "guidance_scale": 1.0,
-    "min_new_tokens": 0,
-    "num_beam_groups": 1,
-    "penalty_alpha": None,
-    "remove_invalid_values": False,
-    "repetition_penalty": 1.0,
-    "sequence_bias": None,
-    "stop_strings": None,
-    "suppress_tokens": None,
-    "watermarking_config": None,
-}
-"""What a generation config may ask for and `Rules` does not do, and the value that asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,92 +27,6 @@ class Written:
     tokens: list[int]
     log_probability: float
     """Of all tokens together (natural log), a token that the rules force counting as certain."""
-
-
-class Lines(Protocol):
-    """What is being written: the lines of a batch, all of them so many tokens long."""
-
-    @property
-    def written(self) -> Tensor:
-        """int64 (lines, tokens): of each line so far, the token that starts the decoder included."""
-        ...
-
-    @property
-    def limits(self) -> Tensor:
-        """int64 (lines,): the most new tokens of each, end token included."""
-        ...
-
-    @property
-    def first(self) -> int | None:
-        """What is forced as the first token."""
-        ...
-
-
-class Rules:
-    """What a checkpoint's generation config says of every output.
-
-    Done: `decoder_start_token_id`, `eos_token_id`, `forced_bos_token_id`, `forced_eos_token_id` (at each source's own
-    limit), `bad_words_ids`, `min_length`, `no_repeat_ngram_size`, `renormalize_logits`, and for beams `length_penalty`
-    and `early_stopping` (true or false).
-    Left to the request: `max_length`, `num_beams`, `do_sample` and what shapes sampling.
-    Anything else that changes outputs raises `SuiteError`, so that no checkpoint quietly answers otherwise than its
-    authors meant.
-    """
-
-    def __init__(self, config: Any) -> None:
-        asked = [name for name, nothing in NOT_DONE.items() if getattr(config, name, None) not in (None, nothing)]
-        asked += ["early_stopping"] if config.early_stopping not in (None, False, True) else []
-        if asked:
-            raise SuiteError(
-                f"the checkpoint's generation config asks for what this engine does not do ({', '.join(asked)}), and "
-                "its texts would be others than its authors mean; choose another checkpoint",
-                field="model",
-            )
-        self.start: int = config.decoder_start_token_id
-        self.ends = _ids(config.eos_token_id)
-        self.length_penalty: float = 1.0 if config.length_penalty is None else config.length_penalty
-        self.early_stopping = bool(config.early_stopping)
-        self.first: int | None = config.forced_bos_token_id
-        """The first token of every output, if the checkpoint says so; a translation's language may say otherwise."""
-        self._last = _ids(config.forced_eos_token_id)
-        self._renormalize = bool(config.renormalize_logits)
-        self._processors = self._of_transformers(config)
-
-    def _of_transformers(self, config: Any) -> list[Any]:
-        """In the order of `GenerationMixin._get_logits_processor`."""
-        from transformers.generation.logits_process import (
-            MinLengthLogitsProcessor,
-            NoBadWordsLogitsProcessor,
-            NoRepeatNGramLogitsProcessor,
-        )
-
-        processors: list[Any] = []
-        if config.no_repeat_ngram_size:
-            processors.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
-        if config.bad_words_ids:
-            processors.append(NoBadWordsLogitsProcessor(config.bad_words_ids, self.ends))
-        if config.min_length:
-            processors.append(MinLengthLogitsProcessor(config.min_length, self.ends))
-        return processors
-
-    def allowed(self, scores: Tensor, lines: Lines) -> Tensor:
-        """Scores of the next token, (lines, vocabulary), with what is forbidden at -inf.
-
-        `scores` are logits or log-probabilities, which are left unchanged.
-        """
-        for process in self._processors:
-            scores = process(lines.written, scores)
-        if lines.first is not None and lines.written.shape[1] == 1:
-            scores = _only([lines.first], scores)
-        if self._last:
-            at_limit = lines.limits.eq(lines.written.shape[1])
-            scores = torch.where(at_limit[:, None], _only(self._last, scores), scores)
-        return scores
-
-    def log_probabilities(self, logits: Tensor, lines: Lines) -> Tensor:
-        """What greedy and beam search maximise, float32 (lines, vocabulary)."""
-        scores = self.allowed(logits.log_softmax(-1), lines)
-        return scores.log_softmax(-1) if self._renormalize else scores
 
 
 def draw(
@@ -144,17 +39,6 @@ def draw(
     else:
         token = int(scores.argmax())
     return token, float(logits[0].softmax(0)[token])
-
-
-def _ids(value: int | Sequence[int] | None) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else list(value)
-
-
-def _only(tokens: list[int], scores: Tensor) -> Tensor:
-    """Scores under which nothing but `tokens` can be chosen."""
-    only = torch.full_like(scores, -torch.inf)
-    only[:, tokens] = 0
-    return only
 
 
 class Decoder:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import islice
+from typing import Self
 
 from shared.catalog import Checkpoint, Pair
 from shared.engines import Compute, KeepsNothing, Translated, run_here
 from shared.engines.marian import split_long
-from shared.engines.seq2seq_decoding import Rules, Written
+from shared.engines.seq2seq_decoding import Written
+from shared.engines.seq2seq_rules import Rules, translation_task
 from shared.engines.seq2seq_texts import Texts
 from shared.errors import InvalidInput, UnknownCheckpoint
 
@@ -39,6 +42,18 @@ class Translating(KeepsNothing, ABC):
 
         `limits` are the most new tokens of each source, end token included; `first` is forced as the first.
         """
+
+    # -- what the checkpoint says itself -------------------------------------------------------
+
+    @property
+    def num_beams(self) -> int:
+        return self.rules.num_beams
+
+    def for_task(self, task: str) -> Self:
+        """Itself, writing as its config.json says that it does for a task. Raises as `Rules.for_task` does."""
+        asked = copy.copy(self)  # one more way to ask the same network
+        asked.rules = self.rules.for_task(task)
+        return asked
 
     # -- text and tokens -----------------------------------------------------------------------
 
@@ -78,17 +93,19 @@ class Translating(KeepsNothing, ABC):
         *,
         pair: Pair | None = None,
     ) -> list[Translated]:
-        """Translates in batches; the order is kept. `num_beams` 1 is greedy.
+        """Translates in batches; the order is kept. `num_beams` 1 is greedy, 0 as the checkpoint prefers for the pair.
 
         A sentence longer than the context window is translated piece by piece, and the pieces joined by spaces. One
         in which the model can read nothing (a blank line, `...`, a script it does not know) stays as it is.
         Raises `UnknownCheckpoint` (field `tgt_lang`) for a pair that the checkpoint does not translate.
         """
         pair = self._pair(pair)
+        asked = self.for_task(translation_task(pair))
         prepared = [self._prepare(sentence, pair) for sentence in sentences]
         sources = [ids for pieces in prepared for ids in pieces]
         limits = [min(target_limit(len(ids)), self.context_window) for ids in sources]
-        found = iter(self.decoded(sources, limits, num_beams, compute, self.texts.first_token(pair)))
+        beams = num_beams or asked.num_beams
+        found = iter(asked.decoded(sources, limits, beams, compute, self.texts.first_token(pair)))
         return [
             self._join(sentence, pieces, list(islice(found, len(pieces))))
             for sentence, pieces in zip(sentences, prepared, strict=True)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from shared.engines import AGAIN, Again, Failed, Sampling
 from shared.engines.beam import Steps, beam_steps
-from shared.engines.seq2seq_decoding import Rules, Written, draw, of_beams
+from shared.engines.seq2seq_decoding import Written, draw, of_beams
 from shared.engines.seq2seq_network import Line, Seq2SeqNetwork
+from shared.engines.seq2seq_rules import Rules
 
 STEP_LINES = 32
 """Of all texts in one step: of small100 their scores over 128,000 tokens take 16 MB."""

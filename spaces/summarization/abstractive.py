@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.context import Lease
 from shared.engines import Sampling
@@ -57,6 +57,23 @@ class Asking:
     @property
     def prefix(self) -> str | None:
         return self.lease.checkpoint.prefixes.get("summarization")
+
+    @property
+    def engine(self) -> Any:
+        """The checkpoint's, writing as its own config says of summaries where it does.
+
+        Of what follows instructions no task is asked by its name: FLAN-T5's config, which is T5's, would have it write
+        thirty tokens where a clause is asked for.
+        """
+        checkpoint, engine = self.lease.checkpoint, self.lease.engine
+        if checkpoint.kind != "seq2seq" or checkpoint.instructions:
+            return engine
+        return engine.for_task("summarization")
+
+    @property
+    def num_beams(self) -> int:
+        """As the checkpoint prefers; 1 is greedy."""
+        return self.engine.num_beams if self.lease.checkpoint.kind == "seq2seq" else 1
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of the prompt that asks for a summary of the text."""
@@ -141,14 +158,15 @@ class Draft:
     tokens: int = 0
 
 
-def written(prompt: Sequence[int], max_new_tokens: int, num_beams: int, lease: Lease) -> Iterator[Draft]:
+def written(prompt: Sequence[int], max_new_tokens: int, num_beams: int, asking: Asking) -> Iterator[Draft]:
     """The text so far, token by token; with beams, once at the end."""
+    engine, compute = asking.engine, asking.lease.compute
     if num_beams > 1:
-        ids = lease.engine.beam_search(prompt, max_new_tokens, num_beams, lease.compute)
-        yield Draft(lease.engine.detokenize(ids).strip(), len(ids))
+        ids = engine.beam_search(prompt, max_new_tokens, num_beams, compute)
+        yield Draft(engine.detokenize(ids).strip(), len(ids))
         return
     text = ""
     sampling = Sampling(max_new_tokens=max_new_tokens)
-    for count, token in enumerate(lease.engine.generate(prompt, sampling, lease.compute), 1):
+    for count, token in enumerate(engine.generate(prompt, sampling, compute), 1):
         text += token.text
         yield Draft(text.strip(), count)

@@ -123,7 +123,7 @@ def extract(request: Summarize, lease: Lease) -> Summary:
 def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
     """Written by the LM; a long text part by part, and then the parts' summaries together."""
     asking = Asking(lease, request.style, request.examples)
-    beams = request.num_beams or lease.checkpoint.num_beams
+    beams = request.num_beams or asking.num_beams
     pieces = parts(request.text, request.max_new_tokens, asking)
     result = Summary("", ABSTRACTIVE, request.text, parts=len(pieces))
     read = new = 0
@@ -133,7 +133,7 @@ def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
             yield Running(f"reading part {number} of {len(pieces)}", number - 1, len(pieces))
             prompt = asking.prompt(piece)
             draft = Draft()
-            for draft in written(prompt, request.max_new_tokens, beams, lease):
+            for draft in written(prompt, request.max_new_tokens, beams, asking):
                 yield Partial(replace(result, text="\n".join([*drafts, draft.text])))
             drafts.append(draft.text)
             read, new = read + len(prompt), new + draft.tokens
@@ -143,7 +143,7 @@ def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
         prompt = asking.prompt(request.text)
     result.prompt = lease.engine.detokenize(prompt, special_tokens=True)
     draft = Draft()
-    for draft in written(prompt, request.max_new_tokens, beams, lease):
+    for draft in written(prompt, request.max_new_tokens, beams, asking):
         result.text = draft.text
         yield Partial(result)
     yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + draft.tokens))

@@ -11,12 +11,12 @@ from typing import Any
 import datasets
 import pytest
 
-from finetune import train as training
 from finetune.base import shared_parts
 from finetune.job import as_trained, keep, measure_result
 from finetune.loading import load_trained
 from finetune.recipe import read_recipe
 from finetune.runs import run_of
+from finetune.split import split
 from finetune.train import train
 from shared.context import Runtime
 from shared.settings import Settings
@@ -34,7 +34,7 @@ BRIEF = ["evaluation.max_new_tokens=6", "data.split.test=0.2"]
 
 def test_spam_is_told_from_ham(mails: list[dict[str, str]], parts: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     few = random.Random(0).sample(mails, 200)
-    monkeypatch.setattr(training.corpora, "read", lambda *_: iter(few))
+    monkeypatch.setattr("finetune.corpora.read", lambda *_: iter(few))
     recipe = read_recipe("spam", [*FEW_STEPS, "training.max_steps=8", "training.max_length=48"])
     run = run_of(recipe, parts.settings)
     prepared, _ = train(recipe, run, parts)
@@ -167,7 +167,7 @@ def test_an_adapter_for_dialogues_answers_in_the_space_as_it_was_trained(taught:
         train(recipe, run, taught)
     name = keep(recipe, run, taught.settings)
     trained = load_trained(run.folder, None, taught)
-    item = training.split(recipe.data.source.rows(), recipe.data, generates=True).test[0]  # type: ignore[union-attr]
+    item = split(recipe.data.source.rows(), recipe.data, generates=True).test[0]  # type: ignore[union-attr]
     (expected,) = trained.task.answers(trained.model, trained.processor, [item], recipe, (), lambda *_: None)
     inputs = {
         "text": item.input, "style": "dialogue", "max_new_tokens": 8, "num_beams": 1, "model": f"{recipe.base}+{name}",

@@ -18,9 +18,10 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from finetune.failures import OutOfMemory, in_words
+from finetune.prepared import prepare
 from finetune.recipe import read_recipe
 from finetune.runs import Run, Status, run_of
-from finetune.train import prepare, train
+from finetune.train import train
 from finetune.watch import Diverged, Stopped, Watch
 from shared.context import Runtime
 from shared.errors import Busy, SuiteError

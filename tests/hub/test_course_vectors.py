@@ -1,6 +1,6 @@
 """The real checkpoints of the course against what it publishes: `make test-hub`, where a Hub can be reached.
 
-Not part of `make test`. Fetches about 6.5 GB into the Hub client's cache (`HF_HOME`) the first time.
+Not part of `make test`. Fetches about 5.3 GB into the Hub client's cache (`HF_HOME`) the first time.
 """
 
 from __future__ import annotations

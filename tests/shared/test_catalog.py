@@ -14,7 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from shared.catalog import Catalog, Checkpoint, HubSource, Origin, Task
+from shared.engines import causal_lm
 from shared.errors import UnknownCheckpoint
+from shared.space import ROOT
+from tests.course_vectors import VECTORS
 
 CATALOG = Catalog.read()
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -203,3 +206,19 @@ def test_a_mistake_in_the_file_is_refused(change: dict[str, object]) -> None:
     (first, *_) = CATALOG
     with pytest.raises(ValidationError, match=next(iter(change))):
         Checkpoint.model_validate({**first.model_dump(), **change})
+
+
+def test_what_is_fetched_is_not_what_the_weights_take_in_memory() -> None:
+    """DialoGPT's `.bin` is in float16, and it is computed in float32."""
+    dialogpt = CATALOG.choose_by_id("microsoft/DialoGPT-medium")
+    assert dialogpt.download_bytes == 863_000_000
+    assert causal_lm.memory_bytes(dialogpt) == 4 * dialogpt.parameters
+    gpt2 = CATALOG.choose_by_id("openai-community/gpt2")
+    assert gpt2.download_bytes == 4 * gpt2.parameters
+
+
+def test_test_hub_says_how_much_it_fetches() -> None:
+    fetched = sum(CATALOG.choose_by_id(name).download_bytes for name in {str(v.inputs["model"]) for v in VECTORS})
+    for file in ("Makefile", "tests/hub/test_course_vectors.py"):
+        (stated,) = re.findall(r"etches (?:about )?([\d.]+) GB", (ROOT / file).read_text(encoding="utf-8"))
+        assert abs(float(stated) - fetched / 1e9) < 0.1

@@ -160,6 +160,7 @@ def test_a_hub_that_cannot_be_reached_is_one_remark(hub: StandInHub, hub_env: Hu
     assert "preload_from_hub" not in split(assembled.files["README.md"].decode())[0]
     assert len(said) == 1
     assert said[0].startswith("nothing is preloaded")
+    assert "kept" not in said[0], "nothing was fetched"
 
 
 # -- refused -------------------------------------------------------------------------------------------------

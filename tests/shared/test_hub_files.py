@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared import hub_fetch, transfer
+from shared import hub_fetch, pytorch_bin, transfer
 from shared.catalog import Checkpoint, HubSource
 from shared.errors import MemoryRefused, SuiteError, WeightsCorrupt
 from shared.events import Loading
@@ -114,6 +114,8 @@ def test_one_that_keeps_breaking_is_kept_for_the_next_attempt(hub: StandInHub, f
     with pytest.raises(SuiteError, match="it goes on from there"):
         drained(fetching)
     assert not files.on_disk(checkpoint())
+    with pytest.raises(SuiteError, match=r"cannot be reached .*What was fetched so far is kept, and the next attempt"):
+        brought(files, checkpoint())
     sent = hub.sent("/storage/")
     hub.faults.clear()
     brought(files, checkpoint())
@@ -212,6 +214,13 @@ def test_a_file_that_went_missing_is_fetched_anew(hub: StandInHub, files: HubFil
     assert files.on_disk(checkpoint())
 
 
+def test_before_anything_came_nothing_is_said_to_be_kept(hub: StandInHub, files: HubFiles) -> None:
+    hub.faults.unreachable()
+    with pytest.raises(SuiteError, match="the Hub cannot be reached") as refused:
+        brought(files, checkpoint())
+    assert "kept" not in refused.value.message
+
+
 def test_a_pin_that_the_hub_lacks_says_so(hub: StandInHub, files: HubFiles) -> None:
     hub.add(REPO, FILES)
     with pytest.raises(SuiteError, match="no such revision"):
@@ -236,23 +245,163 @@ def test_memory_and_disk_are_checked_before_the_first_byte(
     assert hub.sent("/storage/") == 0
 
 
-def test_a_snapshot_put_there_by_others_is_used_without_the_hub(
-    hub: StandInHub, files: HubFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_memory_cannot_turn_into_safetensors_is_not_fetched(
+    hub: StandInHub, files: HubFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from huggingface_hub import constants, snapshot_download
+    monkeypatch.setattr(pytorch_bin, "free_memory", lambda: 150 * 10**6)
+    hub.add(REPO, {name: data for name, data in FILES.items() if name != "model.safetensors"})
+    with pytest.raises(MemoryRefused) as refused:
+        brought(files, checkpoint())
+    for words in (
+        "user/tiny is kept as a pickle",
+        "may take 200 MB of memory, of which 150 MB are free",
+        "choose a sm",
+    ):
+        assert words in refused.value.message
+    assert refused.value.message.endswith("Nothing was fetched")
+    assert not [request for request in hub.requests if "/resolve/" in request.path or "/storage/" in request.path]
+    hub.add(REPO, FILES)
+    assert brought(files, checkpoint())[0].revision, "safetensors need not be turned into anything"
+
+
+# -- what others put into the Hub client's cache -------------------------------------------------------
+
+
+def others(name: str, tmp_path: Path) -> HubFiles:
+    """Of a suite that has fetched nothing, with HF_HUB_OFFLINE."""
+    link = HubLink("auto")
+    link.state, link.reason = "offline", "HF_HUB_OFFLINE is set"
+    return HubFiles(Settings(cache_dir=tmp_path / name), link, lambda checkpoint: None)
+
+
+def test_a_snapshot_put_there_by_others_is_used_without_the_hub(
+    hub: StandInHub, files: HubFiles, tmp_path: Path
+) -> None:
+    from huggingface_hub import snapshot_download
 
     commit = hub.add(REPO, FILES)
+    wanted = checkpoint(revision=commit)
+    assert not files.on_disk(wanted)
+    snapshot_download(REPO, revision=commit)  # as a Space's build does, with a commit: no branch is written down
+    asked = len(hub.requests)
+    assert files.on_disk(wanted)
+    assert not files.on_disk(checkpoint())
+    assert brought(files, wanted)[0].revision == commit
+    offline = others("offline", tmp_path)
+    assert offline.on_disk(wanted)
+    assert brought(offline, wanted)[0].revision == commit
+    assert {path.name for path in folder(offline, wanted).iterdir()} >= {"config.json", "model.safetensors"}
+    with pytest.raises(SuiteError, match="HF_HUB_OFFLINE is set"):
+        brought(offline, checkpoint("user/elsewhere"))
+    assert len(hub.requests) == asked
+
+
+def test_what_nobody_pinned_is_used_at_the_commit_of_main(hub: StandInHub, files: HubFiles, tmp_path: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    hub.add(REPO, FILES)
+    commit = hub.add(REPO, FILES | {"config.json": b'{"model_type": "gpt2", "n_head": 2}'})
     snapshot_download(REPO)
     asked = len(hub.requests)
-    assert brought(files, checkpoint(revision=commit))[0].revision == commit
+    for each in (files, others("offline", tmp_path)):
+        assert each.on_disk(checkpoint())
+        assert brought(each, checkpoint())[0].revision == commit
     assert len(hub.requests) == asked
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    offline = HubLink("auto")
-    offline.state, offline.reason = "offline", "HF_HUB_OFFLINE is set"
-    others = HubFiles(Settings(cache_dir=tmp_path / "others"), offline, lambda checkpoint: None)
-    assert brought(others, checkpoint())[0].revision == commit
+
+
+@pytest.mark.parametrize("damage", ["", "../..", "0" * 40])
+def test_a_branch_that_names_no_snapshot(hub: StandInHub, files: HubFiles, hub_env: Any, damage: str) -> None:
+    from huggingface_hub import snapshot_download
+
+    hub.add(REPO, FILES)
+    snapshot_download(REPO)
+    (hub_env.cache_dir / "models--user--tiny" / "refs" / "main").write_text(damage)
+    assert not files.on_disk(checkpoint())
+
+
+SHARDS = {f"model-0000{n}-of-00003.safetensors": WEIGHTS[n:] for n in (1, 2, 3)}
+INDEX = {"model.safetensors.index.json": b"{}"}
+BYTES = {"vocab.json": b"{}", "merges.txt": b"#"}
+PIECES = {"vocab.json": b"{}", "source.spm": b"s", "target.spm": b"t"}
+NO_WEIGHTS = {name: data for name, data in FILES.items() if not name.startswith(("model", "pytorch"))}
+NO_TOKENIZER = {name: data for name, data in FILES.items() if name != "tokenizer.json"}
+
+
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        (FILES, ["model.safetensors", "pytorch_model.bin"]),
+        (FILES, ["config.json"]),
+        (FILES, ["tokenizer.json"]),
+        (NO_WEIGHTS | SHARDS | INDEX, ["model-00002-of-00003.safetensors"]),
+        (NO_WEIGHTS | SHARDS | INDEX, ["model.safetensors.index.json"]),
+        (NO_TOKENIZER | BYTES, ["merges.txt"]),
+        (NO_TOKENIZER | BYTES, ["vocab.json"]),
+        (NO_TOKENIZER | PIECES, ["vocab.json"]),
+        (NO_TOKENIZER | PIECES, ["target.spm"]),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else "-".join(value),
+)
+def test_a_snapshot_that_lacks_something_does_not_count(
+    hub: StandInHub, tmp_path: Path, hub_env: Any, content: dict[str, bytes], lost: list[str]
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    wanted = checkpoint(revision=hub.add(REPO, content))
+    snapshot = Path(snapshot_download(REPO, revision=wanted.revision))
+    offline = others("offline", tmp_path)
+    assert offline.on_disk(wanted)
+    for name in lost:
+        (snapshot / name).unlink()
+    assert not offline.on_disk(wanted)
     with pytest.raises(SuiteError, match="HF_HUB_OFFLINE is set"):
-        brought(others, checkpoint("user/elsewhere"))
+        brought(offline, wanted)
+
+
+def test_a_link_to_a_file_that_is_gone_does_not_count(hub: StandInHub, files: HubFiles) -> None:
+    from huggingface_hub import snapshot_download
+
+    wanted = checkpoint(revision=hub.add(REPO, FILES))
+    (Path(snapshot_download(REPO)) / "tokenizer.json").resolve().unlink()
+    assert not files.on_disk(wanted)
+
+
+def test_to_see_whether_it_is_here_no_weights_are_read(
+    hub: StandInHub, files: HubFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    wanted = checkpoint(revision=hub.add(REPO, FILES))
+    snapshot_download(REPO, revision=wanted.revision)
+    read: list[str] = []
+    path_open = Path.open
+
+    def noted(self: Path, *arguments: Any, **options: Any) -> Any:
+        read.append(self.name)
+        return path_open(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", noted)
+    assert files.on_disk(wanted)
+    assert not [name for name in read if not name.endswith(("@unpinned.json", f"@{wanted.revision}.json", "main"))]
+    brought(files, wanted)
+    assert "model.safetensors" in read, "so this would have seen it"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_others_fetched_is_checked_before_it_is_used(
+    hub: StandInHub, files: HubFiles, tmp_path: Path, name: str
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    content = {each: data for each, data in FILES.items() if each != "pytorch_model.bin"}
+    wanted = checkpoint(revision=hub.add(REPO, content))
+    held = Path(snapshot_download(REPO, revision=wanted.revision)) / name
+    held.resolve().write_bytes(FILES[name][:-1] + b"!")
+    with pytest.raises(WeightsCorrupt, match=f"{name} of user/tiny was altered or cut short"):
+        brought(others("offline", tmp_path), wanted)
+    assert not files.on_disk(wanted)
+    brought(files, wanted)
+    assert held.read_bytes() == FILES[name]
 
 
 def test_a_note_that_is_damaged_counts_for_nothing(hub: StandInHub, files: HubFiles, tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_without_a_hub_it_says_so(
     said = capsys.readouterr()
     assert said.err.startswith("error: the Hub cannot be reached (")
     assert "HF_ENDPOINT" in said.err
+    assert "fetched" not in said.err, "nothing was"
     assert said.out == ""
     assert catalog.read_bytes() == before
 

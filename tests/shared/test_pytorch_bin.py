@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 from safetensors.torch import load_file
 
-from shared.errors import WeightsCorrupt
+from shared import pytorch_bin
+from shared.errors import MemoryRefused, WeightsCorrupt
 from shared.pytorch_bin import INDEX, SINGLE, shards, tensors_of, to_safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +127,47 @@ def test_the_whole_file_counts_where_an_index_of_another_form_lies_beside_it(sou
     assert shards(source) == [SINGLE]
 
 
+# -- what it costs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="nothing says here what is mapped")
+def test_the_present_format_is_mapped_and_not_copied(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = torch.randn(300, 400)
+    torch.save({"embed": tied, "head": tied, "more": torch.ones(5)}, source / SINGLE)
+    written: list[int] = []
+    serialize_file = safetensors.serialize_file
+
+    def noted(specs: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        written.extend(spec.data_ptr for spec in specs.values())
+        serialize_file(specs, *arguments, **options)
+
+    def places() -> list[tuple[int, int]]:
+        lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if SINGLE in line]
+        return [(int(start, 16), int(end, 16)) for start, _, end in (line[0].partition("-") for line in lines)]
+
+    held: list[tuple[int, int]] = []
+    monkeypatch.setattr(safetensors, "serialize_file", lambda *a, **o: (held.extend(places()), noted(*a, **o)))
+    to_safetensors(source, target)
+    assert len(written) == 3
+    assert all(any(start <= address < end for start, end in held) for address in written)
+    equal(load_file(target / "model.safetensors"), {"embed": tied, "head": tied, "more": torch.ones(5)})
+
+
+def test_what_has_to_be_copied_must_fit_the_memory(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytorch_bin, "free_memory", lambda: 10**6)
+    torch.save(weights(), source / SINGLE)
+    to_safetensors(source, target)
+    refused = r"pytorch_model\.bin is kept as a pickle, .* 200 MB of memory, of which 1 MB are free\. .* a smaller one"
+    torch.save({"w": torch.zeros(30, 50).T}, source / SINGLE)
+    with pytest.raises(MemoryRefused, match=refused):
+        to_safetensors(source, target)
+    torch.save(weights(), source / SINGLE, _use_new_zipfile_serialization=False)
+    with pytest.raises(MemoryRefused, match=refused):
+        to_safetensors(source, target)
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 
@@ -198,8 +241,9 @@ def test_a_whole_module_is_not_a_table_of_weights(source: Path, zipped: bool) ->
         {"weight": torch.eye(3).to_sparse()},
         {"weight": torch.zeros(2, device="meta")},
         {"weight": torch.zeros(2, dtype=torch.complex64)},
+        {"weight": torch._neg_view(torch.ones(2))},
     ],
-    ids=["list", "tensor", "nested", "number", "key", "reserved", "sparse", "meta", "complex"],
+    ids=["list", "tensor", "nested", "number", "key", "reserved", "sparse", "meta", "complex", "negated"],
 )
 def test_what_is_not_a_table_of_weights(source: Path, target: Path, content: Any) -> None:
     torch.save(content, source / SINGLE)

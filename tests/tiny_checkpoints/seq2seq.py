@@ -85,6 +85,28 @@ Casa este mare, iar strada este mică.
 子供たちは庭で遊んでいます。
 """.strip().splitlines()
 
+T5_TASKS = {
+    "summarization": {
+        "early_stopping": True,
+        "length_penalty": 2.0,
+        "max_length": 200,
+        "min_length": 30,
+        "no_repeat_ngram_size": 3,
+        "num_beams": 4,
+        "prefix": "summarize: ",
+    },
+    **{
+        f"translation_en_to_{code}": {
+            "early_stopping": True,
+            "max_length": 300,
+            "num_beams": 4,
+            "prefix": f"translate English to {language}: ",
+        }
+        for code, language in (("de", "German"), ("fr", "French"), ("ro", "Romanian"))
+    },
+}
+"""What the config.json of T5, and of FLAN-T5 after it, says of tasks."""
+
 MADE_UP_WORDS = 8
 """M2M100's vocabulary ends with so many rows that no text ever uses."""
 
@@ -114,7 +136,7 @@ def _t5(folder: Path, weights: Weights, **options: Any) -> None:
     tokenizer.save_pretrained(folder)
     options |= {
         "decoder_start_token_id": 0,
-        "task_specific_params": {"summarization": {"length_penalty": 2.0, "num_beams": 4, "prefix": "summarize: "}},
+        "task_specific_params": T5_TASKS,
     }
     config = T5Config(
         vocab_size=(len(scores) + 100) // 64 * 64 + 64,

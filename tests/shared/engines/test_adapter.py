@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from shared.adapter_folder import read_folder
 from shared.engines import Sampling, batched_seq2seq, run_here
 from shared.engines import seq2seq as seq2seq_reference
-from shared.engines.adapter import Adapted, load, put_on
+from shared.engines.adapted import Adapted, put_on
+from shared.engines.adapter import load
 from shared.engines.batched_decoder import BatchedCausalLM
 from shared.engines.causal_lm import TorchCausalLM
 from shared.engines.causal_lm import load as load_causal_lm

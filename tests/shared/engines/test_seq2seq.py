@@ -6,12 +6,14 @@ The fast one and its reference alike; what only the fast one does is in `test_ba
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -24,7 +26,8 @@ from shared.engines import RunHere, Sampling, batched_seq2seq, run_here, seq2seq
 from shared.engines.batched_encoder_decoder import BatchedSeq2Seq
 from shared.engines.pretrained import load_pretrained
 from shared.engines.seq2seq import TorchSeq2Seq, memory_bytes
-from shared.engines.seq2seq_decoding import Decoder, Rules
+from shared.engines.seq2seq_decoding import Decoder
+from shared.engines.seq2seq_rules import Rules, translation_task
 from shared.engines.translating import target_limit
 from shared.errors import Cancelled, InvalidInput, SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.settings import Settings
@@ -121,6 +124,8 @@ def theirs(engine: Any, source: Sequence[int], limit: int, **changes: Any) -> li
     Both forms of an engine are held against the same, which is computed once; but for what is drawn.
     """
     model, ids, options = engine.model, torch.tensor([list(source)]), {"do_sample": False, "num_beams": 1, **changes}
+    if not options["num_beams"]:
+        del options["num_beams"]  # as the checkpoint prefers
     asked = (model.name_or_path, model.generation_config.to_json_string(), tuple(source), limit, str(options))
     if options["do_sample"] or asked not in GENERATED:
         with torch.inference_mode():
@@ -145,6 +150,13 @@ def first(engine: Any, pair: Pair = PAIR) -> dict[str, Any]:
     """What `generate` must be told for a pair of languages."""
     token = engine.texts.first_token(pair)
     return {} if token is None else {"forced_bos_token_id": token}
+
+
+def said_of(engine: Any, task: str, num_beams: int) -> dict[str, Any]:
+    """What `generate` must be told for a task of config.json; `num_beams` 0 leaves them to the checkpoint too."""
+    said = (getattr(engine.model.config, "task_specific_params", None) or {}).get(task, {})
+    told = {"num_beams": 0, **said} | ({"num_beams": num_beams} if num_beams else {})
+    return {name: value for name, value in told.items() if name not in ("prefix", "max_length")}
 
 
 def as_given(engine: Any, sentence: str, pair: Pair = PAIR) -> list[int]:
@@ -179,13 +191,14 @@ def test_beams_are_what_transformers_searches(engine: Any, num_beams: int) -> No
         assert engine.beam_search(source, 14, num_beams) == expected
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("num_beams", [0, 1, 3])
 def test_translations_in_batches_are_what_transformers_generates_one_by_one(engine: Any, num_beams: int) -> None:
-    """Neighbours, padding and leaving early change nothing."""
+    """Neighbours, padding and leaving early change nothing. What config.json says of the pair counts."""
     found = engine.translate(SENTENCES, num_beams, pair=PAIR)
     for text, translated in zip(SENTENCES, found, strict=True):
         source = as_given(engine, text)
-        tokens = theirs(engine, source, target_limit(len(source)), num_beams=num_beams, **first(engine))
+        said = said_of(engine, translation_task(PAIR), num_beams)
+        tokens = theirs(engine, source, target_limit(len(source)), **first(engine), **said)
         assert translated.text == engine.detokenize(tokens)
         assert translated.new_tokens == len(tokens)
         assert translated.input_tokens == len(source)
@@ -228,7 +241,7 @@ def asking(engine: Any, **options: Any) -> Any:
         setattr(model.generation_config, name, value)
     if isinstance(engine, TorchSeq2Seq):
         return TorchSeq2Seq(model, engine.texts, engine.checkpoint)
-    rules = Rules(model.generation_config)
+    rules = Rules(model.generation_config, model.config)
     other: Any = BatchedSeq2Seq(engine.writer.network, engine.texts, rules, engine.checkpoint)
     other.model = model
     return other
@@ -308,7 +321,7 @@ def test_every_source_has_its_own_limit(engines: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"repetition_penalty": 1.2}, {"encoder_no_repeat_ngram_size": 3}, {"early_stopping": "never"}],
+    [{"repetition_penalty": 1.2}, {"encoder_no_repeat_ngram_size": 3}, {"early_stopping": "never"}, {"num_beams": 999}],
     ids=str,
 )
 def test_what_is_not_done_is_refused_by_name(engines: dict[str, Any], options: dict[str, Any]) -> None:
@@ -321,6 +334,90 @@ def test_settings_of_sampling_and_length_are_the_requests(engines: dict[str, Any
     other = asking(engine, max_length=3, num_beams=5, do_sample=True, temperature=0.1, top_k=1, top_p=0.1)
     source, sampling = as_given(engine, SENTENCES[0]), Sampling(20, True, seed=5)
     assert ours(other, source, sampling) == ours(engine, source, sampling)
+
+
+# -- what it says of itself --------------------------------------------------------------------------
+
+
+def test_beams_are_the_checkpoints_own_where_nobody_names_them(engines: dict[str, Any]) -> None:
+    """Of T5's kind its config.json says them, and for its tasks alone."""
+    assert {kind: engines[kind].num_beams for kind in KINDS} == {
+        "t5": 1,
+        "flan_t5": 1,
+        "marian": 4,
+        "m2m100": 5,
+        "small100": 5,
+    }
+    tasks = ("summarization", "translation_en_to_fr", "poetry")
+    assert [engines["t5"].for_task(task).num_beams for task in tasks] == [4, 4, 1]
+    for kind in KINDS:
+        assert engines[kind].translate(SENTENCES, 0, pair=PAIR) != engines[kind].translate(SENTENCES, 1, pair=PAIR)
+
+
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+@pytest.mark.parametrize("limit", [40, 12])
+@pytest.mark.parametrize("num_beams", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["t5", "flan_t5"])
+def test_summaries_are_written_as_its_config_says_of_them(
+    engines: dict[str, Any], kind: str, num_beams: int, limit: int
+) -> None:
+    """No shorter than `min_length`, even of a short source; but where the request allows less, that counts."""
+    engine, task = engines[kind], engines[kind].for_task("summarization")
+    shortest, beams, changed = 30, num_beams or task.num_beams, 0
+    for text in SENTENCES[:7]:
+        source = engine.tokenize("summarize: " + text)
+        expected = without_end(engine, theirs(engine, source, limit, **said_of(engine, "summarization", num_beams)))
+        found = task.beam_search(source, limit, beams)
+        assert found == expected
+        # The token that starts the decoder is counted too, as transformers does.
+        assert min(shortest - 1, limit) <= len(found) <= limit
+        if beams == 1:
+            assert ours(task, source, Sampling(max_new_tokens=limit)) == expected
+        changed += found != engine.beam_search(source, limit, beams)
+    assert changed
+
+
+def test_older_checkpoints_say_it_in_config_json(folders: dict[str, Path], form: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["marian"], tmp_path / "marian")
+    config, said = (json.loads((folder / name).read_text()) for name in ("config.json", "generation_config.json"))
+    (folder / "generation_config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config | said | {"num_beams": 3}))
+    engine = read("marian", folder, form)
+    for text, found in zip(SENTENCES, engine.translate(SENTENCES, 0, pair=PAIR), strict=True):
+        source = as_given(engine, text)
+        limit = target_limit(len(source))
+        tokens = theirs(engine, source, limit, num_beams=0)
+        assert found.text == engine.detokenize(tokens)
+        assert tokens == theirs(engine, source, limit, num_beams=3)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"repetition_penalty": 2.5}, "asks for what this engine does not do .repetition_penalty"),
+        ({"num_beams": 999}, "asks for what this engine does not do .num_beams"),
+        ({"num_beams": "some"}, "asks for what this engine does not do .num_beams"),
+        ({"min_length": -3}, "says of summarization makes no sense"),
+        ({"length_penalty": "long"}, "says of summarization makes no sense"),
+        ({"early_stopping": []}, "says of summarization makes no sense"),
+    ],
+)
+def test_what_is_not_done_for_a_task_is_refused_when_it_is_asked(
+    references: dict[str, TorchSeq2Seq], said: dict[str, Any], words: str
+) -> None:
+    generation = references["t5"].model.generation_config
+    rules = Rules(generation, SimpleNamespace(task_specific_params={"summarization": said}))
+    assert rules.for_task("translation_en_to_fr") is rules
+    with pytest.raises(SuiteError, match=words) as refused:
+        rules.for_task("summarization")
+    assert refused.value.field == "model"
+    assert "another checkpoint" in refused.value.message
+
+
+@pytest.mark.parametrize("tasks", [None, [1, 2], "summarization", {"summarization": 5}])
+def test_tasks_of_another_kind_say_nothing(references: dict[str, TorchSeq2Seq], tasks: Any) -> None:
+    rules = Rules(references["t5"].model.generation_config, SimpleNamespace(task_specific_params=tasks))
+    assert rules.for_task("summarization") is rules
 
 
 # -- probabilities and steps -------------------------------------------------------------------------
