@@ -44,6 +44,7 @@ def converted(
         progress(f"converting {checkpoint.id}, once", 0, 0)
         try:
             convert(source, building)
+            (building / MANIFEST).unlink(missing_ok=True)  # where the source was converted itself, and is copied
             hashes = {file.name: sha256_of(file) for file in sorted(building.iterdir())}
             (building / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
             building.rename(final)

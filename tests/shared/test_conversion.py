@@ -173,3 +173,19 @@ def test_many_at_once_convert_once(ready: Ready) -> None:
     assert convert.calls == 1
     assert len(folders) == 4
     assert len(set(folders)) == 1
+
+
+def test_what_was_converted_before_can_be_converted_into_another_form(settings: Settings, source: Path) -> None:
+    """As a `.bin` is, into safetensors and then for the kernels, with all that lies beside it."""
+    calls: list[Path] = []
+
+    def copy(first: Path, target: Path) -> None:
+        calls.append(target)
+        for file in first.iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+
+    first = converted(CHECKPOINT, source, settings, copy, lambda *_: None)
+    for _ in range(2):
+        second = converted(CHECKPOINT, first, settings, copy, lambda *_: None, form="kernels")
+        assert (second / "original").read_text() == "{}"
+    assert len(calls) == 2, "each once"
