@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.catalog import Checkpoint, HubSource
-from shared.conversion import converted
+from shared.conversion import MANIFEST, converted
 from shared.errors import Cancelled, MemoryRefused, SuiteError, WeightsCorrupt, WeightsMissing
 from shared.events import Loading, Progress
 from shared.hub_cache import Snapshot, stated, whole_snapshot
@@ -163,7 +163,7 @@ class HubFiles:
                 folder = converted(resolved, folder, self._settings, to_safetensors, progress)
             except (WeightsCorrupt, MemoryRefused) as error:
                 raise type(error)(f"{checkpoint.id} cannot be used: {error.message}", field="model") from error
-            names = sorted(f.name for f in folder.iterdir() if f.is_file() and f.name != "converted.json")
+            names = sorted(f.name for f in folder.iterdir() if f.is_file() and f.name != MANIFEST)
         files = {}
         for name in names:
             progress(f"recording {checkpoint.id}", 0, 0)

@@ -81,11 +81,6 @@ class Prefixes(Generic[M]):
         while self._nbytes + more > self._room:
             self._nbytes -= self._kept.popitem(last=False)[1].nbytes
 
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self._nbytes = 0
-
 
 def common_length(some: Sequence[int], others: Sequence[int], most: int) -> int:
     """How many ids both begin with, at most `most`."""

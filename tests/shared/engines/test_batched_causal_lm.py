@@ -455,7 +455,7 @@ def test_no_more_is_kept_than_there_is_room_for(model: Any) -> None:
         assert fast.prefixes.nbytes <= 3 * one
     assert fast.prefixes.longest("visitor 9", [10] * 60)[0] == 59
     assert fast.prefixes.longest("visitor 0", [1] * 60) == (0, None)
-    fast.prefixes.clear()
+    fast.prefixes.keep_at_most(0)
     assert fast.prefixes.nbytes == 0
 
 
