@@ -95,6 +95,7 @@ class Rules:
         self._processors = self._of_transformers(generation)
         tasks = getattr(config, "task_specific_params", None)
         self._generation, self._tasks = generation, tasks if isinstance(tasks, dict) else {}
+        self._of_tasks: dict[str, Rules] = {}
 
     def _of_transformers(self, generation: Any) -> list[Any]:
         """In the order of `GenerationMixin._get_logits_processor`."""
@@ -121,6 +122,11 @@ class Rules:
         said = self._tasks.get(task)
         if not isinstance(said, dict):
             return self
+        if task not in self._of_tasks:  # asked at every request
+            self._of_tasks[task] = self._with(said, task)
+        return self._of_tasks[task]
+
+    def _with(self, said: dict[str, Any], task: str) -> Rules:
         generation = copy.deepcopy(self._generation)
         try:
             generation.update(**said)  # but for a prefix, which is no matter of the decoder
