@@ -51,7 +51,7 @@ test-hub: packages packages-dev ## what the course publishes, on its real checkp
 	@HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-0} $(python) -m pytest tests/hub -rs --override-ini testpaths= $(ARGS)
 
 pin: packages ## write the commits of the catalog's repositories that are not pinned yet: needs a Hub
-	@$(python) -m shared.pin
+	@$(python) -m shared.fetching.pin
 
 check: packages-dev ## lint, format and types
 	@$(python) -m ruff check .
@@ -78,7 +78,7 @@ screenshots: setup packages-dev ## make the README's pictures from the running a
 	@$(python) -m benchmarks.screenshots $(ARGS)
 
 space: packages ## assemble a Space for the Hub: make space NAME=translation OUT=folder
-	@$(python) -m shared.hub space $(NAME) --out $(OUT) $(ARGS)
+	@$(python) -m shared.publishing space $(NAME) --out $(OUT) $(ARGS)
 
 clean-cache: ## remove the weights and what was made of them
 	@test -x $(python) || { echo "error: without $(venv) this cannot look where the cache is. Run 'make setup' first, or" \

@@ -14,7 +14,7 @@ from benchmarks import busy_tabs, csv_rows, direct, engines, latency, lifecycle,
 from benchmarks.bars import Section, rows_of, verdicts
 from benchmarks.pair import Pair, pair
 from benchmarks.report import machine, say, write_section
-from shared.space import ROOT
+from shared.serving.space import ROOT
 
 ALONE: dict[str, Callable[[bool], Section]] = {
     "setup": lambda quick: lifecycle.sizes(),

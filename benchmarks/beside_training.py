@@ -26,7 +26,7 @@ from benchmarks.report import machine, milliseconds, say, table, write_section
 from benchmarks.server import Server
 from benchmarks.workload import Case, cases
 from finetune.recipe import Recipe, read_recipe
-from finetune.runs import Run, run_of
+from finetune.run_folder import Run, run_of
 from shared.settings import Settings
 
 README = ROOT / "finetune" / "README.md"

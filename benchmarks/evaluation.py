@@ -14,9 +14,9 @@ from benchmarks import quality_labels, quality_texts
 from benchmarks.quality import ROOM
 from benchmarks.quality_engines import beside, results, verdicts
 from benchmarks.report import machine, say, write_section
-from shared.context import Context
-from shared.engines import causal_lm
-from shared.runtime import start
+from shared.engines.decoders import reference
+from shared.serving.context import Context
+from shared.serving.runtime import start
 from shared.settings import Settings
 
 PARTS = (
@@ -65,7 +65,7 @@ def suite_of(engines: Literal["fast", "reference"]) -> Iterator[Context]:
     """The suite's parts with these engines, and half of the budget for weights; its cache lets go of what is over."""
     settings = Settings()
     # Where the processor has bfloat16, the reference rounds to it; what the fast engines are held to is float32.
-    causal_lm.cpu_has_bfloat16 = lambda: False
+    reference.cpu_has_bfloat16 = lambda: False
     runtime = start(settings.model_copy(update={"engines": engines, "memory_budget": settings.budget // 2}))
     try:
         yield Context(runtime, visitor="evaluation")

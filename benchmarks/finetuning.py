@@ -16,7 +16,7 @@ from benchmarks import ROOT
 from benchmarks.report import machine, say, table, write_section
 from finetune.methods import Distillation
 from finetune.recipe import Recipe, shipped_recipes
-from finetune.runs import Run, run_of
+from finetune.run_folder import Run, run_of
 from shared.settings import Settings
 
 README = ROOT / "finetune" / "README.md"

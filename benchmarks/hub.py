@@ -22,9 +22,9 @@ import typer
 
 from benchmarks.report import machine, megabytes, say, table, write_section
 from benchmarks.server import Server
-from shared.catalog import Catalog, Checkpoint
-from shared.repository import wanted_files
-from shared.runtime import Runtime, start
+from shared.checkpoints.catalog import Catalog, Checkpoint
+from shared.checkpoints.repository import wanted_files
+from shared.serving.runtime import Runtime, start
 from shared.settings import Settings
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import turn_clients_to

@@ -26,14 +26,14 @@ IMPORTS = {
 import psutil
 from shared.suite import import_gradio
 import_gradio()
-import shared.page
-from shared.catalog import Catalog
-from shared.engine_choice import engine_module
+import shared.page.build
+from shared.checkpoints.catalog import Catalog
+from shared.engines.choice import engine_module
 used = ("SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "firefox-translations-en-pt")
 for checkpoint in Catalog.read():
     if checkpoint.id in used:
         engine_module(checkpoint)
-import shared.engines.batched_decoder
+import shared.engines.decoders.batched_engine
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 print(psutil.Process().memory_info().rss)
 """,

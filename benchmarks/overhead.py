@@ -68,8 +68,8 @@ def timings(rounds: int) -> dict[str, list[float]]:
     from concurrent.futures import ThreadPoolExecutor
 
     from classification import SPACE
-    from shared.context import Context
-    from shared.endpoint import collect
+    from shared.serving.context import Context
+    from shared.serving.endpoint import collect
     from shared.settings import Settings
     from shared.suite import serve
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from benchmarks import ROOT
 from benchmarks.stats import Interval
-from shared.context import Context, Lease
+from shared.serving.context import Context, Lease
 
 T = TypeVar("T")
 Item = dict[str, str]

@@ -23,10 +23,10 @@ from classification.task import (
     sentiment_rows,
     zero_shot_rows,
 )
-from finetune import corpora
-from shared.context import Context, Lease
-from shared.download import FetchFailed
-from shared.requests import labels, validate
+from finetune.data import corpora
+from shared.fetching.wheel import FetchFailed
+from shared.serving.context import Context, Lease
+from shared.serving.requests import labels, validate
 from shared.settings import Settings
 
 TOPICS = "sports, business, technology, politics, health, food"

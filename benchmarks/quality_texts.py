@@ -10,9 +10,9 @@ from sacrebleu.metrics.chrf import CHRF
 from benchmarks.quality import MINILM, SMOLLM, Row, clock, in_points, items, on_loan, points
 from benchmarks.report import say
 from benchmarks.stats import RESAMPLES, Interval, bootstrap
-from shared.context import Context
-from shared.requests import validate
-from shared.text import lines, sentences
+from shared.media.text import lines, sentences
+from shared.serving.context import Context
+from shared.serving.requests import validate
 from summarization.task import Summarize, rouge
 from summarization.task import rows as summary_rows
 from translation.task import Translate, borrow

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import ROOT
-from shared.engines.precision import cpu_has_bfloat16
+from shared.engines.pretrained.precision import cpu_has_bfloat16
 from shared.settings import memory_limit, usable_cores
 
 PACKAGES = ("torch", "transformers", "gradio", "gradio_client")

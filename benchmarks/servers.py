@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from benchmarks.quality import MINILM, SMOLLM
 from benchmarks.server import Server
-from shared.catalog import Catalog
-from shared.engines import causal_lm
+from shared.checkpoints.catalog import Catalog
+from shared.checkpoints.weights import verified_folder
+from shared.engines.decoders import reference
 from shared.settings import Settings
-from shared.weights import verified_folder
 
 MARIAN = "firefox-translations-en-pt"
 
@@ -44,7 +44,7 @@ def weights(checkpoint_id: str) -> str:
 def float_weights() -> str:
     """Folder of SmolLM2's float32 safetensors, which transformers reads faster than the GGUF."""
     checkpoint, settings = Catalog.read().choose_by_id(SMOLLM), Settings()
-    return str(causal_lm.prepare(checkpoint, verified_folder(checkpoint, settings, silent), settings, silent))
+    return str(reference.prepare(checkpoint, verified_folder(checkpoint, settings, silent), settings, silent))
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -33,7 +33,7 @@ def main() -> None:
     import_gradio()
     import gradio as gr
 
-    from shared import page
+    from shared.page import build as page
 
     build = page.build
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared import hub_models, runtime
-from shared.catalog import Checkpoint, HubSource
-from shared.context import Context, Runtime
-from shared.engine_choice import engine_module
+from shared.checkpoints.catalog import Checkpoint, HubSource
+from shared.checkpoints.weights import verified_folder
+from shared.engines.choice import engine_module
 from shared.events import Progress
+from shared.fetching import hub_models
+from shared.serving import runtime
+from shared.serving.context import Context, Runtime
 from shared.settings import Settings
-from shared.weights import verified_folder
 
 
 @dataclass(frozen=True)

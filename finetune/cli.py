@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from finetune.background import step_aside
 from finetune.recipe import read_recipe, shipped_recipes
-from finetune.runs import run_of
+from finetune.run.background import step_aside
+from finetune.run_folder import run_of
 from shared.errors import SuiteError
 from shared.settings import Settings
 
@@ -50,7 +50,7 @@ def train(
     skip_evaluation: Annotated[bool, typer.Option("--skip-evaluation", help="Train only.")] = False,
 ) -> None:
     """Train a recipe, measure it against its base, keep the result for the suite, and publish it if asked."""
-    from finetune.job import dry, run_job
+    from finetune.run.job import dry, run_job
 
     chosen, settings = read_recipe(recipe, changes or ()), Settings()
     if background:
@@ -88,7 +88,7 @@ def show(recipe: Recipe, changes: Set = None) -> None:
 @app.command()
 def evaluate(checkpoint: Checkpoint) -> None:
     """Measure a trained checkpoint again on its held-out rows."""
-    from finetune.job import evaluate_again
+    from finetune.run.job import evaluate_again
 
     evaluate_again(checkpoint, Settings())
 
@@ -96,7 +96,7 @@ def evaluate(checkpoint: Checkpoint) -> None:
 @app.command()
 def compare(one: str, other: str) -> None:
     """Put what was measured of two trained checkpoints side by side."""
-    from finetune.job import compare_results
+    from finetune.run.job import compare_results
 
     compare_results(one, other, Settings())
 
@@ -107,7 +107,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
 ) -> None:
     """Write the merged checkpoint and its int8 and NF4 forms, and measure each."""
-    from finetune.export import export_all
+    from finetune.results.export import export_all
 
     export_all(checkpoint, out, Settings(), print)
 
@@ -124,7 +124,7 @@ def publish(
     ] = False,
 ) -> None:
     """Publish a trained checkpoint with its card."""
-    from finetune.job import publish_result
+    from finetune.run.job import publish_result
 
     token = sys.stdin.readline().strip() if token_from_stdin else None
     if token == "":

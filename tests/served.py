@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from shared.engines.kernels.compiling import sources
-from shared.space import ROOT
+from shared.serving.space import ROOT
 
 RUNNER = """
 import importlib.util, json, runpy, sys

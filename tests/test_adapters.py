@@ -14,11 +14,11 @@ import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from shared.catalog import Catalog
-from shared.engines import causal_lm
+from shared.checkpoints.catalog import Catalog
+from shared.checkpoints.weights import verified_folder
+from shared.engines.decoders import reference
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from shared.weights import verified_folder
 from tests.tiny_adapters import classifier_adapter, lora, randomised, told
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     folder = tmp_path_factory.mktemp("adapters")
     checkpoint = Catalog.read().choose_by_id(SMOLLM)
     weights = verified_folder(checkpoint, real, lambda *_: None)
-    converted = causal_lm.prepare(checkpoint, weights, real, lambda *_: None)
+    converted = reference.prepare(checkpoint, weights, real, lambda *_: None)
     model = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32)
     adapted = peft.get_peft_model(model, lora(target_modules=["q_proj", "v_proj"])).eval()
     for seed, name in ((1, "first"), (2, "second")):
@@ -113,7 +113,7 @@ def test_two_adapters_and_the_base_at_once(suite: Suite, client: Client) -> None
 def test_greedy_text_on_the_real_model_is_that_of_peft(client: Client, smollm: tuple[Any, Path]) -> None:
     from transformers import AutoTokenizer
 
-    from shared.engines.precision import cpu_has_bfloat16
+    from shared.engines.pretrained.precision import cpu_has_bfloat16
 
     theirs = smollm[0]
     tokenizer = AutoTokenizer.from_pretrained(theirs.config.name_or_path)

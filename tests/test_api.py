@@ -19,8 +19,8 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from shared import snippets
 from shared.events import RunInfo
+from shared.page import snippets
 from shared.suite import Suite
 
 SCHEMA = Path(__file__).with_name("api_schema.json")

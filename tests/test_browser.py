@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
+from shared.serving.space import discover
 from shared.settings import Settings
-from shared.space import discover
 from shared.suite import Suite, serve, warm
 from tests.browsing import (
     PATIENCE,

@@ -116,7 +116,7 @@ def test_added_and_removed_on_the_models_tab(open_page: Open, tmp_path: Path) ->
 
 
 def test_a_chat_shows_both_replies(open_page: Open, suite: Suite, tmp_path: Path) -> None:
-    from tests.shared.test_adapters import language_model
+    from tests.shared.checkpoints.test_adapters import language_model
 
     folder = language_model(tmp_path / "curt", checkpoint="SmolLM2-135M-Instruct", title="Curt", task="conversational")
     suite.runtime.adapters.add(suite.runtime.adapters.read(str(folder)))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from finetune import background
-from finetune.background import command
-from finetune.runs import all_runs
+from finetune.run import background
+from finetune.run.background import command
+from finetune.run_folder import all_runs
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.browsing import Open, choose, contrast, fill, menu, opener, overflow, unfold
@@ -59,8 +59,8 @@ def suite(tmp_path: Path, hub_env: HubEnv, monkeypatch: pytest.MonkeyPatch) -> I
 
 AT_ONCE = """
 import runpy, sys, time
-import finetune.background
-from finetune.watch import Watch
+import finetune.run.background
+from finetune.run.watch import Watch
 
 def logged_and_held(watch, state, control, logs):
     logged(watch, state, control, logs)
@@ -71,7 +71,7 @@ def logged_and_held(watch, state, control, logs):
         time.sleep(0.05)
 
 logged, Watch.logged = Watch.logged, logged_and_held
-finetune.background.LOWEST = 0
+finetune.run.background.LOWEST = 0
 runpy.run_module("finetune", run_name="__main__", alter_sys=True)
 """
 

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from shared.context import Runtime
 from shared.errors import Cancelled
-from shared.lane import Timing
+from shared.scheduling.lane import Timing
+from shared.serving.context import Runtime
 from shared.suite import Suite
 
 PATIENCE = 60

@@ -18,10 +18,10 @@ from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 from classification import SPACE as CLASSIFICATION
-from shared.context import Context
-from shared.endpoint import Traffic, collect
-from shared.engines.small100 import LanguageCodeTokenizer
-from shared.runtime import start
+from shared.engines.seq2seq.small100 import LanguageCodeTokenizer
+from shared.serving.context import Context
+from shared.serving.endpoint import Traffic, collect
+from shared.serving.runtime import start
 from shared.settings import Settings
 from tests.course_hub import Course, course, pin_to
 from tests.course_vectors import VECTORS, Vector
@@ -320,7 +320,7 @@ def test_small100_is_told_the_target_language_by_its_encoder(
 
 def add(taught: Course, repo: str) -> Any:
     """What the Models tab's "Add" does."""
-    from shared.hub_models import added
+    from shared.fetching.hub_models import added
     from shared.suite import collect_problems
 
     runtime = taught.suite.runtime

@@ -18,12 +18,12 @@ import yaml
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from shared.assemble import SUITE, Assembled, assemble
-from shared.catalog import Catalog
+from shared.checkpoints.catalog import Catalog
 from shared.fetch import unmatched
+from shared.publishing.assemble import SUITE, Assembled, assemble
+from shared.publishing.requirements import IMPORT_NAMES, package_name, requirement_lines
+from shared.serving.space import ROOT
 from shared.settings import Settings
-from shared.space import ROOT
-from shared.space_requirements import IMPORT_NAMES, package_name, requirement_lines
 from shared.yaml_text import read_yaml
 from tests.course_hub import push_all, tiny
 from tests.served import Forker, Served, free_port, served, with_compiled_kernels

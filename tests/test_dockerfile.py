@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.space import ROOT
+from shared.serving.space import ROOT
 from tests.served import free_port
 
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_what_is_copied_is_there_and_reaches_the_builder() -> None:
     for source in sources:
         assert (ROOT / source).exists()
         assert not ignored(source)
-    assert not ignored("shared/assets/suite.css")
+    assert not ignored("shared/page/assets/suite.css")
     assert not ignored("spaces/translation/examples.yaml")
 
 

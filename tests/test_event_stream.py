@@ -12,9 +12,9 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from shared.event_stream import additions
 from shared.settings import Settings
 from shared.suite import Suite, serve
+from shared.transport.event_stream import additions
 from tests.test_api import check_run_info
 from tests.test_cancel import PATIENCE, Steps, at_rest, eventually
 

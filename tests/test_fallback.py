@@ -8,7 +8,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, expect
 
-from shared.models_tab import slower_note
+from shared.page.models_tab import slower_note
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.browsing import Open, opener

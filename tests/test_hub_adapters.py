@@ -11,10 +11,10 @@ import pytest
 import torch
 from gradio_client.exceptions import AppError
 
-from shared.context import Context
-from shared.endpoint import Endpoint, collect
 from shared.errors import NeedsDownload, SuiteError
-from shared.models_tab import OneCheckpoint, act
+from shared.page.models_tab import OneCheckpoint, act
+from shared.serving.context import Context
+from shared.serving.endpoint import Endpoint, collect
 from tests.course_hub import Course, course
 from tests.tiny_adapters import causal_adapter, lora, told
 

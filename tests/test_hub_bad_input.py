@@ -21,8 +21,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from safetensors.torch import load, save
 
-from shared import hub_errors, hub_fetch, pytorch_bin, transfer
-from shared.models_tab import draw
+from shared.checkpoints import pytorch_bin
+from shared.fetching import hub_errors, hub_fetch, transfer
+from shared.page.models_tab import draw
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.stand_in_hub import StandInHub

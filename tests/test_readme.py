@@ -7,7 +7,7 @@ import io
 import re
 from pathlib import Path
 
-from shared.catalog import Catalog, HubSource
+from shared.checkpoints.catalog import Catalog, HubSource
 from shared.settings import table
 from shared.suite import Suite
 from tests.course_hub import MAKERS

@@ -17,10 +17,10 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from shared.context import Runtime
 from shared.errors import SuiteError
+from shared.serving.context import Runtime
+from shared.serving.space import BrokenSpace, Space, discover
 from shared.settings import Settings
-from shared.space import BrokenSpace, Space, discover
 from shared.suite import serve
 from tests.served import free_port, with_compiled_kernels
 
@@ -82,7 +82,7 @@ def copied_out(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_a_space_is_found_beside_shared(name: str, tmp_path: Path) -> None:
     code = (
-        "from shared.space import Space, discover\n"
+        "from shared.serving.space import Space, discover\n"
         "for space in discover():\n"
         "    print(space.name, isinstance(space, Space), bool(space.examples), space.folder)"
     )
@@ -120,7 +120,7 @@ def test_a_space_copied_out_runs(tmp_path: Path) -> None:
 
 BROKEN_IMPORT = "raise RuntimeError('this Space cannot be imported')\n"
 BROKEN_UI = """
-from shared.space import Space
+from shared.serving.space import Space
 
 SPACE = Space(name="broken_ui", title="Half a tab", summary="Fails while it is built.", endpoints=(), order=1)
 """
@@ -233,8 +233,9 @@ def test_task_functions_know_no_gradio() -> None:
 
 def test_heavy_libraries_wait_until_they_are_needed() -> None:
     code = (
-        "import sys, shared.settings, shared.catalog, shared.space, shared.runtime, shared.suite\n"
-        "shared.space.discover()\n"
+        "import sys, shared.settings, shared.checkpoints.catalog\n"
+        "import shared.serving.space, shared.serving.runtime, shared.suite\n"
+        "shared.serving.space.discover()\n"
         "print([name for name in ('torch', 'transformers', 'gradio') if name in sys.modules])"
     )
     done = run("-c", code, PYTHONPATH=".:spaces")
@@ -245,11 +246,11 @@ def test_our_spaces_folder_is_not_taken_for_hugging_faces_package() -> None:
     code = (
         "from shared.suite import import_gradio\n"
         "import_gradio()\n"
-        "from shared.endpoint import Traffic\n"
-        "from shared.page import build\n"
-        "from shared.runtime import start\n"
+        "from shared.serving.endpoint import Traffic\n"
+        "from shared.page.build import build\n"
+        "from shared.serving.runtime import start\n"
         "from shared.settings import Settings\n"
-        "from shared.space import discover\n"
+        "from shared.serving.space import discover\n"
         "build(discover(('translation',)), start(Settings()), Traffic())\n"
         "print('built')"
     )

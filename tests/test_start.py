@@ -14,9 +14,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from shared.catalog import Catalog
+from shared.checkpoints.catalog import Catalog
+from shared.serving.space import Space, discover
 from shared.settings import Settings
-from shared.space import Space, discover
 from shared.suite import Suite, serve
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from shared.engines import batched_marian
+from shared.engines.firefox import batched
 from shared.settings import Settings
 from shared.suite import Suite, serve
 
@@ -53,13 +53,13 @@ def folder(own: Suite, weights: Callable[[str], Path]) -> Iterator[Path]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the engine was asked to load."""
     asked: list[Any] = []
-    load = batched_marian.load
+    load = batched.load
 
     def noted(*arguments: Any) -> Any:
         asked.append(arguments[0].id)
         return load(*arguments)
 
-    monkeypatch.setattr(batched_marian, "load", noted)
+    monkeypatch.setattr(batched, "load", noted)
     return asked
 
 

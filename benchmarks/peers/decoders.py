@@ -69,7 +69,7 @@ class Reference:
         import torch
         from transformers import AutoTokenizer
 
-        from shared.engines.causal_lm import TorchCausalLM
+        from shared.engines.decoders.reference import TorchCausalLM
 
         model = float_model()
         for parameter in model.parameters():

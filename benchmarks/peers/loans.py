@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from benchmarks.quality import result_of
-from shared.context import Context, Lease
-from shared.runtime import start
+from shared.serving.context import Context, Lease
+from shared.serving.runtime import start
 from shared.settings import Settings, usable_cores
 
 T = TypeVar("T")

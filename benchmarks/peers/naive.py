@@ -109,13 +109,13 @@ def generate(lm: CausalLM, prompt: str, max_new_tokens: int, do_sample: bool, se
 
 def float_translator(folder: Path) -> Any:
     """The suite's Marian engine with everything in float32, as on a processor without int8 instructions."""
-    from shared.catalog import Catalog
-    from shared.engines import marian
+    from shared.checkpoints.catalog import Catalog
+    from shared.engines.firefox import reference
     from shared.settings import Settings
 
     checkpoint = Catalog.read().choose_by_id("firefox-translations-en-pt")
     with patch("torch.cpu._is_vnni_supported", return_value=False):
-        engine = marian.load(checkpoint, folder, Settings(), lambda what, done, total: None)
+        engine = reference.load(checkpoint, folder, Settings(), lambda what, done, total: None)
     kind = type(engine.network.embeddings).__name__
     if kind != "FloatEmbeddings":
         raise SystemExit(f"the peer's translator must compute in float32, and has {kind}")

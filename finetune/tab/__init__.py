@@ -1,6 +1,6 @@
 """The Fine-tuning tab: a recipe on the left, the runs of this machine on the right.
 
-A run is a process of its own (`finetune.background`): the page only reads its folder, so closing the page, or the
+A run is a process of its own (`finetune.run.background`): the page only reads its folder, so closing the page, or the
 suite, changes nothing, and whoever opens it again sees where the run is.
 """
 
@@ -13,9 +13,9 @@ import gradio as gr
 from finetune.tab.publishing import may_publish
 from finetune.tab.recipe_panel import RecipePanel
 from finetune.tab.runs_panel import RunsPanel
-from shared.edge import Edge
-from shared.inputs import PRIVATE
-from shared.models_tab import sign_in_form
+from shared.page.inputs import PRIVATE
+from shared.page.models_tab import sign_in_form
+from shared.transport.gradio.edge import Edge
 
 SUMMARY = (
     "Adapt a checkpoint to rows of your own, see on rows it has not met whether it got better, and publish it. A run "

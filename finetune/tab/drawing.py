@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from finetune.background import last_words
-from finetune.estimate import duration
 from finetune.recipe import Recipe
-from finetune.runs import Run, Status
-from finetune.turn import names_in_line
-from shared import render
+from finetune.run.background import last_words
+from finetune.run.estimate import duration
+from finetune.run.turn import names_in_line
+from finetune.run_folder import Run, Status
 from shared.errors import SuiteError
+from shared.page import render
 from shared.settings import Settings
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 170, 40, 22

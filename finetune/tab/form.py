@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from finetune.background import keep_upload
+from finetune.data.sources import File
 from finetune.recipe import Recipe, read_recipe
-from finetune.sources import File
+from finetune.run.background import keep_upload
 from shared.errors import InvalidInput
 from shared.settings import Settings
 

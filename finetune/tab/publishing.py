@@ -20,10 +20,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from finetune.background import ROOT, command, environment
-from finetune.runs import Run, all_runs
-from shared.admin import is_admin, shows_token
+from finetune.run.background import ROOT, command, environment
+from finetune.run_folder import Run, all_runs
 from shared.settings import Settings
+from shared.transport.admin import is_admin, shows_token
 
 log = logging.getLogger(__name__)
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import gradio as gr
 
-from finetune import background
 from finetune.recipe import read_recipe, shipped_recipes
-from finetune.runs import replace
+from finetune.run import background
+from finetune.run.turn import line_folder
+from finetune.run_folder import replace
 from finetune.tab.drawing import describe
 from finetune.tab.form import FIELDS, Form, columns_of, fields_of, guess_columns, name_for
 from finetune.tab.runs_panel import RunsPanel
-from finetune.turn import line_folder
-from shared import render
-from shared.admin import is_admin, require_admin
 from shared.errors import Cancelled, SuiteError
-from shared.inputs import PRIVATE
+from shared.page import render
+from shared.page.inputs import PRIVATE
+from shared.page.stop import Stop
 from shared.settings import Settings
-from shared.stop import Stop
+from shared.transport.admin import is_admin, require_admin
 
 FIRST = "topics"
 

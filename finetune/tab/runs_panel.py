@@ -8,15 +8,15 @@ from typing import Any
 
 import gradio as gr
 
-from finetune import background
-from finetune.runs import AT_WORK, Run, all_runs, run_of
+from finetune.run import background
+from finetune.run_folder import AT_WORK, Run, all_runs, run_of
 from finetune.tab.drawing import draw_run, in_a_line
 from finetune.tab.publishing import FORM
-from shared import render
-from shared.admin import is_admin, require_admin
 from shared.errors import SuiteError
-from shared.inputs import PRIVATE
+from shared.page import render
+from shared.page.inputs import PRIVATE
 from shared.settings import Settings
+from shared.transport.admin import is_admin, require_admin
 
 LOOKS_EVERY = 1.0
 """Seconds between two looks at a run that is at work."""
@@ -127,7 +127,7 @@ class RunsPanel:
         return self._acted(request, act, name)
 
     def compare(self, request: gr.Request, one: str | None, other: str | None) -> str:
-        from finetune.job import compared  # which brings all of scikit-learn
+        from finetune.run.job import compared  # which brings all of scikit-learn
 
         try:
             require_admin(is_admin(self.settings, request))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from finetune.data.split import Item
 from finetune.recipe import Recipe
-from finetune.split import Item
 
 MODULES = {
     "text-classification": "text_classification",

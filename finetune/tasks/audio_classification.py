@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from finetune.data.split import Item
 from finetune.recipe import Recipe
-from finetune.split import Item
 from finetune.tasks import quantized
-from shared.audio import Recording
+from shared.media.recordings import Recording
 
 BATCH = 16
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.data.split import Item
 from finetune.recipe import Recipe
-from finetune.split import Item
 from finetune.tasks import quantized
 from shared.errors import InvalidInput
 

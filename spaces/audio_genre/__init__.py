@@ -1,8 +1,8 @@
 """Audio genre: what music sounds like, over a whole recording and from moment to moment."""
 
 from audio_genre.task import AudioGenre, audio_genre
-from shared.endpoint import Endpoint
-from shared.space import Space
+from shared.serving.endpoint import Endpoint
+from shared.serving.space import Space
 
 SPACE = Space(
     name="audio_genre",

@@ -7,9 +7,9 @@ import io
 
 import numpy as np
 
-from shared.audio import Resampler, Window
-from shared.mel import BANDS, RATE, log_mel
-from shared.render import CIVIDIS
+from shared.media.mel import BANDS, RATE, log_mel
+from shared.media.recordings import Resampler, Window
+from shared.page.render import CIVIDIS
 
 MOST_COLUMNS = 1024
 """Whenever there are more, neighbours are averaged in pairs."""

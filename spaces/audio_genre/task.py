@@ -11,12 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from audio_genre.picture import Picture
-from shared.audio import Recording, Window, windows
-from shared.context import Context, Lease
 from shared.engines import AudioClassifier
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial, Running
-from shared.requests import AudioFile, Model, Request
+from shared.media.recordings import Recording, Window, windows
+from shared.serving.context import Context, Lease
+from shared.serving.requests import AudioFile, Model, Request
 
 BATCH_WINDOWS = 4
 """Windows between two results so far; within them a Stop takes one step of the engine."""

@@ -10,10 +10,10 @@ import gradio as gr
 import numpy as np
 
 from audio_genre.task import AudioGenre, Genres, Moment
-from shared import render
-from shared.audio import READABLE, clock
-from shared.inputs import Values
-from shared.ui import Look, Page, slider
+from shared.media.recordings import READABLE, clock
+from shared.page import render
+from shared.page.form import Look, Page, slider
+from shared.page.inputs import Values
 
 MOST_ROWS = 6
 """Genres with a strip of their own."""

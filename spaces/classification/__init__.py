@@ -11,8 +11,8 @@ from classification.task import (
     zero_shot,
     zero_shot_rows,
 )
-from shared.endpoint import Endpoint, Rows
-from shared.space import Space
+from shared.serving.endpoint import Endpoint, Rows
+from shared.serving.space import Space
 
 SPACE = Space(
     name="classification",

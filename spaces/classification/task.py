@@ -17,10 +17,10 @@ from classification.scoring import (
     by_similarity,
     model_name,
 )
-from shared.context import Context, Lease
 from shared.errors import InvalidInput
 from shared.events import Done, Event
-from shared.requests import AnyText, CandidateLabels, Deterministic, Model, Request, Text, labels, row_of
+from shared.serving.context import Context, Lease
+from shared.serving.requests import AnyText, CandidateLabels, Deterministic, Model, Request, Text, labels, row_of
 
 SENTIMENTS = ("positive", "negative")
 DESCRIPTION = "This text is about {}."

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from classification.task import Classification, FewShot, ZeroShot
-from shared import render
-from shared.inputs import Values
-from shared.ui import Look, Page, zero_one_few
+from shared.page import render
+from shared.page.form import Look, Page, zero_one_few
+from shared.page.inputs import Values
 
 
 def build(page: Page) -> None:

@@ -1,8 +1,8 @@
 """Text generation, chat and the next token."""
 
 from generation.task import Chat, Generate, NextToken, chat, generate, next_token
-from shared.endpoint import Endpoint
-from shared.space import Space
+from shared.serving.endpoint import Endpoint
+from shared.serving.space import Space
 
 SPACE = Space(
     name="generation",

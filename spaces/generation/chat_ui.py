@@ -12,16 +12,16 @@ import gradio as gr
 from generation.controls import sampling_controls
 from generation.drawing import all_coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
-from shared import render
-from shared.comparison import COMPARE, Comparison, columns
-from shared.consent import consent_button, no_question, offer
 from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial, RunInfo
-from shared.examples import Showcase
-from shared.inputs import PRIVATE
-from shared.requests import NO_TEXT
-from shared.stop import STOPPED, Stop, busy_buttons, idle_buttons
-from shared.ui import Page, slider
+from shared.page import render
+from shared.page.comparison import COMPARE, Comparison, columns
+from shared.page.consent import consent_button, no_question, offer
+from shared.page.form import Page, slider
+from shared.page.inputs import PRIVATE
+from shared.page.showcase import Showcase
+from shared.page.stop import STOPPED, Stop, busy_buttons, idle_buttons
+from shared.serving.requests import NO_TEXT
 
 History = list[dict[str, str]]
 

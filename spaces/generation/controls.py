@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from generation.task import Generate
-from shared.catalog import Task
-from shared.ui import Page, slider
+from shared.checkpoints.catalog import Task
+from shared.page.form import Page, slider
 
 
 def sampling_controls(page: Page, task: Task = "text-generation") -> dict[str, Any]:

@@ -7,8 +7,8 @@ from html import escape
 from weakref import WeakKeyDictionary
 
 from generation.task import Completion
-from shared import render
 from shared.engines import GeneratedToken
+from shared.page import render
 
 
 def legend() -> str:

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from shared.context import Context, Lease
 from shared.engines import GeneratedToken, Sampling
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial
-from shared.requests import AnyText, Deterministic, Model, Request, Text
+from shared.serving.context import Context, Lease
+from shared.serving.requests import AnyText, Deterministic, Model, Request, Text
 
 # A model's fields come in the order of its bases, last base first; that order is the API's.
 
@@ -234,7 +234,7 @@ def distribution(logits: Any, sampling: Sampling, lease: Lease, top: int = 20) -
     """The likeliest `top` tokens of float32 logits (vocabulary,), before and after the settings."""
     import torch
 
-    from shared.sampling import adjusted
+    from shared.engines.search.sampling import adjusted
 
     # In double, or what 49,000 small numbers add up to would depend on how they are shared out among threads.
     before = torch.from_numpy(logits).double().softmax(0)

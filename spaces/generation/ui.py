@@ -11,9 +11,9 @@ from generation.chat_ui import build_chat
 from generation.controls import sampling_controls
 from generation.drawing import all_coloured, gauge, legend
 from generation.task import Completion, Distribution, Generate, NextToken
-from shared import render
-from shared.inputs import Values
-from shared.ui import Look, Page, slider
+from shared.page import render
+from shared.page.form import Look, Page, slider
+from shared.page.inputs import Values
 
 
 def build(page: Page) -> None:

@@ -1,8 +1,8 @@
 """Reading: the answer to a question in a text, and the word behind a mask."""
 
 from reading.task import AnswerQuestion, FillMask, answer_question, fill_mask
-from shared.endpoint import Endpoint
-from shared.space import Space
+from shared.serving.endpoint import Endpoint
+from shared.serving.space import Space
 
 SPACE = Space(
     name="reading",

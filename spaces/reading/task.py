@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from shared.context import Context, Lease
 from shared.engines import AnswerSpan, FilledToken
 from shared.errors import InvalidInput
 from shared.events import Done, Event
-from shared.requests import Deterministic, Model, Text
-from shared.text import sentences
+from shared.media.text import sentences
+from shared.serving.context import Context, Lease
+from shared.serving.requests import Deterministic, Model, Text
 
 SIMILARITY_SCALE = 20.0
 """Softmax scale from cosine similarity to a share for each sentence: sentence-transformers' own training scale

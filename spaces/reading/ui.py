@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from reading.task import AnswerQuestion, Answers, Filled, FillMask
-from shared import render
-from shared.inputs import Values
-from shared.ui import Look, Page, slider
+from shared.page import render
+from shared.page.form import Look, Page, slider
+from shared.page.inputs import Values
 
 
 def build(page: Page) -> None:

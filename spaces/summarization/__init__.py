@@ -1,7 +1,7 @@
 """Summarization: sentences chosen from a text, or written anew."""
 
-from shared.endpoint import Endpoint, Rows
-from shared.space import Space
+from shared.serving.endpoint import Endpoint, Rows
+from shared.serving.space import Space
 from summarization.task import Summarize, rows, summarize
 
 SPACE = Space(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.context import Lease
-from shared.text import Span
+from shared.media.text import Span
+from shared.serving.context import Lease
 
 RELEVANCE = 0.7
 """MMR's lambda: how much closeness to the whole counts against novelty."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from shared import render
-from shared.inputs import Values
-from shared.ui import Look, Page, slider, zero_one_few
+from shared.page import render
+from shared.page.form import Look, Page, slider, zero_one_few
+from shared.page.inputs import Values
 from summarization.task import Summarize, Summary, rouge
 
 

@@ -1,7 +1,7 @@
 """Translation, sentence by sentence."""
 
-from shared.endpoint import Endpoint, Rows
-from shared.space import Space
+from shared.serving.endpoint import Endpoint, Rows
+from shared.serving.space import Space
 from translation.task import Translate, borrow, rows, translate
 
 SPACE = Space(

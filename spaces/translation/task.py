@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from shared.catalog import Pair
-from shared.context import Context, Lease
+from shared.checkpoints.catalog import Pair
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done, Event, Partial, Running
-from shared.languages import language_name
-from shared.requests import Deterministic, Model, Text
-from shared.text import KNOWN_LANGUAGES, Span, detect_language, sentences
+from shared.media.languages import language_name
+from shared.media.text import KNOWN_LANGUAGES, Span, detect_language, sentences
+from shared.serving.context import Context, Lease
+from shared.serving.requests import Deterministic, Model, Text
 
 SENTENCES_PER_STEP = 16
 """So that a long text shows progress."""

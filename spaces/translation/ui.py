@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from shared import render
-from shared.catalog import Pair
-from shared.inputs import PRIVATE, Values
-from shared.languages import language_name
-from shared.ui import Look, Page, slider
+from shared.checkpoints.catalog import Pair
+from shared.media.languages import language_name
+from shared.page import render
+from shared.page.form import Look, Page, slider
+from shared.page.inputs import PRIVATE, Values
 from translation.task import DETECT, Translate, Translation
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from finetune import corpora
 from finetune.base import shared_parts
+from finetune.data import corpora
 from finetune.recipe import Recipe, check_recipe
-from shared.context import Runtime
-from shared.download import FetchFailed
+from shared.fetching.wheel import FetchFailed
+from shared.serving.context import Runtime
 from shared.settings import Settings
 from tests.finetune.tiny_results import TinyResults, train_tiny
 

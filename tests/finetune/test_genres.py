@@ -17,17 +17,17 @@ import pytest
 import soundfile
 from gradio_client import Client, handle_file
 
-from finetune.job import as_trained, measure_result
-from finetune.loading import load_trained
-from finetune.publish import publish
+from finetune.data.sounds import audiofolder_rows, has_torchcodec, listed_rows, on_disk
+from finetune.data.sources import AudioFolder, HubData
+from finetune.data.split import Item
 from finetune.recipe import Recipe, read_recipe
-from finetune.runs import run_of
-from finetune.sounds import audiofolder_rows, has_torchcodec, listed_rows, on_disk
-from finetune.sources import AudioFolder, HubData
-from finetune.split import Item
-from finetune.train import train
+from finetune.results.loading import load_trained
+from finetune.results.publish import publish
+from finetune.run.job import as_trained, measure_result
+from finetune.run.train import train
+from finetune.run_folder import run_of
 from shared.errors import InvalidInput, SuiteError
-from shared.hub_models import added
+from shared.fetching.hub_models import added
 from shared.settings import Settings
 from shared.suite import Suite, collect_problems, serve
 from tests.course_hub import pin_to, push

@@ -14,12 +14,12 @@ from finetune.base import find_base
 from finetune.methods import IA3, BitFit, Full, Partial
 from finetune.methods.distillation import keep_layers
 from finetune.methods.partial import is_head
-from finetune.prepared import prepare
 from finetune.recipe import Recipe
-from finetune.runs import Run, run_of
-from finetune.train import train
-from shared.context import Runtime
+from finetune.run.prepared import prepare
+from finetune.run.train import train
+from finetune.run_folder import Run, run_of
 from shared.errors import InvalidInput
+from shared.serving.context import Runtime
 from tests.finetune.conftest import MakeRecipe
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from finetune import processes
-from finetune.runs import Run, Status, run_of
-from finetune.train import train
-from shared.context import Runtime
+from finetune.run.train import train
+from finetune.run_folder import Run, Status, run_of
+from shared.serving.context import Runtime
 from tests.finetune.conftest import MakeRecipe
 from tests.finetune.test_methods import losses
 

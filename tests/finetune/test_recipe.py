@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.recipe import check_recipe, read_recipe, shipped_recipes
-from shared.catalog import Catalog
+from shared.checkpoints.catalog import Catalog
 from shared.errors import InvalidInput, SuiteError
 from tests.finetune.conftest import MakeRecipe
 

@@ -12,13 +12,13 @@ import datasets
 import pytest
 
 from finetune.base import shared_parts
-from finetune.job import as_trained, keep, measure_result
-from finetune.loading import load_trained
+from finetune.data.split import split
 from finetune.recipe import read_recipe
-from finetune.runs import run_of
-from finetune.split import split
-from finetune.train import train
-from shared.context import Runtime
+from finetune.results.loading import load_trained
+from finetune.run.job import as_trained, keep, measure_result
+from finetune.run.train import train
+from finetune.run_folder import run_of
+from shared.serving.context import Runtime
 from shared.settings import Settings
 from tests.course_hub import push
 from tests.finetune.test_methods import losses
@@ -34,7 +34,7 @@ BRIEF = ["evaluation.max_new_tokens=6", "data.split.test=0.2"]
 
 def test_spam_is_told_from_ham(mails: list[dict[str, str]], parts: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     few = random.Random(0).sample(mails, 200)
-    monkeypatch.setattr("finetune.corpora.read", lambda *_: iter(few))
+    monkeypatch.setattr("finetune.data.corpora.read", lambda *_: iter(few))
     recipe = read_recipe("spam", [*FEW_STEPS, "training.max_steps=8", "training.max_length=48"])
     run = run_of(recipe, parts.settings)
     prepared, _ = train(recipe, run, parts)
@@ -157,8 +157,8 @@ def test_batches_that_are_put_together_count_as_one(name: str, taught: Runtime) 
 
 
 def test_an_adapter_for_dialogues_answers_in_the_space_as_it_was_trained(taught: Runtime) -> None:
-    from shared.context import Context
-    from shared.endpoint import Traffic, collect
+    from shared.serving.context import Context
+    from shared.serving.endpoint import Traffic, collect
     from summarization import SPACE
 
     recipe = read_recipe("dialogues-flan-t5", [*TINY, *BRIEF, LOUD])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from finetune import background
 from finetune.recipe import read_recipe
-from finetune.runs import Run, Status, run_of
+from finetune.run import background
+from finetune.run_folder import Run, Status, run_of
 from finetune.tab import publishing
 from finetune.tab.drawing import curve, draw_run, in_a_line
 from finetune.tab.form import Form, columns_of, guess_columns, name_for

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from finetune.base import shared_parts
+from finetune.data.split import Item
 from finetune.recipe import Recipe, check_recipe
-from finetune.runs import run_of
-from finetune.split import Item
+from finetune.run.train import train
+from finetune.run_folder import run_of
 from finetune.tasks import conversation, sequence_to_sequence
-from finetune.train import train
-from shared.context import Runtime
+from shared.serving.context import Runtime
 from shared.settings import Settings
 from tests.finetune.test_methods import losses
 from tests.stand_in_hub import StandInHub
@@ -149,7 +149,7 @@ def test_sequence_to_sequence(
     found = losses(run)
     assert sum(found[-3:]) < sum(found[:3])
 
-    from finetune.loading import load_trained
+    from finetune.results.loading import load_trained
 
     items = prepared.parts.test[:3]
     again = load_trained(run.folder, None, online)
@@ -184,7 +184,7 @@ def test_audio_classification(hub: StandInHub, online: Runtime, tmp_path: Path) 
     import numpy as np
     import soundfile
 
-    from finetune.loading import load_trained
+    from finetune.results.loading import load_trained
 
     wav2vec2_genres(tmp_path / "tiny")
     hub.add("user/tiny", tmp_path / "tiny")

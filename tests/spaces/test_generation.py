@@ -11,11 +11,11 @@ import pytest
 
 from generation import SPACE
 from generation.task import Completion, Distribution
-from shared.context import Context, Runtime
-from shared.endpoint import Traffic, collect
-from shared.engines.causal_lm import TorchCausalLM
+from shared.engines.decoders.reference import TorchCausalLM
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial
+from shared.serving.context import Context, Runtime
+from shared.serving.endpoint import Traffic, collect
 
 LM = "SmolLM2-135M-Instruct"
 STORY = "Once upon a time, in a galaxy far, far"

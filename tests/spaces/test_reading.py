@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from reading import SPACE
-from shared.context import Context
-from shared.endpoint import Traffic, collect
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done
+from shared.serving.context import Context
+from shared.serving.endpoint import Traffic, collect
 
 EXAMPLES = {e["title"]: e["inputs"] for e in SPACE.examples["answer_question"]}
 

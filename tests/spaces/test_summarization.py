@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from shared.context import Context
-from shared.endpoint import Traffic, collect
 from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Partial, Running
-from shared.text import sentences
+from shared.media.text import sentences
+from shared.serving.context import Context
+from shared.serving.endpoint import Traffic, collect
 from summarization import SPACE, abstractive
 from summarization.abstractive import Asking, parts, shortened_to_fit
 from summarization.task import Summarize, Summary, rouge, rows

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from shared.context import Context
-from shared.endpoint import Traffic, collect
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial, Running
+from shared.serving.context import Context
+from shared.serving.endpoint import Traffic, collect
 from translation import SPACE, task
 from translation.task import Translate, Translation, borrow, detected_source, rows
 

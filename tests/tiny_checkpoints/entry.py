@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.catalog import Checkpoint, HubSource
+from shared.checkpoints.catalog import Checkpoint, HubSource
 
 
 def entry(**changes: Any) -> Checkpoint:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.engines.kernels.attention import Heads, Sequences, attend
-from shared.engines.kernels.between import Style, activate, incoming, outgoing
 from shared.engines.kernels.compiling import plain
+from shared.engines.kernels.elementwise import Style, activate, incoming, outgoing
 from shared.engines.kernels.products import LANES, Affine, affine, affine_of
 from shared.engines.kernels.sources import Sources, attend_sources
 

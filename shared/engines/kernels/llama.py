@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.engines.kernels.attention import Heads, Sequences, attend, rotate
-from shared.engines.kernels.between import add, rms_norm, swiglu
 from shared.engines.kernels.compiling import plain
+from shared.engines.kernels.elementwise import add, rms_norm, swiglu
 from shared.engines.kernels.products import LANES, Matrix, layer_of, product
 
 

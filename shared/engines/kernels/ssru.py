@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.engines.kernels.attention import Heads
-from shared.engines.kernels.between import add, layer_norm, relu
 from shared.engines.kernels.compiling import fused, plain
+from shared.engines.kernels.elementwise import add, layer_norm, relu
 from shared.engines.kernels.likeliest import likeliest
 from shared.engines.kernels.numbers import exponential, f32
 from shared.engines.kernels.products import LANES, Affine, affine, affine_of, embed

@@ -1,0 +1,261 @@
+"""What a tuned model is held against: its own base without and with examples, and a classic method without any.
+
+The base answers through the Spaces' own code, so the table compares with what a visitor of the suite would get.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune.base import Base
+from finetune.data.split import Item, Parts
+from finetune.recipe import Recipe
+from finetune.tasks import task_of
+from shared.serving.context import Context, Runtime
+
+Answer = Callable[[Sequence[Item]], list[str]]
+
+
+@dataclass
+class System:
+    """Something that answers. `kind` is `baseline`, `base` or `tuned`."""
+
+    name: str
+    kind: str
+    answer: Answer
+    loss: Callable[[Sequence[Item]], list[float]] | None = None
+    """Of language models: mean loss of each row's right reply."""
+
+
+def systems(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime) -> Iterator[System]:
+    """One after another, so that only one needs memory at a time."""
+    if recipe.task == "text-classification":
+        yield System("the commonest label", "baseline", commonest(parts))
+        yield System("TF-IDF and logistic regression", "baseline", logistic_regression(parts))
+        yield from classifying_base(recipe, base, parts, runtime)
+    elif recipe.task == "conversational":
+        yield System("the reply to the nearest prompt (TF-IDF)", "baseline", nearest(parts))
+        yield from replying_base(recipe, base, parts)
+    elif recipe.generates:
+        yield System("the text itself", "baseline", lambda items: [item.input for item in items])
+        yield from rewriting_base(recipe, base, parts)
+    else:
+        yield System("the commonest label", "baseline", commonest(parts))
+
+
+# -- classic ---------------------------------------------------------------------------------------
+
+
+def commonest(parts: Parts) -> Answer:
+    label = Counter(item.target for item in parts.train).most_common(1)[0][0]
+    return lambda items: [label] * len(items)
+
+
+def logistic_regression(parts: Parts) -> Answer:
+    """Words and pairs of words, weighted; trained on the same rows."""
+
+    def answer(items: Sequence[Item]) -> list[str]:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        model = make_pipeline(
+            TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000),
+            LogisticRegression(max_iter=1000, C=10),
+        )
+        model.fit([item.input for item in parts.train], [item.target for item in parts.train])
+        return [str(label) for label in model.predict([item.input for item in items])]
+
+    return answer
+
+
+def nearest(parts: Parts) -> Answer:
+    def answer(items: Sequence[Item]) -> list[str]:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer(sublinear_tf=True)
+        known = words.fit_transform([item.input for item in parts.train])
+        found = (words.transform([item.input for item in items]) @ known.T).argmax(axis=1)
+        return [parts.train[int(i)].target for i in found.A1]
+
+    return answer
+
+
+# -- the base, through the Spaces ------------------------------------------------------------------
+
+
+def examples(parts: Parts, shots: int, seed: int, *, each_label: bool) -> list[Item]:
+    """`shots` training rows, of each label where there are labels; the same for every system."""
+    chance = random.Random(seed)
+    if not each_label:
+        return chance.sample(parts.train, min(shots, len(parts.train)))
+    of_label = {label: [item for item in parts.train if item.target == label] for label in parts.labels}
+    chosen = [item for items in of_label.values() for item in chance.sample(items, min(shots, len(items)))]
+    chance.shuffle(chosen)
+    return chosen
+
+
+def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime) -> Iterator[System]:
+    from classification.task import DESCRIPTION, FewShot, ZeroShot, few_shot_rows, zero_shot_rows
+
+    context, model, names = Context(runtime, "finetune", admin=True), base.checkpoint.id, ", ".join(parts.labels)
+    known: dict[str, Any] = {}
+
+    def asked_of(lease: Any) -> Any:
+        return Remembering(lease, known) if base.checkpoint.kind == "sentence-encoder" else lease
+
+    def zero(items: Sequence[Item]) -> list[str]:
+        asked = [
+            ZeroShot(
+                text=_accepted(item.input, runtime),
+                candidate_labels=names,
+                hypothesis_template=DESCRIPTION,
+                multi_label=False,
+                model=model,
+            )
+            for item in items
+        ]
+        with _lease(context, model, "zero-shot-classification") as lease:
+            return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), asked_of(lease))]
+
+    def few(shots: int) -> Answer:
+        def answer(items: Sequence[Item]) -> list[str]:
+            chosen = examples(parts, shots, recipe.data.split.seed, each_label=True)
+            with _lease(context, model, "few-shot-classification") as lease:
+                shown: Any = [
+                    {"text": _cut_text(_accepted(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
+                ]
+                asked = [
+                    FewShot(
+                        text=_cut_text(_accepted(item.input, runtime), recipe, lease),
+                        candidate_labels=names,
+                        examples=shown,
+                        instruction=FewShot.model_fields["instruction"].default
+                        if base.checkpoint.kind == "sentence-encoder"
+                        else recipe.instruction,
+                        model=model,
+                    )
+                    for item in items
+                ]
+                return [answer.label for answer in few_shot_rows(asked, asked_of(lease))]
+
+        return answer
+
+    yield System("base, zero-shot", "base", zero)
+    for shots in recipe.evaluation.shots:
+        yield System(f"base, {shots} examples of each label", "base", few(shots))
+
+
+def _lease(context: Context, model: str, task: Any) -> Any:
+    borrowing = context.borrow(model, task)
+    while True:
+        try:
+            next(borrowing)
+        except StopIteration as ready:
+            return ready.value
+
+
+class Remembering:
+    """A sentence encoder on loan that reads each text once, however many systems ask about it."""
+
+    def __init__(self, lease: Any, known: dict[str, Any]) -> None:
+        self.checkpoint, self.compute = lease.checkpoint, lease.compute
+        self.engine, self._encoder, self._known = self, lease.engine, known
+        self.count_tokens = lease.engine.count_tokens
+
+    def encode(self, texts: Sequence[str], compute: Any, *, keep: bool = True) -> Any:
+        """(texts, dimensions); all are kept, whatever is asked."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self._encoder.encode(new, compute), strict=True)
+        return np.stack([self._known[text] for text in texts])
+
+
+def _cut(requests: list[Any], recipe: Recipe, lease: Any) -> list[Any]:
+    return [request.model_copy(update={"text": _cut_text(request.text, recipe, lease)}) for request in requests]
+
+
+def _cut_text(text: str, recipe: Recipe, lease: Any) -> str:
+    """The words that the tuned model sees too, about: a token is four characters or so."""
+    if lease.checkpoint.kind == "sentence-encoder":
+        return text  # reads long texts in windows
+    return text[: 4 * recipe.training.max_length]
+
+
+def _accepted(text: str, runtime: Runtime) -> str:
+    """As much of a row as a visitor may send."""
+    return text[: runtime.settings.max_chars]
+
+
+# -- language models -------------------------------------------------------------------------------
+
+
+def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
+    """The base through its chat template; examples are earlier turns of the conversation."""
+    from finetune.tasks import conversation
+
+    task = task_of(recipe)
+    processor = task.load_processor(base.folder, recipe)
+    model = task.load(base.folder, recipe, (), None).eval()
+
+    def system(shots: int) -> System:
+        turns = [
+            turn
+            for item in examples(parts, shots, recipe.data.split.seed, each_label=False)
+            for turn in (
+                *conversation.messages(item.input, recipe.instruction),
+                {"role": "assistant", "content": item.target},
+            )
+        ]
+
+        def prompts(items: Sequence[Item]) -> list[list[int]]:
+            asked = [[*turns, *conversation.messages(item.input, recipe.instruction)] for item in items]
+            return [conversation.prompt_ids(one, processor) for one in asked]
+
+        return System(
+            _name(shots),
+            "base",
+            lambda items: conversation.completions(model, processor, prompts(items), recipe, lambda *_: None),
+            lambda items: conversation.reply_losses(model, processor, items, prompts(items)),
+        )
+
+    yield system(0)
+    for shots in recipe.evaluation.shots:
+        yield system(shots)
+
+
+def rewriting_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
+    """The base with its prompt; examples only where the prompt has a place for the text, so that blocks can be made."""
+    from finetune.tasks.sequence_to_sequence import asked
+
+    task = task_of(recipe)
+    processor = task.load_processor(base.folder, recipe)
+    model = task.load(base.folder, recipe, (), None).eval()
+    length = recipe.training.max_length
+
+    def system(shots: int) -> System:
+        shown = examples(parts, shots, recipe.data.split.seed, each_label=False)
+        blocks = [f"{asked(one.input, recipe.instruction)} {one.target}\n\n" for one in shown]
+        # T5 reads positions relative to each other, so a prompt may be longer than those it was trained on.
+        longer = recipe.training.model_copy(update={"max_length": (shots + 1) * length})
+        plain = recipe.model_copy(update={"instruction": "", "training": longer})
+
+        def answer(items: Sequence[Item]) -> list[str]:
+            prompts = [Item("".join([*blocks, asked(item.input, recipe.instruction)]), item.target) for item in items]
+            return task.answers(model, processor, prompts, plain, (), lambda *_: None)
+
+        return System(_name(shots), "base", answer)
+
+    yield system(0)
+    if "{text}" in recipe.instruction:
+        yield from map(system, recipe.evaluation.shots)
+
+
+def _name(shots: int) -> str:
+    return f"base, {shots} example{'s' * (shots > 1)}" if shots else "base, zero-shot"

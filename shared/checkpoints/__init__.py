@@ -1,0 +1,1 @@
+"""What checkpoints are: the catalog, kinds, files on disk, conversion, adapters."""

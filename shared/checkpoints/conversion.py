@@ -1,0 +1,75 @@
+"""Weights converted once into the form an engine reads fastest, and kept beside the originals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from shared.checkpoints.catalog import Checkpoint
+from shared.checkpoints.weights import sha256_of
+from shared.errors import SuiteError
+from shared.events import Progress
+from shared.settings import Settings
+
+MANIFEST = "converted.json"
+"""SHA-256 of every converted file. Written last, so a folder without it is not used."""
+
+
+def converted(
+    checkpoint: Checkpoint,
+    source: Path,
+    settings: Settings,
+    convert: Callable[[Path, Path], None],
+    progress: Progress,
+    form: str = "",
+) -> Path:
+    """Folder of the checkpoint in one `form`, which `convert(source, target)` writes when it is missing or damaged.
+
+    Safe against being killed in the middle (the next call starts over) and against two processes at once.
+    Raises `SuiteError` when the disk is full.
+    """
+    final = settings.converted_dir / f"{checkpoint.folder}{f'-{form}' if form else ''}"
+    settings.converted_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(final.with_name(f"{final.name}.lock")):
+        if _is_whole(final, progress):
+            return final
+        building = final.with_name(final.name + ".part")
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
+        building.mkdir()
+        progress(f"converting {checkpoint.id}, once", 0, 0)
+        try:
+            convert(source, building)
+            (building / MANIFEST).unlink(missing_ok=True)  # where the source was converted itself, and is copied
+            hashes = {file.name: sha256_of(file) for file in sorted(building.iterdir())}
+            (building / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+            building.rename(final)
+        except OSError as error:
+            free = shutil.disk_usage(settings.converted_dir).free
+            raise SuiteError(
+                f"{checkpoint.id} could not be converted: {error.strerror or error} ({free / 1e6:,.0f} MB are free in "
+                f"{settings.converted_dir}). Make room, or set SUITE_CACHE_DIR to a larger disk, and try again"
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return final
+
+
+def _is_whole(folder: Path, progress: Progress) -> bool:
+    """Whether every file is there and has the hash it was written with."""
+    try:
+        hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    for name, expected in hashes.items():
+        file = folder / name
+        if not file.is_file():
+            return False
+        progress(f"checking {name}", 0, file.stat().st_size)
+        if sha256_of(file) != expected:
+            return False
+    return True

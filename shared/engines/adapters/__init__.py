@@ -1,0 +1,1 @@
+"""Adapters (LoRA, IA3, BitFit and heads) on an engine's layers."""

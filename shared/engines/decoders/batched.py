@@ -1,0 +1,135 @@
+"""The fast engine for causal language models: requests are batched token by token.
+
+Its weights are those that were published, kept as small as they were published. Architectures that are not written down
+(`decoder_architectures`) are loaded by the reference engine, `causal_lm`; so is everything where the compiler is
+missing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.checkpoints.catalog import Checkpoint
+from shared.checkpoints.conversion import converted
+from shared.engines.decoders import reference
+from shared.engines.decoders.texts import CausalText
+from shared.engines.packed.kernel_choice import why_not
+from shared.engines.pretrained.loading import WEIGHTS, load_pretrained, read_config, tokenizer_for
+from shared.errors import SuiteError
+from shared.events import Progress
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.engines.decoders.network import DecoderNetwork
+
+__all__ = ["load", "memory_bytes", "offered", "prepare", "published", "why_not"]
+
+GENERATION = "generation_config.json"
+
+
+def memory_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of weights in memory, at most: those of the reference engine, which loads what this one cannot.
+
+    Blocks have a step and an offset for each output, and the last may be half empty: a part in a hundred of a matrix
+    with 500 inputs.
+    """
+    return reference.memory_bytes(checkpoint) * 101 // 100
+
+
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> CausalText:
+    """Reads a verified folder. Raises as the reference engine does."""
+    if not offered(checkpoint, folder, settings):
+        return reference.load(checkpoint, folder, settings, progress)
+    from shared.engines.decoders.batched_engine import BatchedCausalLM
+
+    ready = _converted(checkpoint, folder, settings, progress)
+    progress("reading weights", 0, checkpoint.parameters)
+    network = _network(checkpoint, ready)
+    config = read_config(checkpoint, ready)
+    tokenizer = tokenizer_for(checkpoint, ready, config, network.shape.vocabulary)
+    if checkpoint.chat_template and not tokenizer.chat_template:
+        tokenizer.chat_template = checkpoint.chat_template
+    ends = json.loads((ready / GENERATION).read_text(encoding="utf-8")).get("eos_token_id")
+    engine = BatchedCausalLM(
+        network,
+        tokenizer,
+        min(checkpoint.context_window, network.shape.positions),
+        [ends] if isinstance(ends, int) else ends or [],
+        checkpoint_id=checkpoint.id,
+        system_prompt=checkpoint.system_prompt,
+    )
+    progress("compiling for this processor, once", 0, 0)
+    engine.decoder.warm_up()
+    return engine
+
+
+def offered(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
+    """Whether this engine runs the checkpoint."""
+    if why_not(settings):
+        return False
+    if next(folder.glob("*.gguf"), None):
+        return True  # what it is of, the conversion finds out
+    from shared.engines.decoders.architectures import architecture_of
+
+    return architecture_of(read_config(checkpoint, folder)) is not None
+
+
+def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    """Folder with the weights as this engine reads them, or as the reference does; kernels compiled for them."""
+    if not offered(checkpoint, folder, settings):
+        return reference.prepare(checkpoint, folder, settings, progress)
+    from shared.engines.decoders.decoding import Decoder
+
+    ready = _converted(checkpoint, folder, settings, progress)
+    progress("compiling for this processor, once", 0, 0)
+    Decoder(_network(checkpoint, ready)).warm_up()
+    return ready
+
+
+def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    """Folder with the weights as transformers reads them, for training."""
+    return reference.prepare(checkpoint, folder, settings, progress)
+
+
+def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    def in_blocks(source: Path, target: Path) -> None:
+        _in_blocks(checkpoint, source, target, progress)
+
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
+
+
+def _network(checkpoint: Checkpoint, folder: Path) -> DecoderNetwork:
+    from shared.engines.decoders.architectures import architecture_of
+    from shared.engines.packed.large_pages import read_file
+
+    found = architecture_of(read_config(checkpoint, folder))
+    assert found is not None, "converted for this network"
+    network, shape = found
+    return network(read_file(folder / WEIGHTS), shape)
+
+
+def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:
+    """The weights as `kernels` reads them, with everything else that a checkpoint's folder has."""
+    from safetensors.torch import save_file
+
+    from shared.engines.decoders.architectures import architecture_of
+
+    if next(source.glob("*.gguf"), None):
+        reference.gguf_to_safetensors(source, target)
+    else:
+        for file in source.iterdir():
+            if file.is_file() and file.suffix in (".json", ".txt", ".jinja", ".model"):
+                shutil.copyfile(file, target / file.name)
+    read = target if (target / WEIGHTS).exists() else source
+    model = load_pretrained("AutoModelForCausalLM", checkpoint, read, progress)
+    found = architecture_of(model.config)
+    if found is None:
+        raise SuiteError(f"this GGUF is of an architecture ({model.config.model_type!r}) that is not computed here")
+    network, shape = found
+    model.generation_config.save_pretrained(target)
+    weights = network.stored(model.state_dict(), shape)
+    del model
+    save_file(weights, target / WEIGHTS)

@@ -1,0 +1,1 @@
+"""Encoders (BERT and its kin): sentence vectors, classification, masked words, answers in a text."""

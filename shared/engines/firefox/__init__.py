@@ -1,0 +1,1 @@
+"""Firefox's translators (Marian "tiny" students): file, network, reference and batched engine."""

@@ -1,0 +1,221 @@
+"""Translates with Marian's "tiny" student models (Firefox Translations): the `Translator` engine.
+
+Text in, text out: tokens, splitting of what is too long, batches, greedy and beam search.
+What happens in one forward pass is in `marian_network.py`, how the file is read in `marian_file.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor
+
+from shared.checkpoints.catalog import Checkpoint
+from shared.engines import Compute, KeepsNothing, Translated, run_here
+from shared.engines.firefox.file import MarianFile, read_marian
+from shared.engines.firefox.network import Network
+from shared.engines.search.beam import Hypothesis, beam_search
+from shared.engines.search.greedy import greedy_search
+from shared.errors import WeightsCorrupt
+from shared.events import Progress
+from shared.settings import Settings
+
+END = 0
+"""Id of `</s>` in Marian's vocabularies."""
+WORD_START = "▁"
+"""SentencePiece's mark for a space, also a token of its own."""
+MAX_LENGTH_FACTOR = 2.5
+"""Target tokens per source token at most: `max-length-factor` of the models' own decoder configuration."""
+LENGTH_MARGIN = 8
+"""Target tokens allowed on top, for sources of a word or two."""
+RELIABLE_TOKENS = 80
+"""Longest piece whatever the catalog's context window. These models seem trained on sentences of up to about 100
+tokens and lose what follows: of a list of 50 clauses (400 tokens) all came out in pieces of 96 tokens or fewer,
+45 in pieces of 112, 41 of 128, and 22 of 256, followed by babble."""
+BATCH_LINES, BATCH_TOKENS = 64, 2048
+"""Sentences times beams, and padded source tokens, in one batch: its activations stay under about 90 MB."""
+END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
+
+
+class MarianTexts(KeepsNothing):
+    """A `Translator`: one language pair, sentence by sentence. How token ids are translated, its subclasses say."""
+
+    def __init__(self, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
+        self.vocabulary = vocabulary
+        self.piece_tokens = piece_tokens
+        """Most tokens translated at once, the end token included; a longer sentence is split."""
+        self.unreadable = {vocabulary.unk_id(), vocabulary.piece_to_id(WORD_START)}
+        """Tokens that say nothing of what was written."""
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        num_beams: int = 1,
+        compute: Compute = run_here,
+        *,
+        pair: tuple[str, str] | None = None,
+    ) -> list[Translated]:
+        """Translates in batches; the order is kept. `num_beams` 1 is greedy, and so is 0: its file names no number.
+
+        A sentence of more than `piece_tokens` is translated piece by piece, and the pieces joined by spaces.
+        """
+        prepared = [self._prepare(sentence) for sentence in sentences]
+        sources = [ids for sentence in prepared for ids in sentence.pieces]
+        in_order = iter(self.decoded(sources, num_beams or 1, compute))
+        return [self._join(sentence, list(islice(in_order, len(sentence.pieces)))) for sentence in prepared]
+
+    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+        """The best target of each source, token ids with the end token."""
+        raise NotImplementedError
+
+    def _prepare(self, sentence: str) -> Prepared:
+        """Leaves aside what the model cannot read: emoji and foreign scripts at either end, and text without words."""
+        words = sentence.split()
+        readable = [not self.unreadable.issuperset(self.vocabulary.encode(word)) for word in words]
+        start = readable.index(True) if True in readable else len(words)
+        end = len(words) - readable[::-1].index(True) if True in readable else start
+        if not any(character.isalnum() for word in words[start:end] for character in word):
+            start = end = len(words)
+        pieces = split_long(words[start:end], self.piece_tokens - 1, self._token_counts)
+        return Prepared(words[:start], [[*self.vocabulary.encode(piece), END] for piece in pieces], words[end:])
+
+    def _token_counts(self, words: list[str]) -> list[int]:
+        return [len(self.vocabulary.encode(word)) for word in words]  # for a list it would start threads each time
+
+    def _join(self, sentence: Prepared, hypotheses: list[Hypothesis]) -> Translated:
+        texts = [self.vocabulary.decode([i for i in found.tokens if i != END]) for found in hypotheses]
+        new_tokens = sum(len(found.tokens) for found in hypotheses)
+        return Translated(
+            text=" ".join([*sentence.before, *(text.strip() for text in texts if text.strip()), *sentence.after]),
+            input_tokens=sum(len(ids) for ids in sentence.pieces),
+            new_tokens=new_tokens,
+            log_probability=sum(found.score * len(found.tokens) for found in hypotheses) / max(new_tokens, 1),
+        )
+
+
+class MarianTranslator(MarianTexts):
+    """The reference: float32 but for the embeddings, a batch for each request."""
+
+    name = "torch-fp32"
+
+    def __init__(self, network: Network, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
+        super().__init__(vocabulary, piece_tokens)
+        self.network = network
+        self.nbytes = network.nbytes
+
+    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+        found: list[Hypothesis] = [Hypothesis([], 0.0)] * len(sources)
+        for batch in batches([len(ids) for ids in sources], lines=max(1, BATCH_LINES // num_beams)):
+            hypotheses = self._decode([sources[place] for place in batch], num_beams, compute)
+            for place, hypothesis in zip(batch, hypotheses, strict=True):
+                found[place] = hypothesis
+        return found
+
+    def _decode(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+        limits = [target_limit(len(source)) for source in sources]
+        state = compute(lambda: self.network.encode(sources, num_beams))
+        if num_beams == 1:
+
+            def best(tokens: Tensor | None, origin: Tensor | None) -> tuple[Tensor, Tensor]:
+                return compute(lambda: self.network.best(state, tokens, origin))
+
+            found = greedy_search(best, end_ids=[END], max_new_tokens=limits)
+            return [Hypothesis(tokens, total / len(tokens)) for tokens, total in found]
+
+        def advance(tokens: Tensor, origin: Tensor) -> Tensor:
+            return compute(lambda: self.network.step(state, tokens, origin))
+
+        first = compute(lambda: self.network.step(state, None, None))
+        return beam_search(first, advance, end_ids=[END], num_beams=num_beams, max_new_tokens=limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sentence on its way into the model."""
+
+    before: list[str]
+    """Words carried over as they are, in front of the translation."""
+    pieces: list[list[int]]
+    """Token ids, end token included, of what is translated; more than one if it is long."""
+    after: list[str]
+    """Words carried over behind it."""
+
+
+def split_long(words: list[str], limit: int, count: Callable[[list[str]], list[int]]) -> list[str]:
+    """Packs words into pieces of at most `limit` tokens, ended after punctuation where the second half has some.
+
+    `count` gives the tokens of each word; no token of these vocabularies spans two words, so they add up.
+    """
+    lengths = count(words)
+    while max(lengths, default=0) > limit:  # a "word" without spaces, such as a page of Chinese: cut it by characters
+        halves = ((word[: len(word) // 2], word[len(word) // 2 :]) for word in words)
+        cut = [half if n > limit else (word,) for word, half, n in zip(words, halves, lengths, strict=True)]
+        words = [part for parts in cut for part in parts]
+        lengths = count(words)
+    pieces: list[str] = []
+    start, size = 0, 0
+    for i, length in enumerate(lengths):
+        while size + length > limit:
+            second_half = range(i, start + (i - start) // 2, -1)
+            end = next((j for j in second_half if END_OF_CLAUSE.search(words[j - 1])), i)
+            pieces.append(" ".join(words[start:end]))
+            start, size = end, sum(lengths[end:i])
+        size += length
+    return [*pieces, " ".join(words[start:])] if words else []
+
+
+def target_limit(source_tokens: int) -> int:
+    """Most target tokens, so that a decoder that repeats itself stops."""
+    return math.ceil(MAX_LENGTH_FACTOR * source_tokens) + LENGTH_MARGIN
+
+
+def batches(lengths: Sequence[int], lines: int, tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Places of sentences of similar length, the longest first, bounded in number and in padded tokens."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) == lines or (len(batch) + 1) * lengths[batch[0]] > tokens):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def memory_bytes(checkpoint: Checkpoint) -> int:
+    """Upper bound of the bytes of weights in memory, known without reading a file.
+
+    Every parameter as float32 and a twentieth for the table of positions; where the embeddings stay int8
+    (processors with VNNI), about 60 % of it are used.
+    """
+    return checkpoint.parameters * 4 * 21 // 20
+
+
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> MarianTranslator:
+    """Loads a folder with verified `model.bin` and `vocab.spm`.
+
+    `settings` is part of every engine's contract; this one leaves threads to the cache and has one precision.
+    """
+    file, vocabulary, piece_tokens = read(checkpoint, folder, progress)
+    network = Network(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
+    return MarianTranslator(network, vocabulary, piece_tokens)
+
+
+def read(checkpoint: Checkpoint, folder: Path, progress: Progress) -> tuple[MarianFile, SentencePieceProcessor, int]:
+    """The weights, the vocabulary, and how many tokens are translated at once. Raises `WeightsCorrupt`."""
+    model, spm = folder / "model.bin", folder / "vocab.spm"
+    total = model.stat().st_size + spm.stat().st_size
+    progress("reading weights", 0, total)
+    try:
+        vocabulary = SentencePieceProcessor(model_file=str(spm))
+    except (OSError, RuntimeError) as error:
+        raise WeightsCorrupt(f"{spm.name} is not a readable SentencePiece vocabulary") from error
+    progress("reading weights", spm.stat().st_size, total)
+    file = read_marian(model)
+    progress("reading weights", total, total)
+    return file, vocabulary, min(checkpoint.context_window, RELIABLE_TOKENS)

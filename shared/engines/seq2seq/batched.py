@@ -1,0 +1,120 @@
+"""The fast engine for encoder-decoder models: texts of all visitors are batched token by token.
+
+Its weights are those that were published, kept as small as they were published. Architectures that are not written down
+(`seq2seq_architectures`) are loaded by the reference engine, `seq2seq`; so is everything where the compiler is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.checkpoints.catalog import Checkpoint
+from shared.checkpoints.conversion import converted
+from shared.engines.packed.kernel_choice import why_not
+from shared.engines.pretrained.loading import WEIGHTS, load_pretrained, read_config
+from shared.engines.seq2seq import reference
+from shared.engines.seq2seq.rules import Rules
+from shared.engines.seq2seq.texts import read_texts
+from shared.engines.seq2seq.translating import Translating
+from shared.events import Progress
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.engines.seq2seq.network import Seq2SeqNetwork
+
+__all__ = ["load", "memory_bytes", "offered", "prepare", "published", "why_not"]
+
+GENERATION = "generation_config.json"
+
+
+def memory_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of weights in memory, at most: those of the reference engine, which loads what this one cannot.
+
+    Blocks have a step and an offset for each output, and the last may be half empty: a part in a hundred of a matrix
+    with 500 inputs.
+    """
+    return reference.memory_bytes(checkpoint) * 101 // 100
+
+
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Translating:
+    """Reads a verified folder. Raises as the reference engine does."""
+    if not offered(checkpoint, folder, settings):
+        return reference.load(checkpoint, folder, settings, progress)
+    from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq
+
+    texts = read_texts(checkpoint, folder)
+    ready = _converted(checkpoint, folder, settings, progress)
+    progress("reading weights", 0, checkpoint.parameters)
+    rules = _rules(checkpoint, ready)
+    engine = BatchedSeq2Seq(_network(checkpoint, ready), texts, rules, checkpoint)
+    progress("compiling for this processor, once", 0, 0)
+    engine.writer.warm_up(rules)
+    return engine
+
+
+def offered(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
+    """Whether this engine runs the checkpoint."""
+    if why_not(settings):
+        return False
+    from shared.engines.seq2seq.architectures import architecture_of
+
+    return architecture_of(read_config(checkpoint, folder)) is not None
+
+
+def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    """Folder with the weights as this engine reads them, or as the reference does; kernels compiled for them."""
+    if not offered(checkpoint, folder, settings):
+        return folder
+    load(checkpoint, folder, settings, progress)
+    return _converted(checkpoint, folder, settings, progress)
+
+
+def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    """Folder with the weights as transformers reads them, for training."""
+    return folder
+
+
+def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    def in_blocks(source: Path, target: Path) -> None:
+        _in_blocks(checkpoint, source, target, progress)
+
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
+
+
+def _network(checkpoint: Checkpoint, folder: Path) -> Seq2SeqNetwork:
+    from shared.engines.packed.large_pages import read_file
+    from shared.engines.seq2seq.architectures import architecture_of
+
+    found = architecture_of(read_config(checkpoint, folder))
+    assert found is not None, "converted for this network"
+    network, shape = found
+    return network(read_file(folder / WEIGHTS), shape, checkpoint.context_window)
+
+
+def _rules(checkpoint: Checkpoint, folder: Path) -> Rules:
+    from transformers import GenerationConfig
+
+    said = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
+    return Rules(GenerationConfig.from_dict(said), read_config(checkpoint, folder))
+
+
+def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:
+    """The weights as `kernels` reads them, with the two configurations; the tokenizer is read where it was."""
+    from safetensors.torch import save_file
+
+    from shared.engines.seq2seq.architectures import architecture_of
+
+    model = load_pretrained("AutoModelForSeq2SeqLM", checkpoint, source, progress)
+    found = architecture_of(model.config)
+    assert found is not None, "offered"
+    network, shape = found
+    shutil.copyfile(source / "config.json", target / "config.json")
+    # What transformers makes of a checkpoint that has none, and without the checks that refuse to write some.
+    said = model.generation_config.to_dict()
+    (target / GENERATION).write_text(json.dumps(said), encoding="utf-8")
+    weights = network.stored_of(model.state_dict(), shape)
+    del model
+    save_file(weights, target / WEIGHTS)

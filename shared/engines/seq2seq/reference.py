@@ -1,0 +1,106 @@
+"""The PyTorch engine for encoder-decoder models: T5 and FLAN-T5, Marian (opus-mt), M2M100 and small100.
+
+Reads checkpoints in Hugging Face format, in float32: T5 was trained in bfloat16 on other processors, and its sums
+overflow or lose their end in half precision. Texts and tokens are in `seq2seq_texts.py` and `translating.py`, what
+happens in the decoder in `seq2seq_decoding.py`. The reference for `batched_seq2seq`: each request computes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.checkpoints.catalog import Checkpoint
+from shared.engines import Compute, GeneratedToken, Sampling, run_here
+from shared.engines.firefox.reference import batches
+from shared.engines.pretrained.loading import load_pretrained
+from shared.engines.seq2seq.decoding import Decoder, Written, decode, draw
+from shared.engines.seq2seq.rules import Rules
+from shared.engines.seq2seq.texts import Texts, read_texts
+from shared.engines.seq2seq.translating import Translating
+from shared.events import Progress
+from shared.settings import Settings
+
+BATCH_LINES, BATCH_TOKENS = 32, 1024
+"""Sentences times beams, and padded source tokens times beams, in one batch. Of the larger checkpoints (T5-base,
+small100) keys and values of 1,024 source tokens take about 75 MB, and the scores of 32 lines over 128,000 tokens,
+which beam search holds some four times, 16 MB each."""
+
+
+class TorchSeq2Seq(Translating):
+    """A `Seq2SeqLM`: an encoder-decoder of `transformers` in float32."""
+
+    name = "torch-fp32"
+
+    def __init__(self, model: Any, texts: Texts, checkpoint: Checkpoint) -> None:
+        super().__init__(texts, Rules(model.generation_config, model.config), checkpoint)
+        self.model = model
+        self.nbytes = sum({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}.values())
+
+    def generate(
+        self, source: Sequence[int], sampling: Sampling, compute: Compute = run_here
+    ) -> Iterator[GeneratedToken]:
+        """Yields each new token as it is drawn: one step for the encoder, then one a token.
+
+        Raises `InvalidInput` (field `text`) for a source that is empty or does not fit the context window.
+        """
+        self._check(source)
+        # Of this request alone, so that the same seed gives the same text whatever else is running.
+        randomness = torch.Generator().manual_seed(sampling.seed)
+        limit = min(sampling.max_new_tokens, self.context_window)
+        decoder = compute(lambda: Decoder(self.model, self.rules, [source], [limit]))
+        newest: torch.Tensor | None = None
+
+        def step() -> tuple[int, float]:
+            with torch.inference_mode():
+                return draw(decoder.logits(newest), self.rules, decoder, sampling, randomness)
+
+        ids: list[int] = []
+        shown = ""
+        for _ in range(limit):
+            token, probability = compute(step)
+            if token in self.rules.ends:
+                return
+            ids.append(token)
+            newest = torch.tensor([token])
+            text = self.detokenize(ids)
+            yield GeneratedToken(token, text[len(shown) :], probability)
+            shown = text
+
+    def decoded(
+        self,
+        sources: Sequence[Sequence[int]],
+        limits: Sequence[int],
+        num_beams: int,
+        compute: Compute,
+        first: int | None = None,
+    ) -> list[Written]:
+        found = [Written([], 0.0)] * len(sources)
+        lines = max(1, BATCH_LINES // num_beams)
+        for batch in batches([len(ids) for ids in sources], lines, BATCH_TOKENS // num_beams):
+            chosen, most = [sources[place] for place in batch], [limits[place] for place in batch]
+            outputs = decode(self.model, self.rules, chosen, most, num_beams, compute, first)
+            for place, output in zip(batch, outputs, strict=True):
+                found[place] = output
+        return found
+
+
+# -- loading ---------------------------------------------------------------------------------------
+
+
+def memory_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of weights in memory."""
+    return checkpoint.parameters * 4
+
+
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchSeq2Seq:
+    """Reads a verified folder of `config.json`, `model.safetensors` and tokenizer files; nothing in it is run.
+
+    Raises as `load_pretrained` does, `WeightsCorrupt` when tokenizer files are missing, and `SuiteError` for a
+    generation config that asks for what `Rules` does not do.
+    """
+    texts = read_texts(checkpoint, folder)
+    return TorchSeq2Seq(load_pretrained("AutoModelForSeq2SeqLM", checkpoint, folder, progress), texts, checkpoint)

@@ -1,0 +1,79 @@
+"""What the Hub client's cache (`HF_HOME`) holds whole: put there by any program, or by a Space's build."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.checkpoints.catalog import Checkpoint, HubSource
+from shared.checkpoints.repository import WantedFile, has_whole_tokenizer, wanted_adapter_files, wanted_files
+from shared.errors import SuiteError
+
+NEWEST = "main"
+"""The branch whose commit counts where none is pinned."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's folder at one commit, with the names of the files that are needed of it."""
+
+    commit: str
+    folder: Path
+    names: tuple[str, ...]
+
+
+def snapshot(repo: str, commit: str) -> Path:
+    """Where the Hub's client keeps a repository's files at a commit."""
+    return _storage(repo) / "snapshots" / commit
+
+
+def whole_snapshot(checkpoint: Checkpoint) -> Snapshot | None:
+    """The checkpoint's snapshot at its revision, or at that of `main` where none is pinned; None unless it is whole.
+
+    Reads names alone, no file's content: it is asked at every request, and for every checkpoint of a page.
+    """
+    assert isinstance(checkpoint.source, HubSource)
+    repo = checkpoint.source.repo
+    commit = checkpoint.revision or _newest(repo)
+    if not commit:
+        return None
+    folder = snapshot(repo, commit)
+    try:
+        with os.scandir(folder) as entries:
+            there = [WantedFile(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
+        wanted = wanted_adapter_files if checkpoint.kind == "adapter" else wanted_files
+        names = tuple(file.name for file in wanted(there, checkpoint.id))
+    except (OSError, SuiteError):
+        return None  # nothing, or a part of it
+    # What another program needed of it need not be all.
+    needed = {"adapter": True, "audio-classifier": "preprocessor_config.json" in names}
+    return Snapshot(commit, folder, names) if needed.get(checkpoint.kind, has_whole_tokenizer(names)) else None
+
+
+def has_parts(repo: str) -> bool:
+    """Whether we began to fetch a file of it and did not come to its end."""
+    return any((_storage(repo) / "blobs").glob("*.part"))
+
+
+def stated(file: Path) -> WantedFile | None:
+    """A file of a snapshot with the hash the Hub stated, which names its blob; None where it lies there by itself."""
+    blob = file.resolve()
+    if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+        return None
+    return WantedFile(file.name, blob.stat().st_size, blob.name)
+
+
+def _newest(repo: str) -> str:
+    """The commit that the client saw last, "" if it never asked."""
+    try:
+        return (_storage(repo) / "refs" / NEWEST).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _storage(repo: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"

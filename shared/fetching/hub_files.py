@@ -1,0 +1,225 @@
+"""A repository's files on disk: only those that are needed, checked, and recorded.
+
+Files lie in the Hub client's cache (`HF_HOME`), where other programs find them too. What we checked of them, and at
+which commit, is written down last, in `<cache>/hub/<checkpoint>.json`; without that note nothing is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.checkpoints.catalog import Checkpoint, HubSource
+from shared.checkpoints.conversion import MANIFEST, converted
+from shared.checkpoints.pytorch_bin import to_safetensors
+from shared.checkpoints.repository import refuse_remote_code
+from shared.checkpoints.weights import sha256_of
+from shared.errors import Cancelled, MemoryRefused, SuiteError, WeightsCorrupt, WeightsMissing
+from shared.events import Loading, Progress
+from shared.fetching.hub_cache import Snapshot, stated, whole_snapshot
+from shared.fetching.hub_errors import in_words
+from shared.fetching.hub_fetch import Repository, holds
+from shared.fetching.hub_link import HubLink
+from shared.fetching.single_flight import SingleFlight, one_process_at_a_time
+from shared.settings import Settings
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the note says: the commit, and size and SHA-256 of each file in the folder."""
+
+    commit: str
+    folder: Path
+    files: dict[str, tuple[int, str]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(size for size, _ in self.files.values())
+
+
+class HubFiles:
+    """Brings checkpoints from the Hub to this machine. One download however many ask."""
+
+    def __init__(self, settings: Settings, link: HubLink, refuse_too_large: Callable[[Checkpoint], None]) -> None:
+        self._settings = settings
+        self._link = link
+        self._refuse_too_large = refuse_too_large
+        """Raises `MemoryRefused` for a checkpoint over the memory budget; asked before anything is fetched."""
+        self._flights: SingleFlight[Checkpoint] = SingleFlight()
+
+    # -- what callers ask ----------------------------------------------------------------------
+
+    def on_disk(self, checkpoint: Checkpoint) -> bool:
+        """Whether `ensure` needs no Hub: it was fetched and noted, or lies whole in the Hub client's cache."""
+        return self._kept(checkpoint) is not None or self._in_cache(checkpoint) is not None
+
+    def folder(self, checkpoint: Checkpoint) -> Path:
+        """Where the files lie. Raises `WeightsMissing`."""
+        kept = self._kept(checkpoint)
+        if kept is None:
+            raise WeightsMissing(f"{checkpoint.id} is not on this machine yet")
+        return kept.folder
+
+    def ensure(self, checkpoint: Checkpoint) -> Generator[Loading, None, Checkpoint]:
+        """Brings what is missing, yielding progress; returns the checkpoint with the commit that is on disk.
+
+        When the last one who waits leaves, the download stops; the next attempt goes on from there.
+        Raises `SuiteError`s that say why it cannot be had.
+        """
+        kept = self._kept(checkpoint)
+        if kept is not None:
+            return checkpoint.model_copy(update={"revision": kept.commit})
+        flight = self._flights.run(checkpoint.folder, lambda progress: self._bring(checkpoint, progress))
+        try:
+            while True:
+                try:
+                    yield Loading(checkpoint.id, *next(flight))
+                except StopIteration as ready:
+                    return ready.value
+        finally:
+            flight.close()
+
+    def verified_folder(self, checkpoint: Checkpoint, progress: Progress) -> Path:
+        """The folder to load from, after every file in it was read and found as it was recorded.
+
+        Raises `WeightsMissing` or `WeightsCorrupt`.
+        """
+        kept = self._kept(checkpoint)
+        if kept is None:
+            raise WeightsMissing(f"{checkpoint.id} is not on this machine yet")
+        done = 0
+        for name, (size, expected) in kept.files.items():
+            progress(f"checking {checkpoint.id}", done, kept.nbytes)
+            try:
+                found = sha256_of(kept.folder / name)
+            except OSError:
+                found = ""
+            if found != expected:
+                try:
+                    (kept.folder / name).resolve().unlink()  # without it the note counts for nothing
+                except OSError:
+                    for asked in (checkpoint, unpinned(checkpoint)):
+                        self._note(asked).unlink(missing_ok=True)
+                raise altered(name, checkpoint)
+            done += size
+        return kept.folder
+
+    # -- bringing ------------------------------------------------------------------------------
+
+    def _bring(self, checkpoint: Checkpoint, progress: Progress) -> Checkpoint:
+        try:
+            with one_process_at_a_time(
+                self._note(checkpoint).with_suffix(".lock"),
+                lambda: progress("waiting for another process that fetches the same", 0, 0),
+            ):
+                kept = self._kept(checkpoint) or self._from_cache(checkpoint, progress)
+                if kept is None:
+                    self._link.require()
+                    self._refuse_too_large(checkpoint)
+                    kept = self._download(checkpoint, progress)
+                return checkpoint.model_copy(update={"revision": kept.commit})
+        except (SuiteError, Cancelled):
+            raise
+        except Exception as error:
+            raise in_words(error, checkpoint.id) from error
+
+    def _download(self, checkpoint: Checkpoint, progress: Progress) -> Kept:
+        assert isinstance(checkpoint.source, HubSource)
+        progress("asking the Hub which files there are", 0, 0)
+        adapter = checkpoint.kind == "adapter"
+        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, adapter=adapter)
+        repository.make_sure_of_memory()
+        repository.make_sure_of_room(self._settings.cache_dir)
+        folder = repository.fetch()
+        return self._keep(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
+
+    def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Kept | None:
+        """Notes what lies whole in the Hub client's cache. Raises `WeightsCorrupt` where it is not what was fetched."""
+        found = self._in_cache(checkpoint)
+        if found is None:
+            return None
+        for name in found.names:
+            file = stated(found.folder / name)
+            progress(f"checking {checkpoint.id}", 0, 0)
+            if file is not None and not holds(found.folder / name, file):
+                with contextlib.suppress(OSError):
+                    (found.folder / name).resolve().unlink()  # without it the snapshot is not whole
+                raise altered(name, checkpoint)
+            if name.endswith("config.json"):
+                refuse_remote_code(found.folder / name, checkpoint.id)
+        return self._keep(checkpoint, found.commit, found.folder, found.names, progress)
+
+    def _keep(
+        self, checkpoint: Checkpoint, commit: str, folder: Path, names: Sequence[str], progress: Progress
+    ) -> Kept:
+        """Turns pickles into safetensors, and writes the note that makes the files count."""
+        resolved = checkpoint.model_copy(update={"revision": commit})
+        if any(name.endswith(".bin") for name in names):
+            try:
+                folder = converted(resolved, folder, self._settings, to_safetensors, progress)
+            except (WeightsCorrupt, MemoryRefused) as error:
+                raise type(error)(f"{checkpoint.id} cannot be used: {error.message}", field="model") from error
+            names = sorted(f.name for f in folder.iterdir() if f.is_file() and f.name != MANIFEST)
+        files = {}
+        for name in names:
+            progress(f"recording {checkpoint.id}", 0, 0)
+            files[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
+        content = {"checkpoint": checkpoint.id, "commit": commit, "folder": str(folder), "files": files}
+        note = self._note(checkpoint)
+        part = note.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(part, note)
+        return Kept(commit, folder, files)
+
+    # -- what is there -------------------------------------------------------------------------
+
+    def _note(self, checkpoint: Checkpoint) -> Path:
+        return self._settings.cache_dir / "hub" / f"{checkpoint.folder}.json"
+
+    def _kept(self, checkpoint: Checkpoint) -> Kept | None:
+        """What the note says, if every file is there in its size."""
+        kept = self._noted(checkpoint)
+        try:
+            whole = kept and all((kept.folder / name).stat().st_size == size for name, (size, _) in kept.files.items())
+        except OSError:
+            return None
+        return kept if whole else None
+
+    def _noted(self, checkpoint: Checkpoint) -> Kept | None:
+        """The note under its commit, or that of the same commit from when nobody had pinned one."""
+        for asked in (checkpoint, unpinned(checkpoint)):
+            try:
+                content = json.loads(self._note(asked).read_text(encoding="utf-8"))
+                files = {name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()}
+                kept = Kept(content["commit"], Path(content["folder"]), files)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if checkpoint.revision in ("", kept.commit):
+                return kept
+        return None
+
+    def _in_cache(self, checkpoint: Checkpoint) -> Snapshot | None:
+        """What lies whole in the Hub client's cache, whoever put it there."""
+        found = whole_snapshot(checkpoint)
+        # What we had before, and threw away since, must come again.
+        return found if found and set(found.names).issuperset(self._recorded(checkpoint, found)) else None
+
+    def _recorded(self, checkpoint: Checkpoint, found: Snapshot) -> list[str]:
+        """Names of the files that were in a snapshot when it was noted; none if it never was."""
+        noted = self._noted(checkpoint.model_copy(update={"revision": found.commit}))
+        return list(noted.files) if noted and noted.folder == found.folder else []
+
+
+def altered(name: str, checkpoint: Checkpoint) -> WeightsCorrupt:
+    return WeightsCorrupt(
+        f"{name} of {checkpoint.id} was altered or cut short since it was fetched, so it was not loaded; ask again, "
+        "and it is fetched anew"
+    )
+
+
+def unpinned(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint.model_copy(update={"revision": ""})

@@ -1,0 +1,1 @@
+"""Text, languages and recordings, before any model reads them."""

@@ -1,0 +1,1 @@
+"""The page: tabs, forms and panels, drawn with Gradio."""

@@ -1,0 +1,302 @@
+"""The Models tab: what is in memory, what could be, and the admin's buttons."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from html import escape
+from typing import Annotated, Any, Literal
+
+import gradio as gr
+from pydantic import Field
+
+from shared.checkpoints.catalog import Checkpoint, HubSource
+from shared.engines.choice import slower_here
+from shared.errors import Cancelled, SuiteError
+from shared.events import Done, Event, Loading, RunInfo
+from shared.fetching import hub_models
+from shared.page import adapters_tab, render
+from shared.page.inputs import PRIVATE
+from shared.page.stop import Stop
+from shared.scheduling.cache_entry import megabytes
+from shared.serving.context import Context, Runtime
+from shared.serving.endpoint import Endpoint, Traffic
+from shared.serving.requests import Request
+from shared.transport.admin import is_admin, require_admin
+from shared.transport.gradio.edge import Edge
+
+
+def sign_in_form(what: str) -> str:
+    """Where the admin's token is typed. No component of Gradio's: their values reach the browser's history."""
+    return (
+        f'<div class="admin-form">{what} need the admin token, which the server printed at start.'
+        '<label><span style="position:absolute;left:-999px">Admin token</span>'
+        '<input type="password" autocomplete="off" placeholder="Admin token"></label>'
+        '<button data-act="sign-in">Sign in</button><span role="status"></span></div>'
+    )
+
+
+class Nothing(Request):
+    """A request without inputs."""
+
+
+class Report:
+    """The cache's report with the catalog beside it."""
+
+    def __init__(self, runtime: Runtime, traffic: Traffic) -> None:
+        self.content = {
+            "profile": runtime.settings.profile,
+            "hub": runtime.hub.report(),
+            **runtime.cache.report(),
+            "requests": runtime.admission.report(),
+            "endpoints": traffic.report(),
+            "adapters": adapters_tab.report(runtime),
+            "catalog": [
+                {
+                    "id": c.id,
+                    "origin": c.profile,
+                    "revision": c.revision,
+                    "pinned": bool(c.revision),
+                    "fetched": is_fetched(c, runtime),
+                    "download_bytes": c.download_bytes,
+                    "why_not": runtime.catalog.why_not(c, True),
+                    "tasks": list(c.tasks),
+                    "languages": list(c.languages),
+                    "licence": c.licence,
+                    "parameters": c.parameters,
+                    "context_window": c.context_window,
+                    "limits": c.limits,
+                }
+                for c in runtime.catalog
+            ],
+        }
+
+    def outputs(self) -> tuple[Any, ...]:
+        return (self.content,)
+
+
+def is_fetched(checkpoint: Checkpoint, runtime: Runtime) -> bool:
+    """Whether its files are on this machine."""
+    if isinstance(checkpoint.source, HubSource):
+        return runtime.files.on_disk(checkpoint)
+    return (runtime.settings.weights_dir / checkpoint.folder).is_dir()
+
+
+def models_endpoint(traffic: Traffic) -> Endpoint:
+    """`/models`: the model cache's report."""
+
+    def models(request: Nothing, context: Context) -> Iterator[Event]:
+        """What is in memory, what is in use, and which checkpoints there are."""
+        report = Report(context.runtime, traffic)
+        yield Done(report, RunInfo(checkpoint="", revision="", engine=""))
+
+    return Endpoint(models, Nothing, {"report": dict})
+
+
+class OneCheckpoint(Request):
+    action: Literal["load", "unload", "pin", "unpin", "add", "add adapter", "remove"]
+    checkpoint: Annotated[str, Field(max_length=1000)]
+    """Of an adapter: `base+name`, or what it is added by."""
+
+
+def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
+    """Adds, loads, unloads, pins or unpins a checkpoint; for the admin alone."""
+    require_admin(context.admin)
+    cache = context.runtime.cache
+    if request.action in ("add adapter", "remove") or "+" in request.checkpoint:
+        yield from adapters_tab.act(request.action, request.checkpoint.strip(), context)
+        return
+    if request.action == "add":
+        yield Loading(request.checkpoint.strip(), "asking the Hub what it is", 0, 0)
+        hub_models.add(request.checkpoint.strip(), context.catalog, context.runtime.hub)
+    checkpoint = context.catalog.choose_by_id(request.checkpoint.strip())
+    if request.action in ("load", "pin"):
+        checkpoint = yield from context.on_disk(checkpoint, agreed=True)
+    if request.action == "load":
+        (yield from cache.borrow(checkpoint)).close()
+    elif request.action == "pin":
+        yield from cache.pin(checkpoint)
+    elif request.action == "unpin":
+        cache.unpin(checkpoint.id)
+    elif request.action == "unload":
+        cache.unload(checkpoint.id)
+    yield Done(
+        adapters_tab.Acted(), RunInfo(checkpoint=checkpoint.id, revision=checkpoint.revision, engine=checkpoint.engine)
+    )
+
+
+def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
+    """The tab's content. The buttons' events check the visitor on the server, whatever the page shows."""
+    endpoint = Endpoint(act, OneCheckpoint, {})
+    gr.HTML('<p class="space-summary">Which checkpoints are in memory, who uses them, and what they cost.</p>')
+    sign_in = gr.HTML(sign_in_form("Loading, pinning and unloading"), visible=False)
+    with gr.Row(equal_height=False):
+        ids = known_ids(edge.runtime)
+        chosen = gr.Dropdown(ids, value=ids[0], label="Checkpoint", filterable=False, min_width=260)
+        with gr.Column(scale=2), gr.Row():
+            buttons = {
+                name: gr.Button(name.capitalize(), size="sm", min_width=70, elem_id=f"models-{name}")
+                for name in ("load", "unload", "pin", "unpin", "remove")
+            }
+            stop = Stop("models", size="sm", min_width=70)
+            refresh = gr.Button("Refresh", size="sm", min_width=70, elem_id="models-refresh")
+    with gr.Row(equal_height=False):
+        wanted = gr.Textbox(
+            "",
+            label="Another model of the Hub",
+            info="Its id, such as user/name. What it can do is read from its configuration and card.",
+            max_lines=1,
+            elem_id="models-wanted",
+        )
+        add = gr.Button("Add", size="sm", min_width=70, scale=0, elem_id="models-add")
+        wanted_adapter = gr.Textbox(
+            "",
+            label="An adapter",
+            info="A folder of this machine that peft wrote (/home/me/topics), or its id on the Hub.",
+            max_lines=1,
+            elem_id="models-wanted-adapter",
+        )
+        add_adapter = gr.Button("Add adapter", size="sm", min_width=100, scale=0, elem_id="models-add-adapter")
+
+    said = gr.HTML("", elem_id="models-said")
+    slower = gr.HTML("", elem_id="models-slower", visible=False)
+    report = gr.HTML(draw(edge.runtime), elem_id="models-report", elem_classes="result-block")
+
+    def shown(request: gr.Request) -> tuple[str, Any, Any]:
+        edge.runtime.hub.ask()
+        signed_in = is_admin(edge.runtime.settings, request)
+        return draw(edge.runtime), gr.HTML(visible=not signed_in), gr.Dropdown(choices=known_ids(edge.runtime))
+
+    sources = {**dict.fromkeys(buttons, chosen), "add": wanted, "add adapter": wanted_adapter}
+    for name, button in {**buttons, "add": add, "add adapter": add_adapter}.items():
+
+        async def run(
+            request: gr.Request, checkpoint: str, action: str = name
+        ) -> AsyncGenerator[tuple[Any, ...], None]:
+            values = {"action": action, "checkpoint": checkpoint or ""}
+            menu, done = gr.skip(), ""
+            with stop.run(request) as run:
+                try:
+                    async with aclosing(edge.events(endpoint, values, request)) as events:
+                        async for event in events:
+                            run.check()
+                            if isinstance(event, Done):
+                                done = render.note(event.result.said)
+                                continue
+                            yield draw(edge.runtime), render.waiting(event), gr.skip(), gr.Button(interactive=True)
+                    if done:
+                        menu = gr.Dropdown(choices=known_ids(edge.runtime))
+                    if action == "add":
+                        menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
+                        done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
+                    yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
+                except SuiteError as error:
+                    # Without its field: there is none of that name on this tab.
+                    problem = render.problem(SuiteError(error.message))
+                    yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
+                except Cancelled:
+                    yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
+
+        button.click(run, [sources[name]], [report, said, chosen, stop.button], **PRIVATE)
+    stop.wire()
+
+    refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
+    tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
+
+    def noted() -> Any:
+        note = slower_note(edge.runtime)
+        return gr.HTML(note, visible=bool(note))
+
+    # Events of their own: they import the engines, which the report need not wait for.
+    refresh.click(noted, None, slower, queue=False, **PRIVATE)
+    tab.select(noted, None, slower, queue=False, **PRIVATE)
+
+
+def slower_note(runtime: Runtime) -> str:
+    """Which checkpoints of this machine do not run on the fast engine that the catalog names, and what that costs."""
+    here = [checkpoint for checkpoint in runtime.catalog if is_fetched(checkpoint, runtime)]
+    return "".join(
+        render.note(
+            f"On the reference engine: {', '.join(ids)}, because {reason}. Slower, and requests are not batched."
+        )
+        for reason, ids in slower_here(here, runtime.settings).items()
+    )
+
+
+def now_there(checkpoint: Checkpoint) -> str:
+    return render.note(
+        f"{checkpoint.id} was added, for {' and '.join(checkpoint.tasks)}. It is in the menus of pages opened from now "
+        f"on, and fetched ({megabytes(checkpoint.download_bytes)}) when it is first used."
+    )
+
+
+def known_ids(runtime: Runtime) -> list[str]:
+    return [*(checkpoint.id for checkpoint in runtime.catalog), *(adapter.id for adapter in runtime.adapters)]
+
+
+def draw(runtime: Runtime) -> str:
+    """Budget, hits and misses, a row for every checkpoint on this machine, and below them the others."""
+    report = runtime.cache.report()
+    held = {row["checkpoint"]: row for row in report["checkpoints"]}
+    rows, elsewhere = [], []
+    for checkpoint in runtime.catalog:
+        row = held.get(checkpoint.id)
+        if row is None and not is_fetched(checkpoint, runtime):
+            elsewhere.append(checkpoint)
+            continue
+        used = f"{row['seconds_since_use']:.0f} s ago" if row and row["seconds_since_use"] is not None else ""
+        rows.append(
+            (
+                checkpoint.id,
+                render.short_revision((row or {}).get("revision") or checkpoint.revision) or "not pinned",
+                state_of(row),
+                megabytes(row["bytes"]) if row else "",
+                row["engine"] if row else "",
+                row["borrows"] if row else "",
+                row["hits"] if row else "",
+                used,
+                checkpoint.licence,
+            )
+        )
+    columns = ["checkpoint", "revision", "state", "memory", "engine", "in use by", "hits", "last used", "licence"]
+    share = report["bytes_in_use"] / max(report["budget_bytes"], 1)
+    hub = runtime.hub.report()
+    why = {"answers": "the Hub answers", "asking": "the Hub has not answered yet", "off": "no network is used"}
+    head = (
+        f"<p><b>{megabytes(report['bytes_in_use'])}</b> of {megabytes(report['budget_bytes'])} "
+        f'<span class="gauge"><i style="width:{100 * share:.1f}%"></i></span> '
+        f"{report['hits']} hits, {report['misses']} misses, {report['evictions']} evictions · "
+        f"profile <b>{escape(runtime.settings.profile)}</b>, {escape(why.get(hub['state'], hub['reason']))}</p>"
+    )
+    here = render.table(columns, rows, ["memory", "in use by", "hits"])
+    return head + here + adapters_tab.draw(runtime, held) + not_here(elsewhere)
+
+
+def not_here(checkpoints: Sequence[Checkpoint]) -> str:
+    """Those whose files would have to be brought first."""
+    if not checkpoints:
+        return ""
+    rows = [
+        (
+            checkpoint.id,
+            render.short_revision(checkpoint.revision) or "not pinned",
+            ", ".join(checkpoint.tasks) or "a base to fine-tune",
+            megabytes(checkpoint.download_bytes),
+            "the Hub" if checkpoint.profile == "hub" else "a package; make setup brings it",
+            checkpoint.licence,
+        )
+        for checkpoint in checkpoints
+    ]
+    columns = ["checkpoint", "revision", "does", "to fetch", "from", "licence"]
+    return (
+        '<details class="elsewhere" data-fold="elsewhere">'
+        f"<summary>{len(rows)} more that are not on this machine</summary>"
+        f"{render.table(columns, rows, ['to fetch'])}</details>"
+    )
+
+
+def state_of(row: dict[str, Any] | None) -> str:
+    """Whether a checkpoint that is here is in memory too."""
+    if row is not None:
+        return row["state"] + (", pinned" if row["pinned"] else "")
+    return "on disk"

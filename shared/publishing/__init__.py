@@ -1,0 +1,1 @@
+"""A Space as a folder of its own, and onto the Hub."""

@@ -1,0 +1,173 @@
+"""An assembled Space onto the Hub: created or updated, byte for byte the folder that was assembled."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shared.checkpoints.catalog import Checkpoint, HubSource
+from shared.checkpoints.repository import wanted_files
+from shared.errors import InvalidInput
+from shared.fetching.hub_errors import HubRefused, in_words, patiently
+from shared.publishing.assemble import Assembled, assemble, preloaded
+from shared.serving.space import ROOT
+
+T = TypeVar("T")
+
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|AUTH|KEY", re.IGNORECASE)
+"""Names of variables that everybody could read on the Space's page, and should not."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a Space goes, and what is asked of the Hub beside its files."""
+
+    repo: str
+    private: bool = False
+    hardware: str = ""
+    """As the Hub calls it, such as `cpu-basic` or `zero-a10g`; "" leaves the choice, or what there is, as it is."""
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from huggingface_hub import SpaceHardware
+
+        if not REPO.fullmatch(self.repo):
+            raise InvalidInput(f"{self.repo!r} is not of the form user/name", field="--repo")
+        known = [str(hardware.value) for hardware in SpaceHardware]
+        if self.hardware and self.hardware not in known:
+            raise InvalidInput(
+                f"the Hub has no {self.hardware!r}; it has {', '.join(known)}",
+                field="--hardware",
+            )
+        for name in self.variables:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise InvalidInput(f"{name!r} is not the name of a variable", field="--variable")
+            if SECRET.search(name):
+                raise InvalidInput(
+                    f"{name} looks like a secret, and the variables of a Space can be read by everybody; set it as a "
+                    "secret in the settings of the Space",
+                    field="--variable",
+                )
+
+
+def deploy(name: str, target: Target, say: Say = print, *, root: Path = ROOT) -> str:
+    """Creates or updates the Space and returns its address. Files that are no longer part of it are removed there.
+
+    Raises `SuiteError`s that say what to do: no token, one that may not write, a Hub that cannot be reached.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+
+    if not get_token():
+        raise HubRefused(
+            "there is no token for the Hub: make one that may write on the Hub's page of access tokens, then run "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    api = HfApi(endpoint=constants.ENDPOINT)
+    address = f"{api.endpoint}/spaces/{target.repo}"
+    assembled = with_preload(name, api, say, thumbnail=f"{address}/resolve/main/thumbnail.png", root=root)
+    say(assembled.listing())
+    there = asked(target, lambda: api.repo_exists(target.repo, repo_type="space"))
+    before = set(asked(target, lambda: api.list_repo_files(target.repo, repo_type="space"))) if there else set()
+    prepare(api, target, there=there)
+    with tempfile.TemporaryDirectory() as folder:
+        assembled.write(Path(folder))
+        asked(
+            target,
+            lambda: api.upload_folder(
+                repo_id=target.repo,
+                repo_type="space",
+                folder_path=folder,
+                delete_patterns="*",
+                commit_message=f"Deploy {name}",
+            ),
+        )
+    gone = sorted(before - set(assembled.files) - {".gitattributes"})
+    if gone:
+        say(f"removed there: {', '.join(gone)}")
+    say(f"{'updated' if there else 'created'}: {address}")
+    return address
+
+
+def with_preload(name: str, api: Any, say: Say, *, thumbnail: str = "", root: Path = ROOT) -> Assembled:
+    """The Space with `preload_from_hub` filled in, as far as the Hub can be asked."""
+    lines, remarks = preload_lines(preloaded(name, root), api)
+    for remark in remarks:
+        say(remark)
+    return assemble(name, root=root, preload=lines, thumbnail=thumbnail)
+
+
+def preload_lines(checkpoints: Sequence[Checkpoint], api: Any) -> tuple[list[str], list[str]]:
+    """Lines `repo file1,file2 commit` for the card, and a remark for each checkpoint that has none."""
+    lines: list[str] = []
+    remarks: list[str] = []
+    for checkpoint in checkpoints:
+        assert isinstance(checkpoint.source, HubSource)
+        repo, commit = checkpoint.source.repo, checkpoint.revision
+        later = f"so {repo} is not preloaded; the Space fetches it when it is first used"
+        if not commit:
+            remarks.append(f"the catalog pins no commit of it (`python -m shared.fetching.pin`), {later}")
+            continue
+        try:
+            names = _needed(api, repo, commit)
+        except Exception as error:
+            found = in_words(error, repo)
+            if found.status == 503:
+                return [], [f"nothing is preloaded, models are fetched when they are first used: {found.message}"]
+            remarks.append(f"{found.message}, {later}")
+            continue
+        lines.append(f"{repo} {','.join(sorted(names))} {commit}")
+    return lines, remarks
+
+
+def _needed(api: Any, repo: str, commit: str) -> list[str]:
+    info = patiently(lambda: api.model_info(repo, revision=commit, files_metadata=True))
+    return [file.name for file in wanted_files(info.siblings or [], repo)]
+
+
+def prepare(api: Any, target: Target, *, there: bool) -> None:
+    """Makes the repository, or brings one that is there to what is asked for."""
+    if not there:
+        variables = [{"key": name, "value": value} for name, value in target.variables.items()]
+        asked(
+            target,
+            lambda: api.create_repo(
+                target.repo,
+                repo_type="space",
+                space_sdk="gradio",
+                private=target.private,
+                space_hardware=target.hardware or None,
+                space_variables=variables or None,
+                exist_ok=True,
+            ),
+        )
+        return
+    if target.private:
+        asked(target, lambda: api.update_repo_settings(target.repo, repo_type="space", private=True))
+    for name, value in target.variables.items():
+        asked(target, lambda name=name, value=value: api.add_space_variable(target.repo, name, value))
+    if target.hardware:
+        asked(target, lambda: api.request_space_hardware(target.repo, target.hardware))
+
+
+def asked(target: Target, ask: Callable[[], T]) -> T:
+    """Asks, again where the Hub is busy; what it refuses is said in words about writing."""
+    try:
+        return patiently(ask)
+    except Exception as error:
+        status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
+        said = " ".join(str(getattr(error, "server_message", "") or error).split())[:300].rstrip(".")
+        if status == 402:
+            raise HubRefused(f"the Hub wants {target.hardware or 'this Space'} paid for ({said})") from error
+        if status == 403:
+            raise HubRefused(
+                f"the token may not write to {target.repo} ({said}). Use one with the right to write to "
+                f"{target.repo.partition('/')[0]}'s repositories, or name another --repo"
+            ) from error
+        raise in_words(error, target.repo) from error

@@ -1,0 +1,199 @@
+"""Answers that are kept, so that no question is computed twice: those to the examples, and each visitor's own.
+
+Kept is the answer to a request that says it is deterministic, for whoever asked: the key holds the endpoint, every
+input, and the visitor's address and session. The answers to the examples, which everybody sees, are kept for everybody.
+Keys are hashes, and answers are pickled: so their size is known, and nobody changes one. Errors and cancelled requests
+have no answer, and a file's path says nothing of what is in it, so a request with one is never deterministic.
+
+*How long an answer is right.* The same words can mean other weights later: another checkpoint becomes the default when
+a Hub begins to answer or a download ends, and an adapter's folder may get new weights. So all answers are dropped when
+what is offered here changes, and one that was computed across such a change is not kept.
+
+*Whom it could tell what.* A session's name is its own choice. Who shares an address with somebody (a proxy) and knows
+that somebody's session name and asks the very same question learns from `cached`, or from how soon the answer comes,
+that it was asked in the last half hour; the answer itself they would have got anyway. But who knows a session's name
+can read all its events from Gradio as they come, so this gives nothing new away. A request without a session has no key
+of its own, and its answer is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from shared.events import Done, RunInfo
+from shared.serving.context import Context, Runtime
+from shared.serving.requests import Request
+
+log = logging.getLogger(__name__)
+
+MOST_ANSWERS = 5_000
+
+LARGEST_SHARE = 8
+"""An answer larger than this part of the bytes for all is not kept: it would push out too many others."""
+
+KEPT_SECONDS = 1800.0
+"""An answer is dropped when nobody has asked for it this long."""
+
+LOOK_AGAIN = 2.0
+"""Seconds after which what is offered is looked at anew. That reads the disk: 9 ms for 28 checkpoints, 5 adapters."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What decides, beside a request, which weights answer it."""
+
+    checkpoints: tuple[tuple[str, str, bool], ...]
+    """Id, revision ("" where it is not pinned) and whether it may be a default now, in the order of choice."""
+    adapters: tuple[str, ...]
+    """`name@revision`, as RunInfo has it."""
+
+    def made(self, run: RunInfo) -> bool:
+        """Whether the answer came from what is offered. A folder that the admin named, say, may change unnoticed."""
+        known = any(run.checkpoint == name and revision in ("", run.revision) for name, revision, _ in self.checkpoints)
+        return known and (not run.adapter or run.adapter in self.adapters)
+
+
+def offer_of(runtime: Runtime) -> Offer:
+    catalog = runtime.catalog
+    return Offer(
+        tuple((c.id, c.revision, not catalog.why_not(c, False)) for c in catalog),
+        tuple(f"{adapter.name}@{adapter.revision}" for adapter in runtime.adapters),
+    )
+
+
+class Answers:
+    """Bounded in bytes and in number; the least recently used are dropped. 0 bytes keep those to examples alone."""
+
+    def __init__(
+        self,
+        nbytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        offer_of: Callable[[Runtime], Offer] = offer_of,
+    ) -> None:
+        self._room = nbytes
+        self._clock = clock
+        self._offer_of = offer_of
+        self._lock = threading.RLock()
+        self._offer: Offer | None = None
+        self._looked = 0.0
+        self._examples: dict[bytes, tuple[str, Request]] = {}
+        self._shared: dict[bytes, bytes] = {}
+        self._own: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+        """Key → pickled answer and when it was last asked for; the most recent last."""
+        self._held = 0
+
+    def question(self, endpoint: str, request: Request, context: Context) -> Question | None:
+        """Where this request's answer is kept; None where none is."""
+        expected = any(endpoint == name for name, _ in self._examples.values())
+        address, _, session = context.visitor.partition("/")
+        own = bool(self._room and address and session and request.deterministic)
+        if not (own or expected):
+            return None
+        asked = [endpoint, request.model_dump(mode="json")]
+        shared_key = key(asked)
+        shared = shared_key in self._examples
+        if not (own or shared):
+            return None
+        # What the admin may ask, the same visitor may not any more after signing out.
+        own_key = shared_key if shared else key([*asked, context.visitor, context.admin])
+        return Question(own_key, shared, context.runtime, self._look(context.runtime))
+
+    def _look(self, runtime: Runtime) -> Offer:
+        """What is offered. Drops all answers where that has changed."""
+        with self._lock:
+            if self._offer is not None and self._clock() - self._looked < LOOK_AGAIN:
+                return self._offer
+        found = self._offer_of(runtime)
+        with self._lock:
+            if found != self._offer:
+                self._shared.clear()
+                self._own.clear()
+                self._held = 0
+            self._offer, self._looked = found, self._clock()
+            return found
+
+    # -- examples ----------------------------------------------------------------------------------
+
+    def expect(self, endpoint: str, request: Request) -> None:
+        """Says that this request is an example, whose first answer is kept for everybody, deterministic or not."""
+        self._examples[key([endpoint, request.model_dump(mode="json")])] = endpoint, request
+
+    def pending(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Endpoint and inputs of examples not answered yet."""
+        for number, (endpoint, request) in list(self._examples.items()):
+            if number not in self._shared:
+                yield endpoint, request.model_dump(mode="json")
+
+    # -- asking and keeping --------------------------------------------------------------------------
+
+    def get(self, question: Question | None) -> Done | None:
+        """The answer that is kept, marked as such. Its figures are those of the computation that made it."""
+        if question is None:
+            return None
+        with self._lock:
+            self._drop_old()
+            if question.shared:
+                pickled = self._shared.get(question.key)
+            else:
+                pickled, _ = self._own.pop(question.key, (None, 0.0))
+                if pickled is not None:
+                    self._own[question.key] = pickled, self._clock()
+        if pickled is None:
+            return None
+        result, run = pickle.loads(pickled)
+        return Done(result, run.model_copy(update={"cached": True}))
+
+    def keep(self, question: Question | None, answer: Done) -> None:
+        if question is None or self._look(question.runtime) != question.offer or not question.offer.made(answer.run):
+            return
+        try:
+            pickled = pickle.dumps((answer.result, answer.run), pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # whatever a result's own types raise
+            log.warning("an answer cannot be kept (%s)", type(error).__name__)
+            return
+        with self._lock:
+            if question.shared:
+                self._shared.setdefault(question.key, pickled)
+            elif len(pickled) * LARGEST_SHARE <= self._room and question.key not in self._own:
+                self._own[question.key] = pickled, self._clock()
+                self._held += len(pickled)
+                self._drop_old()
+
+    def _drop_old(self) -> None:
+        oldest = self._clock() - KEPT_SECONDS
+        while self._own:
+            number, (pickled, used) = next(iter(self._own.items()))
+            if self._held <= self._room and len(self._own) <= MOST_ANSWERS and used > oldest:
+                return
+            del self._own[number]
+            self._held -= len(pickled)
+
+    def report(self) -> dict[str, int]:
+        """How many answers of visitors are kept, and their bytes."""
+        with self._lock:
+            return {"answers": len(self._own), "bytes": self._held, "budget_bytes": self._room}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where one request's answer is kept."""
+
+    key: bytes
+    shared: bool
+    """Whether it is an example, with an answer for everybody."""
+    runtime: Runtime
+    offer: Offer
+    """As it was when the request came."""
+
+
+def key(parts: list[Any]) -> bytes:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()

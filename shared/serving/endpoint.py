@@ -1,0 +1,171 @@
+"""The waist: every request, from the page, the API, a test or a benchmark, goes through `Endpoint.run`.
+
+Validation, limits, kept answers, accounts and the translation of failures are applied here, once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from shared.errors import Busy, Cancelled, InvalidInput, SuiteError
+from shared.events import Done, Event
+from shared.serving.answers import Answers
+from shared.serving.context import Context, Lease
+from shared.serving.requests import Request, validate
+
+log = logging.getLogger(__name__)
+
+Q = TypeVar("Q", bound=Request)
+
+
+class Result(Protocol):
+    """What a task function answers: any type that says what the API returns for it."""
+
+    def outputs(self) -> tuple[Any, ...]:
+        """JSON values in the order of `Endpoint.returns`."""
+        ...
+
+
+class RowResult(Result, Protocol):
+    """A result that can stand in a table."""
+
+    def row(self) -> dict[str, Any]:
+        """Columns that a batch adds to its table."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Q]):
+    """How an endpoint answers many texts with the same settings on one loan of its checkpoint."""
+
+    borrow: Callable[[Q, Context], Generator[Event, None, Lease]]
+    answer: Callable[[Sequence[Q], Lease], Iterable[RowResult]]
+
+
+@dataclass(frozen=True)
+class Endpoint(Generic[Q]):
+    """One named entry of the API: a task function, its request model and what it returns beside RunInfo."""
+
+    task: Callable[[Q, Context], Iterator[Event]]
+    request: type[Q]
+    returns: dict[str, type]
+    """Name and JSON type of each output, RunInfo excepted, which always comes last."""
+    rows: Rows[Q] | None = None
+    """Set where a batch of texts makes sense."""
+
+    @property
+    def name(self) -> str:
+        return self.task.__name__
+
+    @property
+    def summary(self) -> str:
+        """The task function's docstring: the API's documentation."""
+        return (self.task.__doc__ or "").strip()
+
+    def run(self, values: dict[str, Any], context: Context, traffic: Traffic) -> Iterator[Event]:
+        """Yields the task's events. Raises `SuiteError` and `Cancelled`, and nothing else."""
+        begun = time.perf_counter()
+        outcome = "failed"
+        try:
+            try:
+                request = validate(self.request, values, context.settings)
+            except InvalidInput:
+                traffic.admit(context)
+                raise
+            question = traffic.answers.question(self.name, request, context)
+            kept = traffic.answers.get(question)
+            if kept is not None:
+                # Outside the limit on requests, since nothing is computed.
+                outcome = "cached"
+                yield kept
+            else:
+                traffic.admit(context)
+                for event in self._events(request, context):
+                    if isinstance(event, Done):
+                        traffic.answers.keep(question, event)
+                        # Before it is handed over, since who has the result need not ask for more.
+                        outcome = "done"
+                    yield event
+        except (Cancelled, GeneratorExit):
+            outcome = outcome if outcome in ("done", "cached") else "cancelled"
+            raise
+        except SuiteError as error:
+            outcome = type(error).__name__
+            raise
+        except MemoryError as error:
+            raise SuiteError("there was not enough memory for this input; try a shorter one") from error
+        except Exception as error:
+            log.exception("/%s failed", self.name)
+            raise SuiteError(
+                "something failed here, which is our fault; the log says what. Please try again"
+            ) from error
+        finally:
+            traffic.count(self.name, outcome, time.perf_counter() - begun)
+
+    def _events(self, request: Q, context: Context) -> Iterator[Event]:
+        elsewhere = context.runtime.elsewhere
+        return elsewhere(self.name, self.task, request, context) if elsewhere else self.task(request, context)
+
+
+class Traffic:
+    """How much was asked, how it ended, and the limits on it."""
+
+    def __init__(
+        self,
+        requests_per_minute: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        answers: Answers | None = None,
+    ) -> None:
+        self._per_minute = requests_per_minute
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, deque[float]] = OrderedDict()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.answers = answers or Answers()
+
+    def admit(self, context: Context) -> None:
+        """Raises `Busy` when the visitor's address asks more often than the limit allows."""
+        if not self._per_minute or context.admin:
+            return
+        address = context.visitor.partition("/")[0]
+        now = self._clock()
+        with self._lock:
+            recent = self._recent.setdefault(address, deque())
+            while recent and recent[0] <= now - 60:
+                recent.popleft()
+            if len(recent) >= self._per_minute:
+                raise Busy(
+                    f"{self._per_minute} requests a minute are allowed; try again in {60 - now + recent[0]:.0f} s"
+                )
+            recent.append(now)
+            self._recent.move_to_end(address)
+            while len(self._recent) > 10_000:
+                self._recent.popitem(last=False)
+
+    def count(self, endpoint: str, outcome: str, seconds: float) -> None:
+        with self._lock:
+            self.outcomes[endpoint, outcome] += 1
+            self.seconds[endpoint] += seconds
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """Per endpoint: requests by outcome, and seconds spent in all."""
+        with self._lock:
+            rows: dict[str, dict[str, float]] = {}
+            for (endpoint, outcome), number in sorted(self.outcomes.items()):
+                rows.setdefault(endpoint, {"seconds": round(self.seconds[endpoint], 3)})[outcome] = number
+            return rows
+
+
+def collect(events: Iterator[Event]) -> Done:
+    """The last event of a run, for callers with nothing to show meanwhile."""
+    for event in events:
+        if isinstance(event, Done):
+            return event
+    raise InvalidInput("the request ended without a result")

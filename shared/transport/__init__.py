@@ -1,0 +1,1 @@
+"""How requests come in: HTTP routes, server-sent events, and Gradio in a folder of its own."""

@@ -1,0 +1,1 @@
+"""The endpoints as Gradio's API, and what Gradio lacks or keeps too much of."""
