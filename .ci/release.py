@@ -48,7 +48,8 @@ def release(version: str, *, run: bool) -> None:
     }
     if not run:
         for name in old:
-            print("".join(difflib.unified_diff(*(text[name].splitlines(True) for text in (old, new)), name, name)))
+            before, after = old[name].splitlines(keepends=True), new[name].splitlines(keepends=True)
+            print("".join(difflib.unified_diff(before, after, name, name)))
         print(f"Nothing was changed. RUN=1 writes this, commits it and tags it v{version}.")
         return
     try:
