@@ -15,7 +15,8 @@ from shared.suite import Suite
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "tests" / "api_schema.json").read_text(encoding="utf-8"))
-COMMANDS = {e.name: e.curl for e in all_endpoints()}
+SHOWN_FIRST = re.findall(r"^```bash\n(curl .*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+COMMANDS = {e.name: e.curl for e in all_endpoints()} | {"README": "\n".join(SHOWN_FIRST)}
 NOT_HERE = {"fill_mask"}
 """No package brings a checkpoint for it."""
 
