@@ -42,7 +42,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slow test-hub pin check lint-workflows bench bench-hub eval recipes adapters \
-	screenshots space release clean-cache clean venv packages packages-dev packages-peers
+	screenshots docs space release clean-cache clean venv packages packages-dev packages-peers
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ adapters: setup ## train the adapters that the suite offers by default
 
 screenshots: setup packages-dev ## make the README's pictures from the running app
 	@$(python) -m benchmarks.screenshots $(ARGS)
+
+docs: setup ## write docs/API.md from the endpoints
+	@$(python) -m shared.publishing.api_reference
 
 space: packages ## assemble a Space for the Hub: make space NAME=translation OUT=folder
 	@$(python) -m shared.publishing space $(NAME) --out $(OUT) $(ARGS)

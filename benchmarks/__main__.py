@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import busy_tabs, csv_rows, direct, engines, latency, lifecycle, overhead, small_engines, throughput
-from benchmarks.bars import Section, rows_of, verdicts
+from benchmarks.bars import SHOWN, Section, rows_of, verdicts
 from benchmarks.pair import Pair, pair
 from benchmarks.report import machine, say, write_section
 from shared.serving.space import ROOT
@@ -36,8 +36,10 @@ BESIDE_PEER: dict[str, Callable[[Pair, bool], Section]] = {
 }
 """Parts that ask the running suite and its naive peer."""
 PARTS = (*ALONE, *BESIDE_PEER)
-PAGES = (ROOT / "README.md", ROOT / "ARCHITECTURE.md")
-"""Which show the bars of a whole run too."""
+BENCHMARKS = ROOT / "docs" / "BENCHMARKS.md"
+"""Shows the bars of a whole run."""
+README = ROOT / "README.md"
+"""Shows some of them."""
 
 
 def main(
@@ -60,8 +62,8 @@ def main(
     if write is not None:
         write_section(write, "bench", text)
         if not quick and not only:
-            for page in PAGES:
-                write_section(page, "bars", f"{facts}\n\n{rows_of(figures)}")
+            write_section(BENCHMARKS, "bars", f"{facts}\n\n{rows_of(figures)}")
+            write_section(README, "speed", rows_of(figures, SHOWN))
 
 
 def run(chosen: list[str], quick: bool) -> list[Section]:

@@ -1,4 +1,4 @@
-"""The README's pictures, taken from the running suite with real answers in them: `make screenshots`."""
+"""Pictures for README and docs/TOUR.md, of the running suite with real answers in them: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def main(
     only: Annotated[str, typer.Option(help="One picture by name; empty takes all.")] = "",
     folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = FOLDER,
 ) -> None:
-    """Takes the README's pictures from a suite that it starts."""
+    """Takes the documents' pictures from a suite that it starts."""
     chromium = executable()
     wanted = [picture for picture in PICTURES if only in ("", picture.name)]
     if not wanted:

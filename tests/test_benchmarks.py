@@ -14,7 +14,7 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 
 with patch.dict(os.environ):  # a benchmark sets variables for itself, and other tests must not see them
-    from benchmarks.bars import BARS, Bar, percent, verdicts
+    from benchmarks.bars import BARS, SHOWN, Bar, percent, rows_of, verdicts
     from benchmarks.engines import agreeing
     from benchmarks.load import Burst, together
     from benchmarks.plain_http import last_data
@@ -39,6 +39,10 @@ def test_a_bar_that_was_not_measured_is_no_pass() -> None:
     table = verdicts({})
     assert table.count("not measured in this run") == len(BARS)
     assert "pass" not in table
+
+
+def test_the_readme_shows_some_of_the_bars() -> None:
+    assert len(rows_of({}, SHOWN).splitlines()) == 2 + len(SHOWN)
 
 
 def side(calls: int, tokens: int, latency: float = 0.1) -> Side:

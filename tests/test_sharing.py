@@ -42,9 +42,9 @@ def framed() -> Iterator[Suite]:
 
 @pytest.fixture
 def embedding_page(framed: Suite) -> Iterator[str]:
-    """Address of a page on another port with the suite in a frame, as the README has it."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    frame = next(line for line in readme.splitlines() if line.startswith("<iframe "))
+    """Address of a page on another port with the suite in a frame, as docs/SHARING.md has it."""
+    text = (Path(__file__).parent.parent / "docs" / "SHARING.md").read_text(encoding="utf-8")
+    frame = next(line for line in text.splitlines() if line.startswith("<iframe "))
     shown = frame.replace("https://user-space.example/", framed.url)
     assert framed.url in shown
 

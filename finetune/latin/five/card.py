@@ -25,7 +25,7 @@ recording of any of the five.** It is a demonstration of a recipe, not a judge o
 
 ## How it was made
 
-    python -m finetune.latin.five --clips FOLDER --out shared/heads/latin-five
+    python -m finetune.latin.five --clips FOLDER --out shared/engines/audio/heads/latin-five
 
 {heard} clips of 6 s (`finetune/latin/synthesis`, seeds {seeds}): patterns of our own (percussion, bass, comping,
 melody) for all five and for a dozen other kinds, and grooves of MMA for salsa, merengue and other kinds, with random

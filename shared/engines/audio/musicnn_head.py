@@ -1,6 +1,6 @@
 """A head on frozen musicnn features: labels that exclude each other, one of which may be "none of these".
 
-The head lies in `shared/heads/<checkpoint's id>`: standardization, one linear layer, and a model card that says what it
+The head lies in `heads/<checkpoint's id>`: standardization, one linear layer, and a model card that says what it
 was trained on. Its weights are musicnn's own, in a copy of 6 MB.
 """
 
