@@ -128,7 +128,7 @@ def not_required(requirements: str) -> list[str]:
 
 def pin_in(folder: Path, commits: dict[str, str]) -> None:
     """Has the folder's catalog mean the tiny checkpoints."""
-    file = folder / "shared" / "catalog.yaml"
+    file = folder / "shared" / "checkpoints" / "catalog.yaml"
     catalog = read_yaml(file.read_text(encoding="utf-8"))
     for entry in catalog["checkpoints"]:
         if entry["id"] in commits:

@@ -90,7 +90,7 @@ def test_over_time_and_without_the_silence(context: Context) -> None:
 def test_a_tiny_wav2vec2_shares_one_whole(tmp_path: Path, context: Context) -> None:
     """The course's kind of checkpoint through the same task: 1 s windows and a softmax."""
     folder = wav2vec2_genres(tmp_path)
-    checkpoint = entry(kind="audio-classifier", engine="audio_classifier", tasks=["audio-classification"])
+    checkpoint = entry(kind="audio-classifier", engine="audio.audio_classifier", tasks=["audio-classification"])
     engine = audio_classifier.load(checkpoint, folder, Settings(), lambda *_: None)
     lease: Any = SimpleNamespace(
         engine=engine,

@@ -12,7 +12,7 @@ def entry(**changes: Any) -> Checkpoint:
     fields: dict[str, Any] = {
         "id": "tiny",
         "kind": "causal-lm",
-        "engine": "causal_lm",
+        "engine": "decoders.reference",
         "profile": "hub",
         "tasks": ("text-generation",),
         "languages": ("en",),

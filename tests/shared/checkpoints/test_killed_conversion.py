@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[3]
-CHECKPOINT = entry(engine="batched_causal_lm")
+CHECKPOINT = entry(engine="decoders.batched")
 PROMPT = [5, 6, 7, 8, 9]
 
 PLACES = {
@@ -60,7 +60,7 @@ def convert(cache, fatal):
         if seen.startswith(fatal):
             os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(die)
-    checkpoint = entry(engine="batched_causal_lm")
+    checkpoint = entry(engine="decoders.batched")
     batched.prepare(checkpoint, source, Settings(cache_dir=cache), lambda *_: None)
 
 died_of = {}

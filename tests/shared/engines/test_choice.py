@@ -102,7 +102,7 @@ def test_the_reference_is_named_once_for_each_reason(settings: Settings, monkeyp
 def test_without_numba_the_reference_writes(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = entry(engine="batched_causal_lm")
+    checkpoint = entry(engine="decoders.batched")
     folder = llama_chat(tmp_path / "published")
     own = settings.model_copy(update={"cache_dir": tmp_path / "cache"})
     monkeypatch.setitem(sys.modules, "shared.engines.kernels.products", None)  # type: ignore[arg-type]

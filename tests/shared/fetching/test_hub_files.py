@@ -37,7 +37,7 @@ def checkpoint(repo: str = REPO, revision: str = "") -> Checkpoint:
     return Checkpoint(
         id=repo,
         kind="causal-lm",
-        engine="causal_lm",
+        engine="decoders.reference",
         profile="hub",
         tasks=("text-generation",),
         languages=("en",),

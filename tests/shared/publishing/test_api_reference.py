@@ -13,7 +13,7 @@ import pytest
 from shared.publishing.api_reference import FILE, HEAD, OUTPUTS, all_endpoints, reference
 from shared.suite import Suite
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((ROOT / "tests" / "api_schema.json").read_text(encoding="utf-8"))
 SHOWN_FIRST = re.findall(r"^```bash\n(curl .*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 COMMANDS = {e.name: e.curl for e in all_endpoints()} | {"README": "\n".join(SHOWN_FIRST)}

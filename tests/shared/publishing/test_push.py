@@ -130,11 +130,11 @@ def pinned_here(hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("requirements.txt", "constraints.txt", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tmp_path)
-    catalog = yaml.safe_load((tmp_path / "shared" / "catalog.yaml").read_text(encoding="utf-8"))
+    catalog = yaml.safe_load((tmp_path / "shared" / "checkpoints" / "catalog.yaml").read_text(encoding="utf-8"))
     for entry in catalog["checkpoints"]:
         if entry["id"] in ("openai-community/gpt2", "microsoft/DialoGPT-medium"):
             entry["revision"] = commit if "gpt2" in entry["id"] else ""
-    (tmp_path / "shared" / "catalog.yaml").write_text(yaml.safe_dump(catalog), encoding="utf-8")
+    (tmp_path / "shared" / "checkpoints" / "catalog.yaml").write_text(yaml.safe_dump(catalog), encoding="utf-8")
     return tmp_path, commit
 
 

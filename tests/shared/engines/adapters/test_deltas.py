@@ -37,8 +37,8 @@ from tests.tiny_checkpoints.entry import entry
 PROMPTS = ("The house is big and", "Numbers: 3 14 159", "She")
 TEXTS = ("The striker scored twice in the final.", "Shares fell as the bank raised rates again, and oil too.", "Yes.")
 
-LLAMA, GPT2, T5 = entry(id="llama"), entry(id="gpt2"), entry(id="t5", kind="seq2seq", engine="seq2seq")
-MINILM = entry(id="minilm", kind="sentence-encoder", engine="sentence_encoder")
+LLAMA, GPT2, T5 = entry(id="llama"), entry(id="gpt2"), entry(id="t5", kind="seq2seq", engine="seq2seq.reference")
+MINILM = entry(id="minilm", kind="sentence-encoder", engine="encoders.reference")
 KNOWN = {c.id: c for c in (LLAMA, GPT2, T5, MINILM)}
 
 

@@ -67,7 +67,7 @@ def test_what_is_larger_than_the_room_drops_nothing() -> None:
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Any]:
     """`load()`: a tiny Llama in the engine that its catalog entry names."""
-    checkpoint = entry(engine="batched_causal_lm")
+    checkpoint = entry(engine="decoders.batched")
     folder = llama_chat(tmp_path / "published")
     settings = Settings(cache_dir=tmp_path / "cache")
     return lambda *_: batched.load(checkpoint, folder, settings, lambda *_: None)
@@ -76,7 +76,7 @@ def load(tmp_path: Path) -> Callable[..., Any]:
 @pytest.mark.skipif(bool(batched.why_not(Settings())), reason="this processor is not for the fast engine")
 def test_the_fast_engine_keeps_what_the_cache_leaves_it(load: Callable[..., Any]) -> None:
     size = load().nbytes
-    first, second = (entry(id=name, engine="batched_causal_lm") for name in ("first", "second"))
+    first, second = (entry(id=name, engine="decoders.batched") for name in ("first", "second"))
     cache = ModelCache(2 * size + 1000, load, lambda _: size)
     with cache.hold(first) as borrowed:
         engine = borrowed.engine

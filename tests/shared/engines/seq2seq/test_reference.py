@@ -56,7 +56,7 @@ def about(kind: str, **changes: Any) -> Checkpoint:
     entry = {
         "id": f"tiny/{kind}",
         "kind": "seq2seq",
-        "engine": "seq2seq",
+        "engine": "seq2seq.reference",
         "profile": "hub",
         "tasks": ["translation"],
         "languages": ["en", "fr"],
