@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from benchmarks import ROOT
 from benchmarks.stats import Interval
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 
 T = TypeVar("T")
 Item = dict[str, str]

@@ -25,7 +25,8 @@ from classification.task import (
 )
 from finetune.data import corpora
 from shared.fetching.wheel import FetchFailed
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import labels, validate
 from shared.settings import Settings
 

@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks import ROOT
 from shared.engines.pretrained.precision import cpu_has_bfloat16
-from shared.settings import memory_limit, usable_cores
+from shared.machine import memory_limit, usable_cores
 
 PACKAGES = ("torch", "transformers", "gradio", "gradio_client")
 

@@ -16,7 +16,8 @@ from shared.engines.choice import engine_module
 from shared.events import Progress
 from shared.fetching import hub_models
 from shared.serving import runtime
-from shared.serving.context import Context, Runtime
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 
 
@@ -71,7 +72,7 @@ def find_base(model: str, parts: Runtime, progress: Progress, revision: str = ""
 
 
 def _fetched(checkpoint: Checkpoint, parts: Runtime, progress: Progress) -> Checkpoint:
-    fetching = Context(parts, "finetune", admin=True).on_disk(checkpoint, agreed=True)
+    fetching = Context(parts, "finetune", admin=True).ensure_on_disk(checkpoint, agreed=True)
     while True:
         try:
             step: Any = next(fetching)

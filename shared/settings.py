@@ -7,15 +7,15 @@ The table in `docs/SETTINGS.md` is generated from these fields (`python -m share
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-import psutil
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.machine import memory_limit, usable_cores
 
 Profile = Literal["auto", "hub", "embedded"]
 
@@ -41,34 +41,6 @@ def comma_separated(value: object) -> object:
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)]
-
-
-def memory_limit() -> int:
-    """Bytes this process may use: the machine's memory, or the cgroup's limit where that is lower (containers)."""
-    limit = psutil.virtual_memory().total
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limit = min(limit, int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return limit
-
-
-def free_memory() -> int:
-    """Bytes this process could still take. What the system keeps of files counts as free: it makes room for us."""
-    return min(psutil.virtual_memory().available, memory_limit() - psutil.Process().memory_info().rss)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on; a container's CPU quota counts."""
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS and Windows have none
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return cores
 
 
 class Settings(BaseSettings):

@@ -18,8 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.middleware import Middleware
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
@@ -28,12 +26,13 @@ from shared.fetching.hub_models import added
 from shared.serving import zero_gpu
 from shared.serving.answers import Answers
 from shared.serving.batch import batch_task
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Traffic
-from shared.serving.runtime import start
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime, start
 from shared.serving.space import BrokenSpace, Space, discover, fine_tuning_offered
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 from shared.transport.gradio.sessions import keep_sessions_light
+from shared.transport.health import health_route
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +104,10 @@ def launched(settings: Settings) -> Suite:
     import_gradio()
     from shared.page import theme
     from shared.page.build import build
-    from shared.page.models_tab import models_endpoint
+    from shared.serving.model_task import models_endpoint
     from shared.transport.admin import routes
+    from shared.transport.edge import Edge
     from shared.transport.event_stream import stream_route
-    from shared.transport.gradio.edge import Edge
     from shared.transport.gradio.guard import CallGuard
 
     settings = settings.with_admin_token()
@@ -190,26 +189,6 @@ def collect_problems(adding: Generator[Event, None, list[str]]) -> list[str]:
             next(adding)
         except StopIteration as ended:
             return ended.value
-
-
-def health_route(runtime: Runtime, traffic: Traffic, begun: float) -> Route:
-    """`GET /health`: 200 and a small JSON object while the suite serves."""
-
-    async def health(_: HttpRequest) -> JSONResponse:
-        report = runtime.cache.report()
-        return JSONResponse(
-            {
-                "status": "ok",
-                "version": product_version(),
-                "profile": runtime.settings.profile,
-                "hub": runtime.hub.report(),
-                "seconds_up": round(time.monotonic() - begun, 1),
-                "memory": {key: report[key] for key in ("bytes_in_use", "budget_bytes")},
-                "requests": runtime.admission.report(),
-            }
-        )
-
-    return Route("/health", health, methods=["GET"])
 
 
 def product_version() -> str:

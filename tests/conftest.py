@@ -22,8 +22,8 @@ from gradio_client import Client
 
 from shared.checkpoints.catalog import Catalog
 from shared.checkpoints.weights import verified_folder
-from shared.serving.context import Context, Runtime
-from shared.serving.runtime import start
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime, start
 from shared.settings import Settings
 from shared.suite import Suite, serve
 

@@ -17,7 +17,7 @@ from gradio_client import Client
 
 from shared.errors import Cancelled
 from shared.scheduling.lane import Timing
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.suite import Suite
 
 PATIENCE = 60

@@ -20,8 +20,9 @@ from gradio_client.exceptions import AppError
 from classification import SPACE as CLASSIFICATION
 from shared.engines.seq2seq.small100 import LanguageCodeTokenizer
 from shared.serving.context import Context
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.endpoint import collect
 from shared.serving.runtime import start
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 from tests.course_hub import Course, course, pin_to
 from tests.course_vectors import VECTORS, Vector

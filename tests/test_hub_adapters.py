@@ -12,9 +12,9 @@ import torch
 from gradio_client.exceptions import AppError
 
 from shared.errors import NeedsDownload, SuiteError
-from shared.page.models_tab import OneCheckpoint, act
 from shared.serving.context import Context
 from shared.serving.endpoint import Endpoint, collect
+from shared.serving.model_task import OneCheckpoint, act
 from tests.course_hub import Course, course
 from tests.tiny_adapters import causal_adapter, lora, told
 

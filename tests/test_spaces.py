@@ -18,7 +18,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from shared.errors import SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.serving.space import BrokenSpace, Space, discover
 from shared.settings import Settings
 from shared.suite import serve

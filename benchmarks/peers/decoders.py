@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from benchmarks.peers.converted import decoder_for_onnx, for_ctranslate2, library
 from benchmarks.quality import SMOLLM
 from benchmarks.servers import float_weights, weights
-from shared.settings import usable_cores
+from shared.machine import usable_cores
 
 Rows = Sequence[Sequence[int]]
 
@@ -51,7 +51,7 @@ class Suite:
         self.facts = self.loans.facts
 
     def write(self, prompts: Rows, new: int) -> list[list[int]]:
-        from shared.engines import Sampling
+        from shared.engines.protocols import Sampling
 
         sampling = Sampling(max_new_tokens=new)
         if len(prompts) == 1:
@@ -80,7 +80,7 @@ class Reference:
         return {"engine": self.engine.name, "threads": usable_cores(), "stored": self.engine.nbytes}
 
     def write(self, prompts: Rows, new: int) -> list[list[int]]:
-        from shared.engines import Sampling
+        from shared.engines.protocols import Sampling
 
         return [[t.id for t in self.engine.generate(prompt, Sampling(max_new_tokens=new))] for prompt in prompts]
 

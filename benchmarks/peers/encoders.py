@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.peers.converted import encoder_for_onnx, for_ctranslate2, library
 from benchmarks.quality import MINILM
 from benchmarks.servers import weights
-from shared.settings import usable_cores
+from shared.machine import usable_cores
 
 
 class Encoder(Protocol):

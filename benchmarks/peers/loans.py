@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from benchmarks.quality import result_of
-from shared.serving.context import Context, Lease
+from shared.machine import usable_cores
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.runtime import start
-from shared.settings import Settings, usable_cores
+from shared.settings import Settings
 
 T = TypeVar("T")
 

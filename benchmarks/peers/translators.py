@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.servers import MARIAN, weights
-from shared.settings import usable_cores
+from shared.machine import usable_cores
 
 
 class Suite:

@@ -17,7 +17,8 @@ from finetune.base import Base
 from finetune.data.split import Item, Parts
 from finetune.recipe import Recipe
 from finetune.tasks import task_of
-from shared.serving.context import Context, Runtime
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime
 
 Answer = Callable[[Sequence[Item]], list[str]]
 

@@ -25,7 +25,7 @@ from finetune.results.scores import Interval, confusion, difference, headline, i
 from finetune.run.train import write_json
 from finetune.run_folder import EVALUATION, replace, runs_folder
 from shared.errors import SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 TABLE = "evaluation.md"
 

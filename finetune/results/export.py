@@ -36,7 +36,7 @@ from finetune.run.prepared import read_parts
 from finetune.run.train import PACKAGES, write_json
 from finetune.run_folder import replace as replace_file
 from shared.errors import SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 
 EXPORT, TABLE = "export.json", "export.md"

@@ -14,7 +14,7 @@ from finetune.results.hub import is_repository, pulled
 from finetune.run_folder import all_runs
 from finetune.tasks import TrainingTask, task_of
 from shared.errors import SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 TRAINING = "training.json"
 

@@ -26,7 +26,7 @@ from finetune.run_folder import EVALUATION
 from shared.checkpoints.catalog import WheelSource
 from shared.errors import InvalidInput, SuiteError
 from shared.fetching.hub_errors import HubUnreachable
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 Say = Callable[[str], None]
 Files = dict[str, bytes | Path]

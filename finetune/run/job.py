@@ -25,7 +25,7 @@ from finetune.run.train import Stopped, train
 from finetune.run.turn import turn
 from finetune.run_folder import EVALUATION, Run, run_of
 from shared.errors import SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 
 ADAPTERS = "adapters"

@@ -15,7 +15,7 @@ from finetune.tasks import TrainingTask, task_of
 from finetune.tasks.conversation import pack
 from shared.errors import SuiteError
 from shared.events import Progress
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 
 @dataclass

@@ -26,7 +26,7 @@ from finetune.run.prepared import Prepared, prepare
 from finetune.run.watch import Stopped, Watch
 from finetune.run_folder import Run, Status, replace
 from shared.events import Progress
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes")
 

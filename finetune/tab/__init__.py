@@ -15,7 +15,7 @@ from finetune.tab.recipe_panel import RecipePanel
 from finetune.tab.runs_panel import RunsPanel
 from shared.page.inputs import PRIVATE
 from shared.page.models_tab import sign_in_form
-from shared.transport.gradio.edge import Edge
+from shared.transport.edge import Edge
 
 SUMMARY = (
     "Adapt a checkpoint to rows of your own, see on rows it has not met whether it got better, and publish it. A run "

@@ -24,7 +24,7 @@ from shared.page import render
 from shared.page.inputs import PRIVATE
 from shared.page.stop import Stop
 from shared.settings import Settings
-from shared.transport.admin import is_admin, require_admin
+from shared.transport.admin import require_admin
 
 FIRST = "topics"
 
@@ -119,7 +119,7 @@ class RecipePanel:
 
         def start(request: gr.Request, *raw: Any) -> tuple[Any, ...]:
             try:
-                require_admin(is_admin(self.settings, request))
+                require_admin(self.settings, request)
                 form = self.form(raw)
                 run = background.start(form.as_recipe(self.settings), self.settings)
                 terminal = escape(form.command(self.settings))
@@ -150,7 +150,7 @@ class RecipePanel:
         if not path:
             return ["", "", recipe, ""]
         try:
-            require_admin(is_admin(self.settings, request))
+            require_admin(self.settings, request)
             columns = columns_of(Path(path))
             goes_in, comes_out = guess_columns(columns, read_recipe(recipe))
         except SuiteError as error:
@@ -162,7 +162,7 @@ class RecipePanel:
         words = ""
         with self.stop.run(request) as run:
             try:
-                require_admin(is_admin(self.settings, request))
+                require_admin(self.settings, request)
                 recipe = self.form(raw).as_recipe(self.settings)
                 async for words in dry_run(recipe.to_yaml(), self.settings):
                     run.check()

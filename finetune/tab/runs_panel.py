@@ -130,7 +130,7 @@ class RunsPanel:
         from finetune.run.job import compared  # which brings all of scikit-learn
 
         try:
-            require_admin(is_admin(self.settings, request))
+            require_admin(self.settings, request)
             if not other:
                 raise SuiteError("choose another run that was measured")
             runs = self._chosen(one), self._chosen(other)
@@ -154,7 +154,7 @@ class RunsPanel:
     def _acted(self, request: gr.Request, act: Callable[[], str], name: str | None) -> tuple[Any, ...]:
         """Does it, and shows the run afterwards with what is to be said."""
         try:
-            require_admin(is_admin(self.settings, request))
+            require_admin(self.settings, request)
             said = render.note(act())
         except SuiteError as error:
             return *(gr.skip() for _ in self.seen), render.problem(error)

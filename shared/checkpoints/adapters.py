@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shared.checkpoints.adapter_folder import CONFIG, NAME, Adapter, read_folder
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Pair, Task
-from shared.errors import Forbidden, SuiteError, UnknownCheckpoint
+from shared.errors import SuiteError, UnknownCheckpoint
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -172,14 +172,6 @@ def is_path(name: str) -> bool:
 def is_repository(name: str) -> bool:
     """Whether it looks like a Hub id, `user/name`."""
     return name.count("/") == 1 and bool(NAME.fullmatch(name))
-
-
-def refuse_unless_admin(admin: bool) -> None:
-    if not admin:
-        raise Forbidden(
-            "only the admin may name a folder or a Hub repository as an adapter; choose one that is offered (the "
-            "Models tab lists them)"
-        )
 
 
 def as_repository(repo: str, commit: str, nbytes: int) -> Checkpoint:

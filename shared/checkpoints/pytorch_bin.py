@@ -21,7 +21,7 @@ from shared.checkpoints.repository import BIN as SINGLE
 from shared.checkpoints.repository import BIN_INDEX as INDEX
 from shared.checkpoints.repository import SMALL
 from shared.errors import MemoryRefused, WeightsCorrupt
-from shared.settings import free_memory
+from shared.machine import free_memory
 
 if TYPE_CHECKING:
     import torch

@@ -214,3 +214,15 @@ def parsed_config(content: bytes, name: str, repo: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise WeightsCorrupt(f"{name} of {repo} is damaged: it is not a JSON object; {way_out}")
     return found
+
+
+def refuse_unknown_architecture(name: str, model_type: Any) -> None:
+    """Raises `SuiteError` where the installed transformers has no architecture of this name."""
+    import transformers
+
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
+        raise SuiteError(
+            f"{name} is of the architecture {str(model_type)[:80]!r}, which the installed transformers "
+            f"({transformers.__version__}) does not know; choose another checkpoint",
+            field="model",
+        )

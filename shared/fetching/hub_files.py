@@ -53,7 +53,7 @@ class HubFiles:
 
     # -- what callers ask ----------------------------------------------------------------------
 
-    def on_disk(self, checkpoint: Checkpoint) -> bool:
+    def is_on_disk(self, checkpoint: Checkpoint) -> bool:
         """Whether `ensure` needs no Hub: it was fetched and noted, or lies whole in the Hub client's cache."""
         return self._kept(checkpoint) is not None or self._in_cache(checkpoint) is not None
 

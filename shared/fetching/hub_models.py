@@ -11,8 +11,14 @@ from collections.abc import Collection, Generator
 from typing import Any
 
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Kind, Pair, Task
-from shared.checkpoints.repository import WantedFile, has_tokenizer, parsed_config, refuse_named_code, stated_files
-from shared.engines.pretrained.loading import refuse_unknown_architecture
+from shared.checkpoints.repository import (
+    WantedFile,
+    has_tokenizer,
+    parsed_config,
+    refuse_named_code,
+    refuse_unknown_architecture,
+    stated_files,
+)
 from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.events import Loading
 from shared.fetching.hub_errors import in_words, model_info, patiently

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
@@ -16,9 +14,9 @@ from shared.page import render
 from shared.page.consent import consent_button, no_question, offer
 from shared.page.inputs import PRIVATE
 from shared.page.stop import NOTHING_YET, STOPPED, Stop, busy_buttons, idle_buttons
-from shared.serving.batch import Batch, BatchResult, batch_task, from_lines, read_file
+from shared.serving.batch import Batch, BatchResult, batch_task, from_lines, read_file, written
 from shared.serving.endpoint import Endpoint
-from shared.transport.gradio.edge import Edge
+from shared.transport.edge import Edge
 
 SHOWN_ROWS = 20
 
@@ -104,12 +102,3 @@ def draw(result: BatchResult) -> str:
     if count > SHOWN_ROWS:
         said += f"; the last {SHOWN_ROWS} are shown"
     return f'<p class="limits" role="status">{said}</p>' + render.table(result.table.columns, rows)
-
-
-@contextmanager
-def written(result: BatchResult, name: str) -> Iterator[str]:
-    """The table as a file, for as long as Gradio takes its copy of it. With a mark that tells Excel it is UTF-8."""
-    with tempfile.TemporaryDirectory(prefix="batch-") as folder:
-        path = Path(folder) / f"{name}.csv"
-        path.write_text(result.table.csv(), encoding="utf-8-sig")
-        yield str(path)

@@ -15,13 +15,16 @@ from shared.errors import SuiteError
 from shared.page import render
 from shared.page.form import Page
 from shared.page.inputs import PRIVATE, Inputs
-from shared.page.models_tab import build_models_tab, models_endpoint
+from shared.page.models_tab import build_models_tab
 from shared.serving.batch import batch_task
-from shared.serving.context import Runtime
-from shared.serving.endpoint import Endpoint, Traffic
+from shared.serving.endpoint import Endpoint
+from shared.serving.model_task import models_endpoint
+from shared.serving.runtime import Runtime
 from shared.serving.space import BrokenSpace, Space, fine_tuning_offered
+from shared.serving.traffic import Traffic
+from shared.transport.edge import Edge
 from shared.transport.gradio.batch_api import batch_api
-from shared.transport.gradio.edge import Edge, api_function
+from shared.transport.gradio.gradio_api import api_function
 from shared.transport.gradio.guard import StrictBlocks
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from shared.checkpoints.adapter_folder import Adapter
 from shared.events import RunInfo
 from shared.page import render
 from shared.page.inputs import PRIVATE, Values
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 COMPARE = "compare"
 """Name of the box among a form's components; the endpoint does not take it."""

@@ -27,7 +27,7 @@ from shared.page.stop import NOTHING_YET, STOPPED, Stop, busy_buttons, idle_butt
 from shared.serving.endpoint import Endpoint
 from shared.serving.requests import Request, bounds, validate
 from shared.serving.space import Space
-from shared.transport.gradio.edge import Edge
+from shared.transport.edge import Edge
 
 
 @dataclass

@@ -12,7 +12,8 @@ import gradio as gr
 
 from shared.page import snippets
 from shared.serving.endpoint import Endpoint
-from shared.transport.gradio.edge import plain, uploaded_fields
+from shared.transport.gradio.gradio_api import plain
+from shared.transport.uploads import uploaded_fields
 
 Values = dict[str, Any]
 

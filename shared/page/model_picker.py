@@ -8,7 +8,7 @@ import gradio as gr
 
 from shared.checkpoints.adapter_folder import Adapter
 from shared.checkpoints.catalog import Checkpoint, Task
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 
 class ModelPicker:
@@ -37,7 +37,7 @@ class ModelPicker:
 
     def _adapted(self, adapter: Adapter) -> str:
         named = f"{adapter.title} (on {self._runtime.adapters.usual_base(adapter).id})"
-        if adapter.repository is None or self._runtime.files.on_disk(adapter.repository):
+        if adapter.repository is None or self._runtime.files.is_on_disk(adapter.repository):
             return named
         return f"{named[:-1]}, {adapter.size} to fetch)"
 

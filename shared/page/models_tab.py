@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from html import escape
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import gradio as gr
-from pydantic import Field
 
-from shared.checkpoints.catalog import Checkpoint, HubSource
+from shared.checkpoints.catalog import Checkpoint
 from shared.engines.choice import slower_here
 from shared.errors import Cancelled, SuiteError
-from shared.events import Done, Event, Loading, RunInfo
-from shared.fetching import hub_models
+from shared.events import Done
 from shared.page import adapters_tab, render
 from shared.page.inputs import PRIVATE
 from shared.page.stop import Stop
 from shared.scheduling.cache_entry import megabytes
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Endpoint, Traffic
-from shared.serving.requests import Request
-from shared.transport.admin import is_admin, require_admin
-from shared.transport.gradio.edge import Edge
+from shared.serving.endpoint import Endpoint
+from shared.serving.model_task import OneCheckpoint, act, is_fetched
+from shared.serving.runtime import Runtime
+from shared.transport.admin import is_admin
+from shared.transport.edge import Edge
 
 
 def sign_in_form(what: str) -> str:
@@ -33,95 +31,6 @@ def sign_in_form(what: str) -> str:
         '<label><span style="position:absolute;left:-999px">Admin token</span>'
         '<input type="password" autocomplete="off" placeholder="Admin token"></label>'
         '<button data-act="sign-in">Sign in</button><span role="status"></span></div>'
-    )
-
-
-class Nothing(Request):
-    """A request without inputs."""
-
-
-class Report:
-    """The cache's report with the catalog beside it."""
-
-    def __init__(self, runtime: Runtime, traffic: Traffic) -> None:
-        self.content = {
-            "profile": runtime.settings.profile,
-            "hub": runtime.hub.report(),
-            **runtime.cache.report(),
-            "requests": runtime.admission.report(),
-            "endpoints": traffic.report(),
-            "adapters": adapters_tab.report(runtime),
-            "catalog": [
-                {
-                    "id": c.id,
-                    "origin": c.profile,
-                    "revision": c.revision,
-                    "pinned": bool(c.revision),
-                    "fetched": is_fetched(c, runtime),
-                    "download_bytes": c.download_bytes,
-                    "why_not": runtime.catalog.why_not(c, True),
-                    "tasks": list(c.tasks),
-                    "languages": list(c.languages),
-                    "licence": c.licence,
-                    "parameters": c.parameters,
-                    "context_window": c.context_window,
-                    "limits": c.limits,
-                }
-                for c in runtime.catalog
-            ],
-        }
-
-    def outputs(self) -> tuple[Any, ...]:
-        return (self.content,)
-
-
-def is_fetched(checkpoint: Checkpoint, runtime: Runtime) -> bool:
-    """Whether its files are on this machine."""
-    if isinstance(checkpoint.source, HubSource):
-        return runtime.files.on_disk(checkpoint)
-    return (runtime.settings.weights_dir / checkpoint.folder).is_dir()
-
-
-def models_endpoint(traffic: Traffic) -> Endpoint:
-    """`/models`: the model cache's report."""
-
-    def models(request: Nothing, context: Context) -> Iterator[Event]:
-        """What is in memory, what is in use, and which checkpoints there are."""
-        report = Report(context.runtime, traffic)
-        yield Done(report, RunInfo(checkpoint="", revision="", engine=""))
-
-    return Endpoint(models, Nothing, {"report": dict})
-
-
-class OneCheckpoint(Request):
-    action: Literal["load", "unload", "pin", "unpin", "add", "add adapter", "remove"]
-    checkpoint: Annotated[str, Field(max_length=1000)]
-    """Of an adapter: `base+name`, or what it is added by."""
-
-
-def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:
-    """Adds, loads, unloads, pins or unpins a checkpoint; for the admin alone."""
-    require_admin(context.admin)
-    cache = context.runtime.cache
-    if request.action in ("add adapter", "remove") or "+" in request.checkpoint:
-        yield from adapters_tab.act(request.action, request.checkpoint.strip(), context)
-        return
-    if request.action == "add":
-        yield Loading(request.checkpoint.strip(), "asking the Hub what it is", 0, 0)
-        hub_models.add(request.checkpoint.strip(), context.catalog, context.runtime.hub)
-    checkpoint = context.catalog.choose_by_id(request.checkpoint.strip())
-    if request.action in ("load", "pin"):
-        checkpoint = yield from context.on_disk(checkpoint, agreed=True)
-    if request.action == "load":
-        (yield from cache.borrow(checkpoint)).close()
-    elif request.action == "pin":
-        yield from cache.pin(checkpoint)
-    elif request.action == "unpin":
-        cache.unpin(checkpoint.id)
-    elif request.action == "unload":
-        cache.unload(checkpoint.id)
-    yield Done(
-        adapters_tab.Acted(), RunInfo(checkpoint=checkpoint.id, revision=checkpoint.revision, engine=checkpoint.engine)
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 
 Example = dict[str, Any]
 """`title` and `inputs`, as in a Space's `examples.yaml`."""

@@ -12,11 +12,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from shared.events import RunInfo
 from shared.media.text import sentences
-from shared.page.models_tab import models_endpoint
 from shared.serving import requests
-from shared.serving.endpoint import Endpoint, Traffic
+from shared.serving.endpoint import Endpoint
+from shared.serving.model_task import models_endpoint
 from shared.serving.requests import Uploaded
 from shared.serving.space import ROOT, Space, discover
+from shared.serving.traffic import Traffic
 
 FILE = ROOT / "docs" / "API.md"
 BASE = "http://127.0.0.1:7860"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from shared.engines import Engine
+from shared.engines.protocols import Engine
 from shared.errors import Busy, MemoryRefused
 from shared.events import Loading, Progress
 from shared.scheduling.cache_entry import Borrowed, Entry, Loadable, megabytes, share

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shared.engines import Engine
+from shared.engines.protocols import Engine
 
 
 class Loadable(Protocol):

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from shared.engines import AGAIN, Failed, Kernel
+from shared.engines.compute import AGAIN, Failed, Kernel
 from shared.errors import Cancelled
 from shared.scheduling.fair_queue import FairQueue
 

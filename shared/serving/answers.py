@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.events import Done, RunInfo
-from shared.serving.context import Context, Runtime
+from shared.serving.context import Context
 from shared.serving.requests import Request
+from shared.serving.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,3 +222,12 @@ def parse_settings(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput('must be an object such as {"candidate_labels": "a, b"}', field="settings")
     return value
+
+
+@contextmanager
+def written(result: BatchResult, name: str) -> Iterator[str]:
+    """The table as a file, for as long as Gradio takes its copy of it. With a mark that tells Excel it is UTF-8."""
+    with tempfile.TemporaryDirectory(prefix="batch-") as folder:
+        path = Path(folder) / f"{name}.csv"
+        path.write_text(result.table.csv(), encoding="utf-8-sig")
+        yield str(path)

@@ -4,67 +4,38 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shared.checkpoints.adapter_folder import Adapter, read_folder
-from shared.checkpoints.adapters import Adapters, is_path, is_repository, refuse_unless_admin
+from shared.checkpoints.adapters import is_path, is_repository
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Pair, Task
-from shared.engines import Kernel, all_of
 from shared.errors import Cancelled, Forbidden, NeedsDownload, UnknownCheckpoint
-from shared.events import Event, Loading, Queued, RunInfo
+from shared.events import Loading, Queued
 from shared.fetching import hub_adapters
-from shared.fetching.hub_files import HubFiles
-from shared.fetching.hub_link import HubLink
-from shared.scheduling.admission import Admission
-from shared.scheduling.cache import HEARTBEAT, ModelCache
+from shared.scheduling.cache import HEARTBEAT
 from shared.scheduling.cache_entry import Borrowed, Loadable
-from shared.scheduling.lane import Lane, Timing
+from shared.scheduling.lane import Timing
+from shared.serving.lease import Lease
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.engines.adapters.adapted import Adapted
 
 T = TypeVar("T")
-P = TypeVar("P")
-R = TypeVar("R")
-
-
-class Elsewhere(Protocol):
-    """Runs a task function in another place than the thread that asks, with the same events and errors."""
-
-    def __call__(self, name: str, task: TaskFunction, request: Any, context: Context) -> Iterator[Event]: ...
-
-
-TaskFunction = Callable[[Any, "Context"], Iterator[Event]]
 
 
 OWN_LABELS = "It knows its own labels alone, and gives one of them to any text."
 """What a classifier made of an adapter cannot do; the base's sentence is about the base's own way."""
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """The suite's one set of shared parts; made once in `shared.serving.runtime.start`."""
-
-    settings: Settings
-    catalog: Catalog
-    cache: ModelCache
-    lane: Lane
-    admission: Admission
-    hub: HubLink
-    files: HubFiles
-    adapters: Adapters
-    elsewhere: Elsewhere | None = None
-    """What computes in processes of its own instead of here (`shared.serving.zero_gpu`)."""
-
-    def bytes_to_fetch(self, checkpoint: Checkpoint) -> int:
-        """What a Hub must send before it can be loaded; 0 where it is here, or comes from a package."""
-        here = not isinstance(checkpoint.source, HubSource) or self.files.on_disk(checkpoint)
-        return 0 if here else checkpoint.download_bytes
+NAME_AN_ADAPTER = (
+    "name a folder or a Hub repository as an adapter; choose one that is offered (the Models tab lists them)"
+)
+SIGN_IN = "do this; sign in with the admin token (SUITE_ADMIN_TOKEN, or the one printed at start)"
 
 
 @dataclass(frozen=True)
@@ -106,7 +77,7 @@ class Context:
             agreed = bool(model.strip()) or self.settings.profile == "hub"
         if adapter is not None:
             self._ask_once(checkpoint, adapter, agreed)
-        checkpoint = yield from self.on_disk(checkpoint, agreed=agreed)
+        checkpoint = yield from self.ensure_on_disk(checkpoint, agreed=agreed)
         if adapter is not None:
             adapter = yield from self.fetched(adapter, agreed=agreed)
             self.runtime.cache.refuse_if_too_large_together(checkpoint, adapter)
@@ -127,7 +98,18 @@ class Context:
             if adapted is not None and adapted.kind:
                 checkpoint = checkpoint.model_copy(update={"kind": adapted.kind, "limits": OWN_LABELS})
             times = admitted - asked, loaded - admitted
-            return Lease(self, checkpoint, borrowed, *times, stack.pop_all(), adapted, pair or ("", ""))
+            lane = self.runtime.lane
+            return Lease(
+                lane,
+                self.visitor,
+                self.cancel,
+                checkpoint,
+                borrowed,
+                *times,
+                stack.pop_all(),
+                adapted,
+                pair or ("", ""),
+            )
 
     def _lent(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:
         """Borrows from the model cache until the stack is closed."""
@@ -141,14 +123,14 @@ class Context:
                 return stack.enter_context(ready.value)
             yield progress
 
-    def on_disk(self, checkpoint: Checkpoint, *, agreed: bool) -> Generator[Loading, None, Checkpoint]:
+    def ensure_on_disk(self, checkpoint: Checkpoint, *, agreed: bool) -> Generator[Loading, None, Checkpoint]:
         """Brings the files of a checkpoint from the Hub; called before a place in the queue is taken.
 
         Returns the checkpoint with the commit that is on disk. Raises `NeedsDownload` where nobody agreed to fetch it.
         """
         if not isinstance(checkpoint.source, HubSource):
             return checkpoint
-        if not self.runtime.files.on_disk(checkpoint):
+        if not self.runtime.files.is_on_disk(checkpoint):
             if not agreed:
                 raise NeedsDownload(checkpoint.id, checkpoint.download_bytes)
             if checkpoint.kind != "adapter" and checkpoint not in self.catalog and not self.admin:
@@ -178,7 +160,7 @@ class Context:
         adapters = self.runtime.adapters
         name = name.strip()
         if is_path(name):
-            refuse_unless_admin(self.admin)
+            self.require_admin(NAME_AN_ADAPTER)
             return adapters.read(name)
         name, _, revision = name.partition("@")
         known = next((adapter for adapter in adapters if adapter.name == name), None)
@@ -189,15 +171,15 @@ class Context:
             raise UnknownCheckpoint(
                 f"the adapter {name} is here at revision {known.revision}, not at the one asked for", field="model"
             )
-        refuse_unless_admin(self.admin)
+        self.require_admin(NAME_AN_ADAPTER)
         yield Loading(name, "asking the Hub what it is", 0, 0)
         return adapters.add(hub_adapters.adapter_of(name, revision, self.runtime.hub, adapters.known))
 
     def fetched(self, adapter: Adapter, *, agreed: bool) -> Generator[Loading, None, Adapter]:
-        """The adapter with its files on this machine. Raises as `on_disk` does."""
+        """The adapter with its files on this machine. Raises as `ensure_on_disk` does."""
         if adapter.repository is None:
             return adapter
-        there = yield from self.on_disk(adapter.repository, agreed=agreed)
+        there = yield from self.ensure_on_disk(adapter.repository, agreed=agreed)
         folder = self.runtime.files.folder(there)
         if adapter.path == folder:
             return adapter
@@ -207,7 +189,7 @@ class Context:
     def _ask_once(self, checkpoint: Checkpoint, adapter: Adapter, agreed: bool) -> None:
         """Raises `NeedsDownload` for base and adapter together, rather than one after the other."""
         wanted = [c for c in (checkpoint, adapter.repository) if c is not None and isinstance(c.source, HubSource)]
-        missing = [c for c in wanted if not self.runtime.files.on_disk(c)]
+        missing = [c for c in wanted if not self.runtime.files.is_on_disk(c)]
         if len(missing) > 1 and not agreed:
             raise NeedsDownload(f"{checkpoint.id} with {adapter.name}", sum(c.download_bytes for c in missing))
 
@@ -217,92 +199,20 @@ class Context:
 
         return put_on(checkpoint, base.engine, weights.engine)
 
+    def compute(self, step: Callable[[], T]) -> T:
+        """Runs one step of work that has no checkpoint on the compute lane, in its turn between visitors.
+
+        Keep a step short (150 ms or less): nothing else of another visitor is computed on its core meanwhile. Raises
+        `Cancelled` when the visitor has gone.
+        """
+        return self.runtime.lane.run(self.visitor, step, self.cancel, Timing())
+
+    def require_admin(self, what: str = SIGN_IN) -> None:
+        """Raises `Forbidden` where the request is not the admin's; `what` goes on from "only the admin may …"."""
+        if not self.admin:
+            raise Forbidden(f"only the admin may {what}")
+
     def check(self) -> None:
         """Raises `Cancelled` when the visitor has gone."""
         if self.cancel.is_set():
             raise Cancelled
-
-
-@dataclass(frozen=True)
-class LaneCompute:
-    """One request's way to the compute lane (`shared.engines.Compute`)."""
-
-    context: Context
-    adapted: Adapted | None
-    timing: Timing
-
-    @property
-    def owner(self) -> str:
-        adapter = self.adapted.adapter if self.adapted else None
-        return f"{self.context.visitor} {adapter.name}@{adapter.revision}" if adapter else self.context.visitor
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        if self.adapted is not None:
-            step = self.adapted.active_during(step)
-        return self.context.runtime.lane.run(self.context.visitor, step, self.context.cancel, self.timing)
-
-    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
-        around = self.adapted.active_during if self.adapted else None
-        # Visitors with the same adapter share a batch, and visitors with none.
-        group = (kernel, id(self.adapted.deltas) if self.adapted else None)
-        lane, visitor = self.context.runtime.lane, self.context.visitor
-        return lane.begin(visitor, kernel, piece, self.context.cancel, self.timing, group=group, around=around)
-
-    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
-        return all_of([self.begin(kernel, piece) for piece in pieces])
-
-
-@dataclass
-class Lease:
-    """A checkpoint on loan to one request, and the account of what the request costs."""
-
-    context: Context
-    checkpoint: Checkpoint
-    _borrowed: Borrowed
-    _seconds_admission: float
-    _seconds_loading: float
-    _stack: ExitStack
-    _adapted: Adapted | None = None
-    pair: Pair = ("", "")
-    """Source and target language of what it is to translate; empty for any other task."""
-    _timing: Timing = field(default_factory=Timing)
-
-    @property
-    def engine(self) -> Any:
-        """The engine, of the Protocol that `checkpoint.kind` names."""
-        return self._borrowed.engine if self._adapted is None else self._adapted.engine
-
-    @property
-    def adapter(self) -> Adapter | None:
-        """What is put on the checkpoint for this request. Engines compute with it by themselves."""
-        return self._adapted.adapter if self._adapted else None
-
-    @property
-    def compute(self) -> LaneCompute:
-        """The `Compute` that engines are given."""
-        return LaneCompute(self.context, self._adapted, self._timing)
-
-    def run_info(self, *, input_tokens: int = 0, new_tokens: int = 0, warning: str = "") -> RunInfo:
-        """What this request cost so far."""
-        running = self._timing.running
-        return RunInfo(
-            checkpoint=self.checkpoint.id,
-            revision=self.checkpoint.revision,
-            adapter=f"{self.adapter.name}@{self.adapter.revision}" if self.adapter else "",
-            engine=f"{self.engine.name} + {self.adapter.method}" if self.adapter else self.engine.name,
-            limits=self.checkpoint.limits,
-            warning=warning,
-            seconds_queued=round(self._seconds_admission + self._timing.queued, 4),
-            seconds_loading=round(self._seconds_loading, 4),
-            seconds_running=round(running, 4),
-            input_tokens=input_tokens,
-            new_tokens=new_tokens,
-            tokens_per_second=round(new_tokens / running, 1) if new_tokens and running else None,
-            loaded=self._borrowed.loaded,
-        )
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()

@@ -5,23 +5,58 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.checkpoints.adapter_folder import Adapter
 from shared.checkpoints.adapters import Adapters
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource
 from shared.checkpoints.weights import verified_folder
-from shared.engines import Engine
 from shared.engines.choice import engine_module
+from shared.engines.protocols import Engine
 from shared.errors import WeightsMissing
-from shared.events import Progress
+from shared.events import Event, Progress
 from shared.fetching.hub_files import HubFiles
 from shared.fetching.hub_link import HubLink
 from shared.scheduling.admission import Admission
 from shared.scheduling.cache import ModelCache
 from shared.scheduling.heap import hold_little_freed_memory
 from shared.scheduling.lane import Lane
-from shared.serving.context import Runtime
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.serving.context import Context
+
+
+class TaskRunner(Protocol):
+    """Runs a task function in another process (ZeroGPU), with the same events and errors."""
+
+    def __call__(self, name: str, task: TaskFunction, request: Any, context: Context) -> Iterator[Event]: ...
+
+
+TaskFunction = Callable[[Any, "Context"], Iterator[Event]]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The suite's one set of shared parts; made once by `start`."""
+
+    settings: Settings
+    catalog: Catalog
+    cache: ModelCache
+    lane: Lane
+    admission: Admission
+    hub: HubLink
+    files: HubFiles
+    adapters: Adapters
+    elsewhere: TaskRunner | None = None
+    """What computes in processes of its own instead of here (`shared.serving.zero_gpu`)."""
+
+    def bytes_to_fetch(self, checkpoint: Checkpoint) -> int:
+        """What a Hub must send before it can be loaded; 0 where it is here, or comes from a package."""
+        here = not isinstance(checkpoint.source, HubSource) or self.files.is_on_disk(checkpoint)
+        return 0 if here else checkpoint.download_bytes
 
 
 def start(settings: Settings) -> Runtime:
@@ -88,7 +123,7 @@ def why_not(checkpoint: Checkpoint, named: bool, settings: Settings, hub: HubLin
     if isinstance(checkpoint.source, HubSource):
         if settings.profile == "embedded":
             return "it comes from the Hub, and the profile is embedded; start the suite with SUITE_PROFILE=auto"
-        if files.on_disk(checkpoint):
+        if files.is_on_disk(checkpoint):
             return ""
         tried = named or settings.profile == "hub" or hub.state == "answers"
         if hub.state == "offline" or not tried:

@@ -28,8 +28,8 @@ from typing import Any
 
 from shared.errors import Busy, Cancelled, SuiteError
 from shared.events import Event
-from shared.serving.context import Context, Runtime, TaskFunction
-from shared.serving.runtime import start
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime, TaskFunction, start
 
 log = logging.getLogger(__name__)
 

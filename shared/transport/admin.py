@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared.errors import Forbidden
+from shared.serving.context import SIGN_IN
 from shared.settings import Settings
 
 COOKIE = "suite_admin"
@@ -51,11 +52,10 @@ def _names_this_machine(headers: Any) -> bool:
     return (host.rsplit(":", 1)[0] if not host.endswith("]") else host) in LOCAL_NAMES
 
 
-def require_admin(is_admin: bool) -> None:
-    if not is_admin:
-        raise Forbidden(
-            "only the admin may do this; sign in with the admin token (SUITE_ADMIN_TOKEN, or the one printed at start)"
-        )
+def require_admin(settings: Settings, request: Any) -> None:
+    """Raises `Forbidden` where the request is not the admin's, for what is no task function."""
+    if not is_admin(settings, request):
+        raise Forbidden(f"only the admin may {SIGN_IN}")
 
 
 def routes(settings: Settings) -> list[Route]:

@@ -14,26 +14,21 @@ Validation, limits, fairness and cancellation are those of every request: all of
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, Partial
 from shared.serving.endpoint import Endpoint
-from shared.settings import Settings
-from shared.transport.gradio.edge import Edge, uploaded_fields, with_paths
-from shared.transport.gradio.guard import LONGEST_BODY
-
-LONGEST_PASSWORD = 1000
+from shared.transport.edge import Edge
+from shared.transport.http import described, logged_in, problem, read_object, refused
+from shared.transport.uploads import uploaded_fields, with_paths
 
 
 def stream_route(edge: Edge, endpoints: Sequence[Endpoint]) -> Route:
@@ -119,49 +114,3 @@ def message(kind: str, data: dict[str, Any]) -> str:
 
 
 # -- what is refused -----------------------------------------------------------------------------------
-
-
-def logged_in(request: HttpRequest, settings: Settings) -> bool:
-    """By the cookie of Gradio's own log-in, as a page has it, or by HTTP's Basic authentication."""
-    expected = settings.auth.get_secret_value()
-    if not expected:
-        return True
-    app = request.app
-    for name in (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"):
-        token = request.cookies.get(name)
-        if token and app.tokens.get(token):
-            return True
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic" or len(given) > LONGEST_PASSWORD:
-        return False
-    try:
-        return hmac.compare_digest(base64.b64decode(given, validate=True), expected.encode())
-    except (binascii.Error, ValueError):
-        return False
-
-
-async def read_object(request: HttpRequest) -> dict[str, Any] | Response:
-    """The body's JSON object, or the answer that says what is wrong with it."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_BODY:
-            return problem(413, f"the body is larger than {LONGEST_BODY:,} bytes")
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        return problem(400, "the body is not JSON")
-    return values if isinstance(values, dict) else problem(400, "the body must be a JSON object of inputs by name")
-
-
-def refused(error: SuiteError) -> Response:
-    # Not Starlette's JSON: a field's name is the caller's, and may hold what UTF-8 cannot.
-    return Response(json.dumps(described(error)), error.status, media_type="application/json")
-
-
-def described(error: SuiteError) -> dict[str, Any]:
-    return {"error": str(error), "field": error.field, "status": error.status}
-
-
-def problem(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": text, "field": "", "status": status}, status_code=status, headers=headers)

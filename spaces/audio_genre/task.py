@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from audio_genre.picture import Picture
-from shared.engines import AudioClassifier
+from shared.engines.protocols import AudioClassifier
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.media.recordings import Recording, Window, windows
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import AudioFile, Model, Request
 
 BATCH_WINDOWS = 4

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.errors import InvalidInput
-from shared.serving.context import Lease
+from shared.serving.lease import Lease
 
 SIMILARITY_SCALE = 42.5
 """Softmax scale that turns cosine similarities into probabilities: the one with the least negative log-likelihood

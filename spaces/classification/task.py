@@ -19,7 +19,8 @@ from classification.scoring import (
 )
 from shared.errors import InvalidInput
 from shared.events import Done, Event
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import AnyText, CandidateLabels, Deterministic, Model, Request, Text, labels, row_of
 
 SENTIMENTS = ("positive", "negative")

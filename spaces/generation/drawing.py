@@ -7,7 +7,7 @@ from html import escape
 from weakref import WeakKeyDictionary
 
 from generation.task import Completion
-from shared.engines import GeneratedToken
+from shared.engines.protocols import GeneratedToken
 from shared.page import render
 
 

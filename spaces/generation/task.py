@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from shared.engines import GeneratedToken, Sampling
+from shared.engines.protocols import GeneratedToken, Sampling
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import AnyText, Deterministic, Model, Request, Text
 
 # A model's fields come in the order of its bases, last base first; that order is the API's.
@@ -214,7 +215,7 @@ def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
     # Newest first, and no further than the window reaches.
     dropped, used = len(turns), 0
     while dropped and used <= room:
-        lease.context.check()
+        lease.check()
         used += len(lease.engine.tokenize(turns[dropped - 1]["content"])) + TOKENS_OF_A_TURN
         dropped -= used <= room
     # The template's own tokens come on top, so what is left is tried for real, and shortened until it fits.

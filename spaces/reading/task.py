@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from shared.engines import AnswerSpan, FilledToken
+from shared.engines.protocols import AnswerSpan, FilledToken
 from shared.errors import InvalidInput
 from shared.events import Done, Event
 from shared.media.text import sentences
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import Deterministic, Model, Text
 
 SIMILARITY_SCALE = 20.0

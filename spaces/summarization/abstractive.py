@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.engines import Sampling
+from shared.engines.protocols import Sampling
 from shared.errors import InvalidInput
 from shared.media.text import lines, sentences
-from shared.serving.context import Lease
+from shared.serving.lease import Lease
 
 PART_TOKENS = 1500
 """Longest part given to the model at once, even where its window is larger: a small model summarises the first

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.media.text import Span
-from shared.serving.context import Lease
+from shared.serving.lease import Lease
 
 RELEVANCE = 0.7
 """MMR's lambda: how much closeness to the whole counts against novelty."""
@@ -31,7 +31,7 @@ def choose(pieces: Sequence[Span], max_tokens: int, lease: Lease) -> tuple[list[
         return list(pieces[:1]), [0.0] * len(pieces)
     chosen: list[int] = []
     while True:
-        lease.context.check()
+        lease.check()
         fitting = candidates & (lengths <= left)
         if not fitting.any():
             if chosen:

@@ -12,7 +12,8 @@ from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.media.text import Span, lines
 from shared.media.text import sentences as split_sentences
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import Deterministic, Model, Text, row_of
 from summarization.abstractive import Asking, Draft, parts, shortened_to_fit, written
 from summarization.extractive import choose

@@ -13,7 +13,8 @@ from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done, Event, Partial, Running
 from shared.media.languages import language_name
 from shared.media.text import KNOWN_LANGUAGES, Span, detect_language, sentences
-from shared.serving.context import Context, Lease
+from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.requests import Deterministic, Model, Text
 
 SENTENCES_PER_STEP = 16

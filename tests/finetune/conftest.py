@@ -14,7 +14,7 @@ from finetune.base import shared_parts
 from finetune.data import corpora
 from finetune.recipe import Recipe, check_recipe
 from shared.fetching.wheel import FetchFailed
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 from tests.finetune.tiny_results import TinyResults, train_tiny
 

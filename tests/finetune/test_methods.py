@@ -19,7 +19,7 @@ from finetune.run.prepared import prepare
 from finetune.run.train import train
 from finetune.run_folder import Run, run_of
 from shared.errors import InvalidInput
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from tests.finetune.conftest import MakeRecipe
 
 pytestmark = pytest.mark.slow

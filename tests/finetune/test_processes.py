@@ -13,7 +13,7 @@ import pytest
 from finetune import processes
 from finetune.run.train import train
 from finetune.run_folder import Run, Status, run_of
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from tests.finetune.conftest import MakeRecipe
 from tests.finetune.test_methods import losses
 

@@ -18,7 +18,7 @@ from finetune.results.loading import load_trained
 from finetune.run.job import as_trained, keep, measure_result
 from finetune.run.train import train
 from finetune.run_folder import run_of
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 from tests.course_hub import push
 from tests.finetune.test_methods import losses
@@ -158,7 +158,8 @@ def test_batches_that_are_put_together_count_as_one(name: str, taught: Runtime) 
 
 def test_an_adapter_for_dialogues_answers_in_the_space_as_it_was_trained(taught: Runtime) -> None:
     from shared.serving.context import Context
-    from shared.serving.endpoint import Traffic, collect
+    from shared.serving.endpoint import collect
+    from shared.serving.traffic import Traffic
     from summarization import SPACE
 
     recipe = read_recipe("dialogues-flan-t5", [*TINY, *BRIEF, LOUD])

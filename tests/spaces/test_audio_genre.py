@@ -23,15 +23,16 @@ from audio_genre import SPACE
 from audio_genre.picture import MOST_COLUMNS, Picture
 from audio_genre.task import AudioGenre, Genres, listen
 from audio_genre.ui import MOST_SEGMENTS, best_rows, genres, segments
-from shared.engines import run_here
 from shared.engines.audio import audio_classifier
+from shared.engines.compute import run_here
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial, RunInfo
 from shared.media.recordings import Recording, Window
 from shared.page import snippets
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Traffic, collect
-from shared.serving.runtime import start
+from shared.serving.context import Context
+from shared.serving.endpoint import collect
+from shared.serving.runtime import Runtime, start
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.recordings import REFUSED, broken, endless_flac, tone, write

@@ -14,7 +14,8 @@ from audio_genre.ui import genres
 from shared.events import Done
 from shared.page import render
 from shared.serving.context import Context
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.endpoint import collect
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 from shared.suite import serve
 

@@ -24,7 +24,8 @@ from classification.task import (
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done
 from shared.serving.context import Context
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.endpoint import collect
+from shared.serving.traffic import Traffic
 
 LM, ENCODER = "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"
 GOAL = "The striker scored twice in the last ten minutes and won the cup final for her club."

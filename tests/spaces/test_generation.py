@@ -14,8 +14,10 @@ from generation.task import Completion, Distribution
 from shared.engines.decoders.reference import TorchCausalLM
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.context import Context
+from shared.serving.endpoint import collect
+from shared.serving.runtime import Runtime
+from shared.serving.traffic import Traffic
 
 LM = "SmolLM2-135M-Instruct"
 STORY = "Once upon a time, in a galaxy far, far"

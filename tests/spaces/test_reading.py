@@ -10,7 +10,8 @@ from reading import SPACE
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done
 from shared.serving.context import Context
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.endpoint import collect
+from shared.serving.traffic import Traffic
 
 EXAMPLES = {e["title"]: e["inputs"] for e in SPACE.examples["answer_question"]}
 

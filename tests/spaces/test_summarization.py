@@ -12,7 +12,8 @@ from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Partial, Running
 from shared.media.text import sentences
 from shared.serving.context import Context
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.endpoint import collect
+from shared.serving.traffic import Traffic
 from summarization import SPACE, abstractive
 from summarization.abstractive import Asking, parts, shortened_to_fit
 from summarization.task import Summarize, Summary, rouge, rows

@@ -10,7 +10,8 @@ import pytest
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
 from shared.events import Done, Partial, Running
 from shared.serving.context import Context
-from shared.serving.endpoint import Traffic, collect
+from shared.serving.endpoint import collect
+from shared.serving.traffic import Traffic
 from translation import SPACE, task
 from translation.task import Translate, Translation, borrow, detected_source, rows
 

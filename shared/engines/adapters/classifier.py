@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.adapters.deltas import AdapterWeights, Delta
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
+from shared.engines.protocols import KeepsNothing
 from shared.errors import WeightsCorrupt
 
 

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from shared.checkpoints.adapter_folder import WEIGHTS, Adapter
-from shared.engines import KeepsNothing
+from shared.engines.protocols import KeepsNothing
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, KeepsNothing, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.loading import LOCAL, WAY_OUT, labels_of, load_pretrained, nbytes_of
 from shared.engines.pretrained.padded_batches import PADDING, PaddedBatches, ignores_padding
+from shared.engines.protocols import KeepsNothing
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings

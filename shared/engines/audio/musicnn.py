@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from shared.checkpoints.catalog import Checkpoint
 from shared.checkpoints.conversion import converted
-from shared.engines import Compute, KeepsNothing, run_here
 from shared.engines.audio.musicnn_network import Heard, Network, from_tensorflow
 from shared.engines.audio.tensor_bundle import read_bundle
+from shared.engines.compute import Compute, run_here
+from shared.engines.protocols import KeepsNothing
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
 from shared.media.mel import RATE, log_mel

@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import AudioEncoder, Compute, KeepsNothing, run_here
 from shared.engines.audio import musicnn
+from shared.engines.compute import Compute, run_here
+from shared.engines.protocols import AudioEncoder, KeepsNothing
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings

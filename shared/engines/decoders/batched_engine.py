@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.engines import Compute, GeneratedToken, Likelihood, Sampling, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.decoders.decoding import Completion, Decoder, Memory, Part, Reading, Scoring
 from shared.engines.decoders.layers import DecoderLayers
 from shared.engines.decoders.network import DecoderNetwork
 from shared.engines.decoders.prefixes import LEAST_TOKENS, Prefixes
 from shared.engines.decoders.texts import CausalText
+from shared.engines.protocols import GeneratedToken, Likelihood, Sampling
 from shared.engines.search.beam import beam_search
 
 PREFIX_BYTES = 128_000_000

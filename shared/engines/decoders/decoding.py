@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines import AGAIN, Again, Failed, Likelihood, Sampling
+from shared.engines.compute import AGAIN, Again, Failed
 from shared.engines.decoders.network import DecoderNetwork, Shape, sequences_of
 from shared.engines.kernels.likeliest import likeliest
+from shared.engines.protocols import Likelihood, Sampling
 from shared.engines.search.sampling import draw
 
 STEP_TOKENS = 128
@@ -80,7 +81,7 @@ class Row(Protocol):
 
 
 class Decoder:
-    """The kernel of a decoder: one forward pass for all rows (`shared.engines.Kernel`)."""
+    """The kernel of a decoder: one forward pass for all rows (`shared.engines.compute.Kernel`)."""
 
     def __init__(self, network: DecoderNetwork) -> None:
         self.network, self.shape = network, network.shape

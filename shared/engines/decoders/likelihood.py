@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-from shared.engines import Compute, Likelihood
+from shared.engines.compute import Compute
+from shared.engines.protocols import Likelihood
 
 STEP_TOKENS = 2048
 """Tokens of one step, padding included: bounds its time."""

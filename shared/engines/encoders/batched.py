@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, run_here
 from shared.engines.adapters.merged_layers import teach
+from shared.engines.compute import Compute, run_here
 from shared.engines.encoders import reference
 from shared.engines.encoders.bert import PARTS, BertNetwork, applies, read_config
 from shared.engines.encoders.reference import SentenceWindows, read_tokenizer, read_weights

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, FilledToken, KeepsNothing, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
+from shared.engines.protocols import FilledToken, KeepsNothing
 from shared.errors import InvalidInput, SuiteError
 from shared.events import Progress
 from shared.settings import Settings

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import AnswerSpan, Compute, KeepsNothing, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
+from shared.engines.protocols import AnswerSpan, KeepsNothing
 from shared.errors import InvalidInput, SuiteError
 from shared.events import Progress
 from shared.settings import Settings

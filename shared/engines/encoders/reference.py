@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, KeepsNothing, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.length_batches import batches_by_length
+from shared.engines.protocols import KeepsNothing
 from shared.events import Progress
 from shared.settings import Settings
 

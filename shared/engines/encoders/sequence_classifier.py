@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, KeepsNothing, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.loading import input_window, labels_of, load_pretrained, load_tokenizer, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
+from shared.engines.protocols import KeepsNothing
 from shared.errors import SuiteError
 from shared.events import Progress
 from shared.settings import Settings

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import AGAIN, Again, Compute
+from shared.engines.compute import AGAIN, Again, Compute
 from shared.engines.firefox import reference
 from shared.engines.firefox.batched_network import Line, MarianBatchedNetwork
 from shared.engines.firefox.reference import BATCH_LINES, END, MarianTexts, read, target_limit

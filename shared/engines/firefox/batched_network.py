@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from shared.engines.firefox.file import EMBEDDINGS, MarianFile
-from shared.engines.firefox.network import LAYER_NORM_EPSILON, Norm, Weights, sinusoids
+from shared.engines.firefox.network import LAYER_NORM_EPSILON, Norm, Weights
 from shared.engines.kernels import ssru
 from shared.engines.kernels.attention import Heads
 from shared.engines.kernels.elementwise import RELU, Style
@@ -24,6 +24,7 @@ from shared.engines.kernels.products import LANES, Affine, affine, affine_of
 from shared.engines.kernels.sources import Sources, remember_sources
 from shared.engines.kernels.ssru import Lines, Ssru
 from shared.engines.packed.matrices import matrix_in
+from shared.engines.packed.positions import sinusoids
 from shared.engines.packed.weights import in_groups
 from shared.errors import WeightsCorrupt
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from shared.engines.firefox.file import EMBEDDINGS, MarianFile
+from shared.engines.packed.positions import sinusoids
 from shared.errors import WeightsCorrupt
 
 LAYER_NORM_EPSILON = 1e-6
@@ -251,14 +252,6 @@ class FloatEmbeddings:
 
     def logits(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x, self.weight)
-
-
-def sinusoids(count: int, dimensions: int) -> Tensor:
-    """Positions 0 to count - 1, (count, D): all sines, then all cosines, as Marian lays them out."""
-    half = dimensions // 2
-    rates = torch.exp(torch.arange(half) * (-math.log(10_000.0) / (half - 1)))
-    angles = torch.arange(count)[:, None] * rates
-    return torch.cat((angles.sin(), angles.cos()), 1)
 
 
 class Weights:

@@ -7,8 +7,7 @@ What happens in one forward pass is in `marian_network.py`, how the file is read
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,9 +16,11 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, KeepsNothing, Translated, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.firefox.file import MarianFile, read_marian
 from shared.engines.firefox.network import Network
+from shared.engines.pretrained.pieces import batches, split_long
+from shared.engines.protocols import KeepsNothing, Translated
 from shared.engines.search.beam import Hypothesis, beam_search
 from shared.engines.search.greedy import greedy_search
 from shared.errors import WeightsCorrupt
@@ -40,7 +41,6 @@ tokens and lose what follows: of a list of 50 clauses (400 tokens) all came out 
 45 in pieces of 112, 41 of 128, and 22 of 256, followed by babble."""
 BATCH_LINES, BATCH_TOKENS = 64, 2048
 """Sentences times beams, and padded source tokens, in one batch: its activations stay under about 90 MB."""
-END_OF_CLAUSE = re.compile(r"[.!?…;:,)\]}»”—–。！？；：，]['\"»”’)]*$")
 
 
 class MarianTexts(KeepsNothing):
@@ -111,7 +111,7 @@ class MarianTranslator(MarianTexts):
 
     def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         found: list[Hypothesis] = [Hypothesis([], 0.0)] * len(sources)
-        for batch in batches([len(ids) for ids in sources], lines=max(1, BATCH_LINES // num_beams)):
+        for batch in batches([len(ids) for ids in sources], max(1, BATCH_LINES // num_beams), BATCH_TOKENS):
             hypotheses = self._decode([sources[place] for place in batch], num_beams, compute)
             for place, hypothesis in zip(batch, hypotheses, strict=True):
                 found[place] = hypothesis
@@ -147,44 +147,9 @@ class Prepared:
     """Words carried over behind it."""
 
 
-def split_long(words: list[str], limit: int, count: Callable[[list[str]], list[int]]) -> list[str]:
-    """Packs words into pieces of at most `limit` tokens, ended after punctuation where the second half has some.
-
-    `count` gives the tokens of each word; no token of these vocabularies spans two words, so they add up.
-    """
-    lengths = count(words)
-    while max(lengths, default=0) > limit:  # a "word" without spaces, such as a page of Chinese: cut it by characters
-        halves = ((word[: len(word) // 2], word[len(word) // 2 :]) for word in words)
-        cut = [half if n > limit else (word,) for word, half, n in zip(words, halves, lengths, strict=True)]
-        words = [part for parts in cut for part in parts]
-        lengths = count(words)
-    pieces: list[str] = []
-    start, size = 0, 0
-    for i, length in enumerate(lengths):
-        while size + length > limit:
-            second_half = range(i, start + (i - start) // 2, -1)
-            end = next((j for j in second_half if END_OF_CLAUSE.search(words[j - 1])), i)
-            pieces.append(" ".join(words[start:end]))
-            start, size = end, sum(lengths[end:i])
-        size += length
-    return [*pieces, " ".join(words[start:])] if words else []
-
-
 def target_limit(source_tokens: int) -> int:
     """Most target tokens, so that a decoder that repeats itself stops."""
     return math.ceil(MAX_LENGTH_FACTOR * source_tokens) + LENGTH_MARGIN
-
-
-def batches(lengths: Sequence[int], lines: int, tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Places of sentences of similar length, the longest first, bounded in number and in padded tokens."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) == lines or (len(batch) + 1) * lengths[batch[0]] > tokens):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.checkpoints.catalog import Checkpoint
+from shared.checkpoints.repository import refuse_unknown_architecture
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.events import Progress
 
@@ -87,18 +88,6 @@ def read_config(checkpoint: Checkpoint, folder: Path) -> Any:
         raise WeightsCorrupt(
             f"config.json of {checkpoint.id} holds values that its architecture does not allow; {WAY_OUT}"
         ) from error
-
-
-def refuse_unknown_architecture(name: str, model_type: Any) -> None:
-    """Raises `SuiteError` where the installed transformers has no architecture of this name."""
-    import transformers
-
-    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
-        raise SuiteError(
-            f"{name} is of the architecture {str(model_type)[:80]!r}, which the installed transformers "
-            f"({transformers.__version__}) does not know; choose another checkpoint",
-            field="model",
-        )
 
 
 def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:

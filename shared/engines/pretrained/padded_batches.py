@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from shared.engines import Compute, run_here
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.length_batches import step_tokens
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shared.engines import Sampling
+from shared.engines.protocols import Sampling
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from shared.engines.firefox.network import sinusoids
 from shared.engines.kernels.elementwise import GELU, GELU_TANH, RELU, SILU, Style
 from shared.engines.kernels.products import place as add_positions
+from shared.engines.packed.positions import sinusoids
 from shared.engines.seq2seq.network import Published, Seq2SeqNetwork, Shape
 
 ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_new": GELU_TANH, "swish": SILU, "silu": SILU}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, GeneratedToken, Sampling, run_here
-from shared.engines.firefox.reference import batches
+from shared.engines.compute import Compute, run_here
+from shared.engines.pretrained.pieces import batches
+from shared.engines.protocols import GeneratedToken, Sampling
 from shared.engines.seq2seq.decoding import Written
 from shared.engines.seq2seq.layers import Seq2SeqLayers
 from shared.engines.seq2seq.network import Seq2SeqNetwork

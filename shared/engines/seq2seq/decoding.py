@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.engines import Compute, Sampling
+from shared.engines.compute import Compute
+from shared.engines.protocols import Sampling
 from shared.engines.search.beam import Hypothesis, beam_search
 from shared.engines.search.greedy import greedy_search
 from shared.engines.search.sampling import adjusted

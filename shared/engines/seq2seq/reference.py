@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines import Compute, GeneratedToken, Sampling, run_here
-from shared.engines.firefox.reference import batches
+from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.loading import load_pretrained
+from shared.engines.pretrained.pieces import batches
+from shared.engines.protocols import GeneratedToken, Sampling
 from shared.engines.seq2seq.decoding import Decoder, Written, decode, draw
 from shared.engines.seq2seq.rules import Rules
 from shared.engines.seq2seq.texts import Texts, read_texts

@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Self
 
 from shared.checkpoints.catalog import Checkpoint, Pair
-from shared.engines import Compute, KeepsNothing, Translated, run_here
-from shared.engines.firefox.reference import split_long
+from shared.engines.compute import Compute, run_here
+from shared.engines.pretrained.pieces import split_long
+from shared.engines.protocols import KeepsNothing, Translated
 from shared.engines.seq2seq.decoding import Written
 from shared.engines.seq2seq.rules import Rules, translation_task
 from shared.engines.seq2seq.texts import Texts

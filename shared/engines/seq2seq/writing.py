@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines import AGAIN, Again, Failed, Sampling
+from shared.engines.compute import AGAIN, Again, Failed
+from shared.engines.protocols import Sampling
 from shared.engines.search.beam import Steps, beam_steps
 from shared.engines.seq2seq.decoding import Written, draw, of_beams
 from shared.engines.seq2seq.network import Line, Seq2SeqNetwork

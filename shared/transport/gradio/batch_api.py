@@ -10,10 +10,9 @@ import gradio as gr
 
 from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done
-from shared.page.batch_panel import written
-from shared.serving.batch import Batch, parse_settings, read_file
+from shared.serving.batch import Batch, parse_settings, read_file, written
 from shared.serving.endpoint import Endpoint
-from shared.transport.gradio.edge import Edge
+from shared.transport.edge import Edge
 
 
 def batch_api(edge: Edge, task: Any) -> None:

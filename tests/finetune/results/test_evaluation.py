@@ -18,7 +18,7 @@ from finetune.results.scores import confusion, difference, interval, per_row, sc
 from finetune.run.job import compare_results, run_job
 from finetune.run_folder import run_of
 from shared.errors import SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from tests.finetune.conftest import MakeRecipe
 
 pytestmark = pytest.mark.slow

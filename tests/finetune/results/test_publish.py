@@ -30,7 +30,7 @@ from shared.checkpoints.catalog import Catalog
 from shared.errors import InvalidInput, SuiteError, UnknownCheckpoint
 from shared.fetching import hub_errors
 from shared.fetching.hub_errors import HubRefused, HubUnreachable
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from shared.settings import Settings
 from tests.finetune.tiny_results import LABELS, TinyResults, recipe_of
 from tests.stand_in_hub import StandInHub

@@ -24,7 +24,7 @@ from finetune.run.train import train
 from finetune.run.watch import Diverged, Stopped, Watch
 from finetune.run_folder import Run, Status, run_of
 from shared.errors import Busy, SuiteError
-from shared.serving.context import Runtime
+from shared.serving.runtime import Runtime
 from tests.finetune.conftest import MakeRecipe
 
 pytestmark = pytest.mark.slow

@@ -21,8 +21,9 @@ from shared.checkpoints.adapters import Adapters, is_path, is_repository
 from shared.checkpoints.catalog import Catalog
 from shared.checkpoints.peft_config import parsed
 from shared.errors import Forbidden, MemoryRefused, SuiteError, UnknownCheckpoint, WeightsCorrupt
-from shared.serving.context import Context, Lease, Runtime
-from shared.serving.runtime import start
+from shared.serving.context import Context
+from shared.serving.lease import Lease
+from shared.serving.runtime import Runtime, start
 from shared.settings import Settings
 from tests.tiny_adapters import on_disk
 
@@ -253,7 +254,7 @@ def test_paths_and_repositories_are_told_apart() -> None:
 
 
 def test_cleaning_the_cache_keeps_what_was_trained(tmp_path: Path) -> None:
-    from shared.fetch import clean, mark
+    from shared.fetching.embedded import clean, mark
 
     folder = classifier(tmp_path / "cache" / "adapters" / "topics")
     (tmp_path / "cache" / "weights").mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from shared.engines import RunHere
+from shared.engines.compute import RunHere
 from shared.errors import Cancelled
 
 T = TypeVar("T")

@@ -59,7 +59,7 @@ def test_what_nobody_pinned_is_loaded_at_the_commit_it_was_fetched_at(hub: Stand
     resolved, _ = brought(files, checkpoint())
     assert resolved.revision == commit
     assert folder(files, resolved) == folder(files, checkpoint())
-    assert files.on_disk(resolved)
+    assert files.is_on_disk(resolved)
     hub.add(REPO, FILES | {"config.json": b"{}"})
     assert brought(files, checkpoint())[0].revision == commit, "it stays with what is here"
     with pytest.raises(WeightsMissing):
@@ -88,7 +88,7 @@ def test_a_file_that_was_altered_comes_anew(hub: StandInHub, files: HubFiles, lo
     (folder(files, wanted) / lost).resolve().write_bytes(content[lost][:-1] + b"!")
     with pytest.raises(WeightsCorrupt, match="altered or cut short"):
         folder(files, wanted)
-    assert not files.on_disk(wanted)
+    assert not files.is_on_disk(wanted)
     brought(files, wanted)
     assert (folder(files, wanted) / lost).read_bytes() == content[lost]
 

@@ -81,10 +81,10 @@ def folder(files: HubFiles, wanted: Checkpoint) -> Path:
 def test_only_the_needed_files_come_and_the_commit_is_recorded(hub: StandInHub, files: HubFiles) -> None:
     commit = hub.add(REPO, FILES)
     wanted = checkpoint()
-    assert not files.on_disk(wanted)
+    assert not files.is_on_disk(wanted)
     resolved, _ = brought(files, wanted)
     assert resolved.revision == commit
-    assert files.on_disk(wanted)
+    assert files.is_on_disk(wanted)
     found = folder(files, wanted)
     assert {path.name for path in found.iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
     assert (found / "model.safetensors").read_bytes() == WEIGHTS
@@ -114,7 +114,7 @@ def test_one_that_keeps_breaking_is_kept_for_the_next_attempt(hub: StandInHub, f
     hub.faults.unreachable()
     with pytest.raises(SuiteError, match="it goes on from there"):
         drained(fetching)
-    assert not files.on_disk(checkpoint())
+    assert not files.is_on_disk(checkpoint())
     with pytest.raises(SuiteError, match=r"cannot be reached .*What was fetched so far is kept, and the next attempt"):
         brought(files, checkpoint())
     sent = hub.sent("/storage/")
@@ -129,7 +129,7 @@ def test_other_content_than_stated_is_thrown_away(hub: StandInHub, files: HubFil
     hub.faults.corrupt("/storage/")
     with pytest.raises(WeightsCorrupt, match=r"model\.safetensors of user/tiny arrived with another content"):
         brought(files, checkpoint())
-    assert not files.on_disk(checkpoint())
+    assert not files.is_on_disk(checkpoint())
     hub.faults.clear()
     brought(files, checkpoint())
     assert (folder(files, checkpoint()) / "model.safetensors").read_bytes() == WEIGHTS
@@ -176,7 +176,7 @@ def test_when_the_last_one_leaves_the_download_ends_and_its_part_is_kept(hub: St
             break
     fetching.close()
     assert wait_until(lambda: not any(thread.name.startswith("fetch-") for thread in threading.enumerate()))
-    assert not files.on_disk(checkpoint())
+    assert not files.is_on_disk(checkpoint())
     sent = hub.sent("/storage/")
     assert sent < len(WEIGHTS)
     hub.faults.clear()
@@ -210,9 +210,9 @@ def test_a_file_that_went_missing_is_fetched_anew(hub: StandInHub, files: HubFil
     hub.add(REPO, FILES)
     brought(files, checkpoint())
     (folder(files, checkpoint()) / "model.safetensors").resolve().unlink()
-    assert not files.on_disk(checkpoint())
+    assert not files.is_on_disk(checkpoint())
     brought(files, checkpoint())
-    assert files.on_disk(checkpoint())
+    assert files.is_on_disk(checkpoint())
 
 
 def test_before_anything_came_nothing_is_said_to_be_kept(hub: StandInHub, files: HubFiles) -> None:
@@ -282,14 +282,14 @@ def test_a_snapshot_put_there_by_others_is_used_without_the_hub(
 
     commit = hub.add(REPO, FILES)
     wanted = checkpoint(revision=commit)
-    assert not files.on_disk(wanted)
+    assert not files.is_on_disk(wanted)
     snapshot_download(REPO, revision=commit)  # as a Space's build does, with a commit: no branch is written down
     asked = len(hub.requests)
-    assert files.on_disk(wanted)
-    assert not files.on_disk(checkpoint())
+    assert files.is_on_disk(wanted)
+    assert not files.is_on_disk(checkpoint())
     assert brought(files, wanted)[0].revision == commit
     offline = others("offline", tmp_path)
-    assert offline.on_disk(wanted)
+    assert offline.is_on_disk(wanted)
     assert brought(offline, wanted)[0].revision == commit
     assert {path.name for path in folder(offline, wanted).iterdir()} >= {"config.json", "model.safetensors"}
     with pytest.raises(SuiteError, match="HF_HUB_OFFLINE is set"):
@@ -305,7 +305,7 @@ def test_what_nobody_pinned_is_used_at_the_commit_of_main(hub: StandInHub, files
     snapshot_download(REPO)
     asked = len(hub.requests)
     for each in (files, others("offline", tmp_path)):
-        assert each.on_disk(checkpoint())
+        assert each.is_on_disk(checkpoint())
         assert brought(each, checkpoint())[0].revision == commit
     assert len(hub.requests) == asked
 
@@ -317,7 +317,7 @@ def test_a_branch_that_names_no_snapshot(hub: StandInHub, files: HubFiles, hub_e
     hub.add(REPO, FILES)
     snapshot_download(REPO)
     (hub_env.cache_dir / "models--user--tiny" / "refs" / "main").write_text(damage)
-    assert not files.on_disk(checkpoint())
+    assert not files.is_on_disk(checkpoint())
 
 
 SHARDS = {f"model-0000{n}-of-00003.safetensors": WEIGHTS[n:] for n in (1, 2, 3)}
@@ -351,10 +351,10 @@ def test_a_snapshot_that_lacks_something_does_not_count(
     wanted = checkpoint(revision=hub.add(REPO, content))
     snapshot = Path(snapshot_download(REPO, revision=wanted.revision))
     offline = others("offline", tmp_path)
-    assert offline.on_disk(wanted)
+    assert offline.is_on_disk(wanted)
     for name in lost:
         (snapshot / name).unlink()
-    assert not offline.on_disk(wanted)
+    assert not offline.is_on_disk(wanted)
     with pytest.raises(SuiteError, match="HF_HUB_OFFLINE is set"):
         brought(offline, wanted)
 
@@ -364,7 +364,7 @@ def test_a_link_to_a_file_that_is_gone_does_not_count(hub: StandInHub, files: Hu
 
     wanted = checkpoint(revision=hub.add(REPO, FILES))
     (Path(snapshot_download(REPO)) / "tokenizer.json").resolve().unlink()
-    assert not files.on_disk(wanted)
+    assert not files.is_on_disk(wanted)
 
 
 def test_to_see_whether_it_is_here_no_weights_are_read(
@@ -382,7 +382,7 @@ def test_to_see_whether_it_is_here_no_weights_are_read(
         return path_open(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", noted)
-    assert files.on_disk(wanted)
+    assert files.is_on_disk(wanted)
     assert not [name for name in read if not name.endswith(("@unpinned.json", f"@{wanted.revision}.json", "main"))]
     brought(files, wanted)
     assert "model.safetensors" in read, "so this would have seen it"
@@ -400,7 +400,7 @@ def test_what_others_fetched_is_checked_before_it_is_used(
     held.resolve().write_bytes(FILES[name][:-1] + b"!")
     with pytest.raises(WeightsCorrupt, match=f"{name} of user/tiny was altered or cut short"):
         brought(others("offline", tmp_path), wanted)
-    assert not files.on_disk(wanted)
+    assert not files.is_on_disk(wanted)
     brought(files, wanted)
     assert held.read_bytes() == FILES[name]
 
@@ -411,9 +411,9 @@ def test_a_note_that_is_damaged_counts_for_nothing(hub: StandInHub, files: HubFi
     (note,) = (tmp_path / "hub").glob("*.json")
     for damage in ("", "[]", json.dumps({"files": {"config.json": 3}})):
         note.write_text(damage)
-        assert not files.on_disk(checkpoint())
+        assert not files.is_on_disk(checkpoint())
     brought(files, checkpoint())
-    assert files.on_disk(checkpoint())
+    assert files.is_on_disk(checkpoint())
 
 
 def test_a_cancelled_waiter_leaves_the_others_waiting(hub: StandInHub, files: HubFiles) -> None:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.engines import AGAIN, Failed
+from shared.engines.compute import AGAIN, Failed
 from shared.errors import Busy, Cancelled
 from shared.scheduling import lane as lane_module
 from shared.scheduling.admission import Admission

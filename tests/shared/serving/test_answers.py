@@ -13,9 +13,11 @@ import pytest
 from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done, Event, RunInfo, Running
 from shared.serving.answers import KEPT_SECONDS, LOOK_AGAIN, MOST_ANSWERS, Answers, Offer, offer_of
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Endpoint, Traffic
+from shared.serving.context import Context
+from shared.serving.endpoint import Endpoint
 from shared.serving.requests import Request, Text
+from shared.serving.runtime import Runtime
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 
 RUNTIME = cast(Runtime, SimpleNamespace(settings=Settings(), elsewhere=None))

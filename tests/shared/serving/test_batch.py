@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared.checkpoints.adapters import Adapters
 from shared.checkpoints.catalog import Catalog
-from shared.engines import KeepsNothing
+from shared.engines.protocols import KeepsNothing
 from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.fetching.hub_files import HubFiles
@@ -24,9 +24,12 @@ from shared.scheduling.cache import ModelCache
 from shared.scheduling.lane import Lane
 from shared.serving import batch as batch_module
 from shared.serving.batch import Batch, BatchResult, Table, batch_task, from_lines, parse, parse_settings, read_file
-from shared.serving.context import Context, Lease, Runtime
-from shared.serving.endpoint import Endpoint, Rows, Traffic, collect
+from shared.serving.context import Context
+from shared.serving.endpoint import Endpoint, Rows, collect
+from shared.serving.lease import Lease
 from shared.serving.requests import Request, Text
+from shared.serving.runtime import Runtime
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 
 LIMITS = Settings(max_rows=100, max_upload=10_000, max_chars=200)

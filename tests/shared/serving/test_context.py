@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from shared.errors import NeedsDownload
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Traffic
-from shared.serving.runtime import start
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime, start
+from shared.serving.traffic import Traffic
 from shared.settings import Profile, Settings
-from shared.transport.gradio.edge import Edge
+from shared.transport.edge import Edge
 
 GPT2 = "openai-community/gpt2"
 

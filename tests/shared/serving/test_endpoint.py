@@ -13,9 +13,11 @@ import pytest
 from shared.errors import Busy, Cancelled, InvalidInput, MemoryRefused, SuiteError
 from shared.events import Done, Event, Queued, RunInfo, Running
 from shared.serving.answers import Answers
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Endpoint, Traffic, collect
+from shared.serving.context import Context
+from shared.serving.endpoint import Endpoint, collect
 from shared.serving.requests import Deterministic, Text
+from shared.serving.runtime import Runtime
+from shared.serving.traffic import Traffic
 from shared.settings import Settings
 
 TINY = SimpleNamespace(id="tiny", revision="1")

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from shared.serving.context import Runtime
-from shared.serving.runtime import start
+from shared.serving.runtime import Runtime, start
 from shared.settings import Settings
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from shared.checkpoints.catalog import Catalog
-from shared.engines import KeepsNothing
+from shared.engines.protocols import KeepsNothing
 from shared.errors import Busy, InvalidInput, NeedsDownload, SuiteError
 from shared.events import Done, Event, RunInfo, Running
 from shared.scheduling.cache import ModelCache
 from shared.serving import zero_gpu
-from shared.serving.context import Context, Runtime
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime
 from shared.serving.space import ROOT
 
 

@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared.checkpoints.adapter_folder import read_folder
-from shared.engines import Sampling, run_here
 from shared.engines.adapters.adapted import Adapted, put_on
 from shared.engines.adapters.deltas import load
+from shared.engines.compute import run_here
 from shared.engines.decoders.architectures import architecture_of
 from shared.engines.decoders.batched_engine import BatchedCausalLM
 from shared.engines.decoders.reference import TorchCausalLM
 from shared.engines.decoders.reference import load as load_causal_lm
 from shared.engines.encoders.reference import TorchSentenceEncoder
+from shared.engines.protocols import Sampling
 from shared.engines.seq2seq import batched as seq2seq_batched
 from shared.engines.seq2seq import reference as seq2seq_reference
 from shared.errors import SuiteError, WeightsCorrupt

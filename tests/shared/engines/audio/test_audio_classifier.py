@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from shared.engines import RunHere
 from shared.engines.audio import audio_classifier
 from shared.engines.audio.audio_classifier import TorchAudioClassifier, memory_bytes
+from shared.engines.compute import RunHere
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
 from tests.tiny_checkpoints.encoders import GENRES, wav2vec2_base, wav2vec2_genres

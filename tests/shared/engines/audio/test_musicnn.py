@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from shared.checkpoints.catalog import Catalog
-from shared.engines import RunHere
 from shared.engines.audio.musicnn import GENRES, TAGS, Musicnn, load, memory_bytes
 from shared.engines.audio.musicnn_network import Network, expected_shapes, from_tensorflow
 from shared.engines.audio.tensor_bundle import read_bundle
+from shared.engines.compute import RunHere
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.settings import Settings
 

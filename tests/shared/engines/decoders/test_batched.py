@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OpenAIGPTConfig
 
 from shared.checkpoints.catalog import Catalog
-from shared.engines import Sampling, all_of, run_here
+from shared.engines.compute import all_of, run_here
 from shared.engines.decoders import batched as batched_module
 from shared.engines.decoders import reference as reference_module
 from shared.engines.decoders.architectures import architecture_of
@@ -27,6 +27,7 @@ from shared.engines.decoders.batched_engine import BatchedCausalLM
 from shared.engines.decoders.decoding import Completion, Memory, Part
 from shared.engines.decoders.reference import TorchCausalLM
 from shared.engines.kernels.likeliest import likeliest
+from shared.engines.protocols import Sampling
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.scheduling.lane import Lane, Timing
 from shared.settings import Settings

@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from shared.engines import Sampling, run_here
+from shared.engines.compute import run_here
 from shared.engines.decoders import likelihood, reference
 from shared.engines.decoders.reference import TorchCausalLM, memory_bytes
+from shared.engines.protocols import Sampling
 from shared.errors import InvalidInput, SuiteError, WeightsCorrupt
 from shared.settings import Settings
 from tests.tiny_checkpoints.decoders import END_OF_TEXT, TURNS, dialogpt, gpt2, llama_chat

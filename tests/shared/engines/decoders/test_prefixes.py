@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.engines import RunHere
+from shared.engines.compute import RunHere
 from shared.engines.decoders import batched
 from shared.engines.decoders.prefixes import LEAST_TOKENS, Prefixes
 from shared.scheduling.cache import ModelCache

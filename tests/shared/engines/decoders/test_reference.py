@@ -23,10 +23,11 @@ from transformers.generation.logits_process import (
 )
 
 from shared.checkpoints.catalog import Catalog
-from shared.engines import RunHere, Sampling, run_here
+from shared.engines.compute import RunHere, run_here
 from shared.engines.decoders import likelihood, reference
 from shared.engines.decoders.likelihood import label_likelihoods
 from shared.engines.decoders.reference import TorchCausalLM, load, memory_bytes
+from shared.engines.protocols import Sampling
 from shared.engines.search.sampling import adjusted
 from shared.errors import Cancelled
 from shared.settings import Settings

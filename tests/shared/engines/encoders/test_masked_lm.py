@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import pytest
 from transformers import pipeline
 
-from shared.engines import FilledToken, RunHere
+from shared.engines.compute import RunHere
 from shared.engines.encoders import masked_lm
 from shared.engines.encoders.masked_lm import TorchMaskedLM, memory_bytes
+from shared.engines.protocols import FilledToken
 from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.settings import Settings
 from tests.tiny_checkpoints.decoders import gpt2

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from shared.engines import AnswerSpan, RunHere
+from shared.engines.compute import RunHere
 from shared.engines.encoders import question_answering
 from shared.engines.encoders.question_answering import (
     LONGEST_ANSWER,
@@ -21,6 +21,7 @@ from shared.engines.encoders.question_answering import (
     best_apart,
     memory_bytes,
 )
+from shared.engines.protocols import AnswerSpan
 from shared.errors import Cancelled, InvalidInput
 from shared.settings import Settings
 from tests.tiny_checkpoints.encoders import bert_qa, distilbert_qa, roberta_qa

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from shared.checkpoints.catalog import Catalog
-from shared.engines import RunHere
+from shared.engines.compute import RunHere
 from shared.engines.encoders import batched, reference
 from shared.engines.encoders.batched import BatchedSentenceEncoder
 from shared.engines.encoders.bert import BertNetwork

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
 from shared.checkpoints.catalog import Catalog, Checkpoint
-from shared.engines import RunHere
+from shared.engines.compute import RunHere
 from shared.engines.firefox.file import MarianFile
-from shared.engines.firefox.network import ARCHITECTURE, FloatEmbeddings, Int8Embeddings, Weights, sinusoids
-from shared.engines.firefox.reference import MarianTranslator, batches, load, memory_bytes, split_long
+from shared.engines.firefox.network import ARCHITECTURE, FloatEmbeddings, Int8Embeddings, Weights
+from shared.engines.firefox.reference import MarianTranslator, load, memory_bytes
+from shared.engines.packed.positions import sinusoids
+from shared.engines.pretrained.pieces import batches, split_long
 from shared.errors import Cancelled, WeightsCorrupt
 from shared.settings import Settings
 from tests.shared.engines.steps import Steps
@@ -190,7 +192,7 @@ def test_no_piece_is_longer_than_the_limit(lengths: list[int], clauses: set[int]
 
 def test_batches_are_bounded_and_complete() -> None:
     lengths = [int(n) for n in np.random.default_rng(0).integers(2, 257, 500)]
-    found = list(batches(lengths, lines=64))
+    found = list(batches(lengths, 64, 2048))
     assert sorted(place for batch in found for place in batch) == list(range(500))
     for batch in found:
         assert len(batch) <= 64

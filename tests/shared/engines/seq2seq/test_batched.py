@@ -19,8 +19,9 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from shared.engines import Sampling, run_here
+from shared.engines.compute import run_here
 from shared.engines.pretrained.loading import WEIGHTS
+from shared.engines.protocols import Sampling
 from shared.engines.seq2seq import batched, translating
 from shared.engines.seq2seq.architectures import architecture_of
 from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq

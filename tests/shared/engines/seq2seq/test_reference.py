@@ -22,8 +22,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from shared.checkpoints.catalog import Checkpoint, Pair
-from shared.engines import RunHere, Sampling, run_here
+from shared.engines.compute import RunHere, run_here
 from shared.engines.pretrained.loading import load_pretrained
+from shared.engines.protocols import Sampling
 from shared.engines.seq2seq import batched as seq2seq_batched
 from shared.engines.seq2seq import reference, translating
 from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq

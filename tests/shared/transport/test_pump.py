@@ -12,10 +12,10 @@ import pytest
 
 from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Event, Loading, Partial, Queued, RunInfo, Running
-from shared.serving.context import Context, Runtime
-from shared.serving.endpoint import Traffic
-from shared.transport.gradio import edge
-from shared.transport.gradio.edge import Edge
+from shared.serving.context import Context
+from shared.serving.runtime import Runtime
+from shared.transport import pump as pump_module
+from shared.transport.pump import pump
 
 RUN = RunInfo(checkpoint="tiny", revision="1", engine="fake")
 NEVER = 3600.0
@@ -27,9 +27,9 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets what is waited for before an event is shown; all of it for ever unless given."""
 
     def show(*, partial: float = NEVER, waiting: float = NEVER, heartbeat: float = NEVER) -> None:
-        monkeypatch.setattr(edge, "SHORTEST_SHOW", partial)
-        monkeypatch.setattr(edge, "UNTOLD", waiting)
-        monkeypatch.setattr(edge, "HEARTBEAT", heartbeat)
+        monkeypatch.setattr(pump_module, "MIN_UPDATE_INTERVAL", partial)
+        monkeypatch.setattr(pump_module, "QUIET_SECONDS", waiting)
+        monkeypatch.setattr(pump_module, "HEARTBEAT", heartbeat)
 
     show()
     return show
@@ -41,7 +41,7 @@ def shown(events: Iterator[Event], on_each: Callable[[Event], Any] = lambda even
     async def collect() -> list[Event]:
         found = []
         with ThreadPoolExecutor(1) as threads:
-            pumped = Edge(cast(Runtime, None), Traffic(), threads).pump(events, Context(cast(Runtime, None)))
+            pumped = pump(events, threading.Event(), threads)
             async for event in pumped:
                 found.append(event)
                 on_each(event)
@@ -167,7 +167,7 @@ def test_who_leaves_cancels(show: Callable[..., None]) -> None:
 
     async def leave() -> None:
         with ThreadPoolExecutor(1) as threads:
-            pumped = Edge(cast(Runtime, None), Traffic(), threads).pump(endless(), context)
+            pumped = pump(endless(), context.cancel, threads)
             await anext(pumped)
             await pumped.aclose()
             assert context.cancel.is_set()
@@ -180,7 +180,7 @@ def test_the_loop_is_not_woken_for_what_it_would_not_show(
 ) -> None:
     calls = []
     first = threading.Event()
-    monkeypatch.setattr(edge, "wake", lambda sleeper, real=edge.wake: calls.append(1) or real(sleeper))
+    monkeypatch.setattr(pump_module, "wake", lambda sleeper, real=pump_module.wake: calls.append(1) or real(sleeper))
 
     def tokens() -> Iterator[Event]:
         yield Partial(0)
