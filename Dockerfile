@@ -22,7 +22,7 @@ COPY requirements.txt constraints.txt ./
 RUN if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.txt)"; fi \
     && pip install -r requirements.txt -c constraints.txt
 
-COPY app.py LICENSE NOTICE ./
+COPY app.py pyproject.toml LICENSE NOTICE ./
 COPY shared/ shared/
 COPY spaces/ spaces/
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from finetune.data.sources import Source
+from finetune.data.settings import Data, Strict
 from finetune.methods import Method
 from shared.errors import InvalidInput, SuiteError
 from shared.yaml_text import read_yaml
@@ -24,29 +24,6 @@ RECIPES = Path(__file__).with_name("recipes")
 TaskName = Literal["text-classification", "conversational", "summarization", "translation", "audio-classification"]
 GENERATES: frozenset[str] = frozenset({"conversational", "summarization", "translation"})
 """Tasks whose answers are texts; the others' are labels."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Split(Strict):
-    """How rows are divided. Near-duplicates and rows of one group never part (`finetune.data.split`)."""
-
-    validation: float = Field(default=0.1, ge=0, lt=0.5, description="Share that chooses the best checkpoint.")
-    test: float = Field(default=0.2, gt=0, lt=0.9, description="Share that is held out and measured on at the end.")
-    seed: int = Field(default=0, ge=0)
-
-
-class Data(Strict):
-    """Where rows come from, and which columns are read; `translation.en` is the key `en` within a column."""
-
-    source: Source
-    input: str = Field("text", description="Column of the text (of audio: the file) that goes in.")
-    target: str = Field("label", description="Column of the label, reply, summary or translation that should come out.")
-    group: str = Field(default="", description="Column whose equal values must not be split; empty for none.")
-    limit: int = Field(default=20_000, ge=10, description="Most rows kept, drawn evenly from all: bounds memory.")
-    split: Split = Split()
 
 
 class Training(Strict):

@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -189,13 +188,6 @@ def collect_problems(adding: Generator[Event, None, list[str]]) -> list[str]:
             next(adding)
         except StopIteration as ended:
             return ended.value
-
-
-def product_version() -> str:
-    try:
-        return version("foundation-model-demo-suite")
-    except PackageNotFoundError:  # run from a checkout, as is usual
-        return "0.1.0"
 
 
 def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> None:

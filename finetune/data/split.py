@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.recipe import Data
+from finetune.data.settings import Data
 from shared.errors import InvalidInput
 from shared.serving.requests import NO_TEXT
 

@@ -14,7 +14,7 @@ import yaml
 
 from finetune.results.evaluation import as_table, confusion_table
 from finetune.results.snippet import is_adapter, snippet
-from finetune.run.estimate import duration
+from finetune.run_folder import duration
 
 PIPELINES = {"conversational": "text-generation"}
 """The Hub's name of a task, where it is not ours."""

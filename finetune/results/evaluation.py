@@ -22,8 +22,7 @@ from finetune.recipe import Recipe
 from finetune.results.comparisons import System, systems
 from finetune.results.loading import Trained
 from finetune.results.scores import Interval, confusion, difference, headline, interval, per_row, perplexity, scores
-from finetune.run.train import write_json
-from finetune.run_folder import EVALUATION, replace, runs_folder
+from finetune.run_folder import EVALUATION, replace, runs_folder, write_json
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 

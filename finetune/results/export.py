@@ -28,12 +28,12 @@ from finetune.base import shared_parts
 from finetune.data.split import Item
 from finetune.methods.partial import HEADS
 from finetune.methods.qlora import BLOCK
+from finetune.parts import read_parts
 from finetune.recipe import Recipe
 from finetune.results import scores
 from finetune.results.evaluation import measure, tuned_system
 from finetune.results.loading import Trained, base_of, facts_of, load_trained, merge, plain
-from finetune.run.prepared import read_parts
-from finetune.run.train import PACKAGES, write_json
+from finetune.run_folder import PACKAGES, write_json
 from finetune.run_folder import replace as replace_file
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime

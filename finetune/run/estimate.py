@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune import processes
-from finetune.run_folder import peak_memory
+from finetune.run_folder import duration, peak_memory
 
 if TYPE_CHECKING:
     from finetune.run.prepared import Prepared
@@ -102,11 +102,3 @@ def _size(row: dict[str, Any]) -> int:
 
 def _elements(weight: Any) -> int:
     return 2 * weight.numel() if type(weight).__name__ == "Params4bit" else weight.numel()
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 5 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -14,16 +14,17 @@ from typing import Any
 from finetune import processes
 from finetune.base import shared_parts
 from finetune.data.split import Parts
+from finetune.parts import read_parts
 from finetune.recipe import Recipe
 from finetune.results import evaluation
 from finetune.results.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.results.loss_curve import draw
-from finetune.run.estimate import duration, estimate
+from finetune.run.estimate import estimate
 from finetune.run.failures import told
-from finetune.run.prepared import Prepared, prepare, read_parts
+from finetune.run.prepared import Prepared, prepare
 from finetune.run.train import Stopped, train
 from finetune.run.turn import turn
-from finetune.run_folder import EVALUATION, Run, run_of
+from finetune.run_folder import EVALUATION, Run, duration, run_of
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 from shared.settings import Settings

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.base import Base, find_base
-from finetune.data import corpora
-from finetune.data.sounds import on_disk
-from finetune.data.sources import Corpus
-from finetune.data.split import Parts, leaked, sizes, split
+from finetune.data.split import Parts, leaked, sizes
+from finetune.parts import read_parts
 from finetune.recipe import Recipe
 from finetune.tasks import TrainingTask, task_of
 from finetune.tasks.conversation import pack
@@ -63,15 +61,6 @@ def prepare(recipe: Recipe, runtime: Runtime, progress: Progress) -> Prepared:
         train_rows = pack(train_rows, recipe.training.max_length)
         validation_rows = pack(validation_rows, recipe.training.max_length)
     return Prepared(recipe, base, task, processor, model, parts, train_rows, validation_rows, facts)
-
-
-def read_parts(recipe: Recipe, runtime: Runtime, progress: Progress) -> Parts:
-    progress("reading rows", 0, 0)
-    source = recipe.data.source
-    rows = corpora.read(source.corpus, runtime.settings, progress) if isinstance(source, Corpus) else source.rows()
-    if recipe.task == "audio-classification":
-        rows = on_disk(rows, recipe.data.input, runtime.settings.cache_dir / "sounds")
-    return split(rows, recipe.data, generates=recipe.generates)
 
 
 def _removed_leaks(encoded: dict[str, list[dict[str, Any]]]) -> int:

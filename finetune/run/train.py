@@ -7,7 +7,6 @@ starts, progress anyone can read, a stop and a resumption at any step, and a res
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -24,11 +23,9 @@ from finetune.run.estimate import Estimate, estimate
 from finetune.run.failures import told
 from finetune.run.prepared import Prepared, prepare
 from finetune.run.watch import Stopped, Watch
-from finetune.run_folder import Run, Status, replace
+from finetune.run_folder import PACKAGES, Run, Status, replace, write_json
 from shared.events import Progress
 from shared.serving.runtime import Runtime
-
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes")
 
 
 def train(
@@ -226,7 +223,3 @@ def suite_entry(prepared: Prepared) -> dict[str, Any]:
         "instruction": recipe.instruction or None,
         "example": recipe.publishing.example or None,
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -9,9 +9,8 @@ from typing import Any
 
 from finetune.recipe import Recipe
 from finetune.run.background import last_words
-from finetune.run.estimate import duration
 from finetune.run.turn import names_in_line
-from finetune.run_folder import Run, Status
+from finetune.run_folder import Run, Status, duration
 from shared.errors import SuiteError
 from shared.page import render
 from shared.settings import Settings

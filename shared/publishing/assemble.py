@@ -22,6 +22,7 @@ from shared.publishing.card import SUITE_CARD, card, short_description, split, s
 from shared.publishing.import_closure import closure
 from shared.publishing.requirements import pinned_version, space_requirements
 from shared.serving.space import ROOT, Space, discover
+from shared.version import PRODUCT, product_version
 
 SUITE = "suite"
 """The name that stands for all Spaces together."""
@@ -112,6 +113,7 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
     files: dict[str, bytes] = {"app.py": APP.encode()}
     files["requirements.txt"] = space_requirements(requirements, constraints, reached.others).encode()
     files |= {path: (root / path).read_bytes() for path in ("LICENSE", "NOTICE")}
+    files["pyproject.toml"] = f'[project]\nname = "{PRODUCT}"\nversion = "{product_version()}"\n'.encode()
     for module, file in reached.modules.items():
         if module.partition(".")[0] == "shared":
             files[file.relative_to(root).as_posix()] = file.read_bytes()

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from shared.serving.runtime import Runtime
 from shared.serving.traffic import Traffic
-from shared.suite import product_version
+from shared.version import product_version
 
 
 def health_route(runtime: Runtime, traffic: Traffic, begun: float) -> Route:

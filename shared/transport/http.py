@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse, Response
 
 from shared.errors import SuiteError
 from shared.settings import Settings
-from shared.transport.gradio.guard import LONGEST_BODY
 
+LONGEST_BODY = 16 * 2**20
+"""Bytes read of a call before it is refused; the texts in it have limits of their own."""
 LONGEST_PASSWORD = 1000
 
 

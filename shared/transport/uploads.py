@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from gradio.utils import get_upload_folder
-
 from shared.errors import InvalidInput
 from shared.serving.requests import Request, Uploaded
+
+
+def upload_folder() -> Path:
+    """Where uploads lie: Gradio's folder, as `gradio.utils.get_upload_folder` finds it."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
 
 
 def uploaded_fields(model: type[Request]) -> set[str]:
@@ -31,6 +36,6 @@ def uploaded_path(value: Any, field: str) -> str:
             field=field,
         )
     found = Path(path).resolve()
-    if not found.is_relative_to(Path(get_upload_folder()).resolve()):
+    if not found.is_relative_to(upload_folder()):
         raise InvalidInput("was not uploaded; upload it first", field=field)
     return str(found)

@@ -9,9 +9,9 @@ import gradio as gr
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.transport.http import LONGEST_BODY
+
 CALL = "/gradio_api/call/v2/"
-LONGEST_BODY = 16 * 2**20
-"""Bytes read of a call before it is refused; the texts in it have limits of their own."""
 
 
 class StrictBlocks(gr.Blocks):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.data.settings import Data
 from finetune.data.split import Item, grouped, leaked, near_duplicates, split
-from finetune.recipe import Data
 from shared.errors import InvalidInput
 
 ARTICLE = (
