@@ -42,7 +42,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from transformers import AutoModelForCausalLM, LlamaForCausalLM  # once, for all who are forked
-from shared.engines import batched_causal_lm
+from shared.engines.decoders import batched
 from shared.settings import Settings
 from tests.tiny_checkpoints.entry import entry
 

@@ -81,47 +81,47 @@ LANGUAGE_MODEL = ("text-generation", "few-shot-classification", "zero-shot-class
 EXPECTED: dict[str, tuple[str, str, tuple[str, ...], int]] = {
     "openai-community/gpt2": (
         "causal-lm",
-        "batched_causal_lm",
+        "decoders.batched",
         (*LANGUAGE_MODEL, "conversational", "summarization"),
         1024,
     ),
     "microsoft/DialoGPT-medium": (
         "causal-lm",
-        "batched_causal_lm",
+        "decoders.batched",
         (*LANGUAGE_MODEL, "conversational", "summarization"),
         1024,
     ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": (
         "causal-lm",
-        "batched_causal_lm",
+        "decoders.batched",
         (*LANGUAGE_MODEL, "conversational", "summarization"),
         2048,
     ),
     "FacebookAI/roberta-large-mnli": (
         "sequence-classifier",
-        "sequence_classifier",
+        "encoders.sequence_classifier",
         ("zero-shot-classification",),
         514,
     ),
-    "user/bart-order-mnli": ("sequence-classifier", "sequence_classifier", ("zero-shot-classification",), 514),
+    "user/bart-order-mnli": ("sequence-classifier", "encoders.sequence_classifier", ("zero-shot-classification",), 514),
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english": (
         "sequence-classifier",
-        "sequence_classifier",
+        "encoders.sequence_classifier",
         ("text-classification",),
         512,
     ),
-    "google-t5/t5-small": ("seq2seq", "batched_seq2seq", ("summarization", "translation"), 512),
-    "google/flan-t5-small": ("seq2seq", "batched_seq2seq", ("summarization", "translation"), 512),
-    "Helsinki-NLP/opus-mt-en-es": ("seq2seq", "batched_seq2seq", ("translation",), 512),
-    "alirezamsh/small100": ("seq2seq", "batched_seq2seq", ("translation",), 1024),
-    "google-bert/bert-base-uncased": ("masked-lm", "masked_lm", ("fill-mask",), 512),
+    "google-t5/t5-small": ("seq2seq", "seq2seq.batched", ("summarization", "translation"), 512),
+    "google/flan-t5-small": ("seq2seq", "seq2seq.batched", ("summarization", "translation"), 512),
+    "Helsinki-NLP/opus-mt-en-es": ("seq2seq", "seq2seq.batched", ("translation",), 512),
+    "alirezamsh/small100": ("seq2seq", "seq2seq.batched", ("translation",), 1024),
+    "google-bert/bert-base-uncased": ("masked-lm", "encoders.masked_lm", ("fill-mask",), 512),
     "distilbert/distilbert-base-cased-distilled-squad": (
         "question-answerer",
-        "question_answering",
+        "encoders.question_answering",
         ("question-answering",),
         512,
     ),
-    "user/wav2vec2-genres": ("audio-classifier", "audio_classifier", ("audio-classification",), 512),
+    "user/wav2vec2-genres": ("audio-classifier", "audio.audio_classifier", ("audio-classification",), 512),
 }
 
 
@@ -158,7 +158,7 @@ def test_a_sentence_encoder_is_told_by_its_library(shelf: Shelf) -> None:
     repo = "google-bert/bert-base-uncased"
     shelf.hub.add("user/sentences", shelf.hub.files(repo), card={"library_name": "sentence-transformers"})
     found = described("user/sentences", HubLink("auto"))
-    assert (found.kind, found.engine) == ("sentence-encoder", "sentence_encoder")
+    assert (found.kind, found.engine) == ("sentence-encoder", "encoders.reference")
     assert "feature-extraction" in found.tasks
 
 

@@ -86,6 +86,7 @@ def test_nothing_hidden_cached_or_for_tests_is_taken(name: str) -> None:
         ) or path in (
             "LICENSE",
             "NOTICE",
+            "pyproject.toml",
         )
 
 

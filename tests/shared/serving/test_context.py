@@ -37,7 +37,7 @@ def started(tmp_path: Path) -> Iterator[Callable[[Profile], Runtime]]:
         runtime = start(Settings(profile=profile, cache_dir=tmp_path))
         running.append(runtime)
         runtime.catalog.why_not = lambda checkpoint, named: ""
-        files: Any = SimpleNamespace(on_disk=lambda checkpoint: False, ensure=fetch)
+        files: Any = SimpleNamespace(is_on_disk=lambda checkpoint: False, ensure=fetch)
         return replace(runtime, files=files)
 
     yield started

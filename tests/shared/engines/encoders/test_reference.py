@@ -100,7 +100,7 @@ while True:
 lease.engine.encode(["Hello"], lease.compute)
 mapped = [m.path for m in psutil.Process().memory_maps(grouped=False) if m.path.endswith("model.safetensors")]
 print(json.dumps([lease.engine.name, "transformers" in sys.modules, len(mapped)]))
-lease.context.runtime.lane.close()
+context.runtime.lane.close()
 """
 
 
