@@ -24,7 +24,7 @@ __all__ = ["first_calls", "memory", "sizes", "starts", "suite"]
 IMPORTS = {
     "suite": """
 import psutil
-from shared.suite import import_gradio
+from shared.transport.gradio.mount import import_gradio
 import_gradio()
 import shared.page.build
 from shared.checkpoints.catalog import Catalog

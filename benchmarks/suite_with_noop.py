@@ -11,7 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 from shared.settings import Settings
-from shared.suite import import_gradio, serve
+from shared.suite import serve
+from shared.transport.gradio.mount import import_gradio
 
 ANSWER = {"label": "nothing", "confidences": [{"label": "nothing", "confidence": 1.0}], "details": {}}
 
@@ -45,11 +46,7 @@ def main() -> None:
         return blocks
 
     with patch.object(page, "build", build_with_noops):
-        suite = serve(Settings(port=int(sys.argv[sys.argv.index("--port") + 1])), block=False)
-    try:
-        suite.blocks.block_thread()
-    finally:
-        suite.close()
+        serve(Settings(port=int(sys.argv[sys.argv.index("--port") + 1])))
 
 
 if __name__ == "__main__":

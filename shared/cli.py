@@ -23,6 +23,7 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help=about("host"))] = None,
     port: Annotated[int | None, typer.Option(help=about("port"))] = None,
     share: Annotated[bool | None, typer.Option("--share/--no-share", help=about("share"))] = None,
+    page: Annotated[bool | None, typer.Option("--page/--no-page", help=about("page"))] = None,
     mcp: Annotated[bool | None, typer.Option("--mcp/--no-mcp", help=about("mcp"))] = None,
     memory_budget: Annotated[str | None, typer.Option(help=about("memory_budget"))] = None,
 ) -> None:

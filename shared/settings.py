@@ -65,6 +65,14 @@ class Settings(BaseSettings):
     auth: SecretStr = Field(
         default=SecretStr(""), description="`user:password` that every visitor must give; empty for none."
     )
+    page: bool = Field(
+        default=True, description="Serve the page; without it the HTTP API alone is served, and Gradio is not imported."
+    )
+    grace_seconds: float = Field(
+        default=8.0,
+        ge=0,
+        description="Seconds that requests in progress have to end after SIGTERM; new ones are refused meanwhile.",
+    )
     mcp: bool = Field(default=False, description="Also serve the endpoints as MCP tools.")
     cache_dir: Path = Field(
         default=Path(platformdirs.user_cache_dir("foundation-model-demos", appauthor=False)),

@@ -1,23 +1,25 @@
-"""The suite: settings → shared parts → every Space as a tab → a running server."""
+"""The suite: settings → shared parts → an application of our routes, with the page mounted on it → a running server."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
-import importlib.util
 import logging
-import os
+import shutil
+import signal
 import sys
+import tempfile
 import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from starlette.middleware import Middleware
-from starlette.routing import Route
+from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
 from shared.events import Event
@@ -26,59 +28,203 @@ from shared.serving import zero_gpu
 from shared.serving.answers import Answers
 from shared.serving.batch import batch_task
 from shared.serving.context import Context
+from shared.serving.endpoint import Endpoint
+from shared.serving.model_task import models_endpoint
 from shared.serving.runtime import Runtime, start
 from shared.serving.space import BrokenSpace, Space, discover, fine_tuning_offered
 from shared.serving.traffic import Traffic
 from shared.settings import Settings
-from shared.transport.gradio.sessions import keep_sessions_light
-from shared.transport.health import health_route
+from shared.transport import admin, cors, event_stream, health, uploads
+from shared.transport.draining import Draining, RefuseWhileDraining
+from shared.transport.edge import Edge
+from shared.transport.gradio import mount
+from shared.transport.http import with_refusals
+from shared.transport.server import Server
 
 log = logging.getLogger(__name__)
+
+WARM_AFTER = 0.1
+"""Seconds from the application's start to the first example: by then the server listens."""
 
 
 @dataclass
 class Suite:
-    """A running suite."""
+    """The parts of a running suite."""
 
     settings: Settings
     runtime: Runtime
     traffic: Traffic
-    url: str
-    blocks: Any
+    edge: Edge
+    spaces: Sequence[Space | BrokenSpace]
+    endpoints: Sequence[Endpoint]
+    """Of all Spaces, and `/models`."""
+    own_uploads: Path | None = None
+    """Folder of uploads without a page; with one, Gradio has its own."""
+    blocks: Any = None
+    """The page; None without one."""
+    server: Server | None = None
+    url: str = ""
+    draining: Draining = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draining = Draining(self.settings.grace_seconds, self.traffic.in_progress, self.end)
+
+    def end(self) -> None:
+        """Ends what is being computed, and the streams of open pages."""
+        self.runtime.lane.close()
+        if self.blocks is not None:
+            self.blocks.close(verbose=False)
+
+    def stop(self) -> None:
+        """Ends what is being computed, gives up the weights and removes temporary files."""
+        self.end()
+        self.runtime.cache.close()
+        if self.own_uploads is not None:
+            shutil.rmtree(self.own_uploads, ignore_errors=True)
 
     def close(self) -> None:
-        """Stops serving and ends what is being computed."""
-        self.runtime.lane.close()
-        self.runtime.cache.close()
-        self.blocks.close(verbose=False)
+        """Stops serving too."""
+        self.stop()
+        if self.server is not None:
+            self.server.close()
 
 
-def import_gradio() -> None:
-    """Imports Gradio without telemetry and statistics, with light sessions, and not our `spaces/` folder for a package.
+# -- the application ---------------------------------------------------------------------------------
 
-    On Spaces hardware Gradio imports Hugging Face's own `spaces` package; from this repository's root the name
-    finds our folder instead, as an empty namespace package, and Gradio fails on it.
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The suite as an ASGI application: our routes, and the page mounted below them where the settings have one.
+
+    `app.state.suite` holds its parts. Settings left out are read from `SUITE_*` variables, so that
+    `uvicorn --factory shared.suite:create_app` serves it. Raises `SuiteError` for a Space that does not exist.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # After each request Gradio sums up the last ten thousand, in pandas, for its monitoring page, which is off here.
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**12))
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
-    found = importlib.util.find_spec("spaces") if "spaces" not in sys.modules else None
-    if found is not None and not found.origin:
-        sys.modules["spaces"] = None  # type: ignore[assignment]
-    if zero_gpu.present():
-        importlib.import_module("spaces")  # it wants to come before PyTorch
-    import gradio  # noqa: F401 - so that it is this import that finds the names as they should be
+    suite = parts(settings or Settings())
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    app.state.suite = suite
+    app.router.routes.extend(with_refusals(routes(suite)))
+    app.add_middleware(RefuseWhileDraining, draining=suite.draining)
+    app.add_middleware(cors.CrossOrigin)
+    if suite.settings.page:
+        suite.blocks = page_of(suite)
+        mount.mount(app, suite.blocks, suite.settings, looks())
+    return app
 
-    keep_sessions_light()
+
+def parts(settings: Settings) -> Suite:
+    """Everything below the routes, once: shared parts, the account of traffic, one thread pool, the endpoints."""
+    settings = settings.with_admin_token()
+    if settings.page:
+        mount.import_gradio()
+    runtime = replace(start(settings), elsewhere=zero_gpu.Workers() if zero_gpu.present() else None)
+    begin_asking_the_hub(runtime)
+    traffic = Traffic(settings.rate_limit, answers=Answers(settings.answer_cache))
+    spaces = discover(settings.spaces)
+    endpoints = [endpoint for space in spaces if isinstance(space, Space) for endpoint in space.endpoints]
+    own_uploads = None if settings.page else Path(tempfile.mkdtemp(prefix="suite-uploads-"))
+    edge = Edge(
+        runtime,
+        traffic,
+        ThreadPoolExecutor(settings.threads_for_requests, "request"),
+        own_uploads or uploads.gradio_folder(),
+    )
+    return Suite(settings, runtime, traffic, edge, spaces, [*endpoints, models_endpoint(traffic)], own_uploads)
+
+
+def routes(suite: Suite) -> list[BaseRoute]:
+    """A transport adds its routes here."""
+    found: list[BaseRoute] = [
+        *health.health_routes(suite.runtime, suite.draining),
+        event_stream.stream_route(suite.edge, suite.endpoints),
+        uploads.upload_route(suite.edge),
+        *admin.routes(suite.settings),
+    ]
+    if suite.settings.page and fine_tuning_offered(suite.settings):
+        found.append(importlib.import_module("finetune.tab.publishing").route(suite.settings))
+    return found
+
+
+def page_of(suite: Suite) -> Any:
+    """The page's Blocks. The Fine-tuning tab is there where it is allowed and `finetune/` is here."""
+    from shared.page import build
+
+    more = []
+    if fine_tuning_offered(suite.settings):
+        more.append(build.ExtraTab("Fine-tuning", "finetune", importlib.import_module("finetune.tab").build))
+    return build.build(suite.spaces, suite.edge, suite.endpoints, more)
+
+
+def looks() -> dict[str, Any]:
+    from shared.page import theme
+
+    return {"theme": theme.theme(), "css": theme.css(), "head": theme.head()}
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """While the application serves: signals drain it, and the first examples are computed in the background."""
+    suite: Suite = app.state.suite
+    suite.draining.on_signals()
+    say_who_is_admin(suite.settings)
+    if suite.settings.warm_examples:
+        asyncio.get_running_loop().call_later(WARM_AFTER, warming(suite).start)
+    yield
+    suite.stop()
+
+
+# -- serving it --------------------------------------------------------------------------------------
 
 
 def serve(settings: Settings, *, block: bool = True) -> Suite:
-    """Builds and launches the suite. With `block`, returns only after it was stopped."""
+    """Serves the suite. With `block`, returns only after SIGTERM or SIGINT has drained and stopped it.
+
+    Raises `SuiteError` where the port is taken.
+    """
+    if block:
+        # Until the server has its own handlers. The first process of a container has no default one.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with garbage_left_alone():
-        suite = launched(settings)
+        if zero_gpu.present():
+            return served_by_gradio(settings, block=block)
+        app = create_app(settings)
+        suite: Suite = app.state.suite
+        suite.server = Server(app, suite.settings, announced(suite))
+        suite.url = suite.server.url
+        if not block:
+            suite.server.run_in_thread()
     if block:
         gc.freeze()  # what serves lives to the end, and is not to be gone through again and again meanwhile
+        suite.server.run_here()
+    return suite
+
+
+def announced(suite: Suite) -> Callable[[str], None]:
+    def say(url: str) -> None:
+        print(f"Serving at {url}", flush=True)
+        if suite.settings.share:
+            threading.Thread(target=share, args=(suite, url), name="share-link", daemon=True).start()
+
+    return say
+
+
+def share(suite: Suite, url: str) -> None:
+    try:
+        print(f"Shared at {mount.share_link(url, suite.blocks.share_token)}", flush=True)
+    except Exception as error:  # the relay, the network, a file of Gradio's that cannot be fetched
+        print(f"There is no share link: {error}. The suite is served at {url} all the same", flush=True)
+
+
+def served_by_gradio(settings: Settings, *, block: bool) -> Suite:
+    """On ZeroGPU, whose package starts from a patched `Blocks.launch` alone."""
+    suite = parts(settings)
+    suite.blocks = page_of(suite)
+    say_who_is_admin(suite.settings)
+    workers: Any = suite.runtime.elsewhere
+    warm(suite.spaces, suite.runtime, suite.traffic)  # while workers are closed: here, which loads what they will need
+    tasks = {endpoint.name: endpoint.task for endpoint in suite.endpoints if endpoint.name != "models"}
+    workers.open({**tasks, "batch": batch_task(suite.endpoints)}, suite.runtime)
+    suite.url = mount.launch(suite.blocks, suite.settings, routes(suite), looks())
+    print(f"Serving at {suite.url}", flush=True)
+    if block:
         try:
             suite.blocks.block_thread()
         finally:
@@ -98,72 +244,14 @@ def garbage_left_alone() -> Iterator[None]:
             gc.enable()
 
 
-def launched(settings: Settings) -> Suite:
-    """The suite, serving; what warms it goes on in the background."""
-    import_gradio()
-    from shared.page import theme
-    from shared.page.build import build
-    from shared.serving.model_task import models_endpoint
-    from shared.transport.admin import routes
-    from shared.transport.edge import Edge
-    from shared.transport.event_stream import stream_route
-    from shared.transport.gradio.guard import CallGuard
-
-    settings = settings.with_admin_token()
-    workers = zero_gpu.Workers() if zero_gpu.present() else None
-    runtime = replace(start(settings), elsewhere=workers)
-    begin_asking_the_hub(runtime)
-    traffic = Traffic(settings.rate_limit, answers=Answers(settings.answer_cache))
-    spaces = discover(settings.spaces)
-    blocks = build(spaces, runtime, traffic)
-    user, _, password = settings.auth.get_secret_value().partition(":")
-    if not settings.everyone_is_admin or (user and fine_tuning_offered(settings)):
+def say_who_is_admin(settings: Settings) -> None:
+    if not settings.everyone_is_admin or (settings.auth.get_secret_value() and fine_tuning_offered(settings)):
         print(f"Admin token: {settings.admin_token.get_secret_value()}", flush=True)
-    endpoints = [endpoint for space in spaces if isinstance(space, Space) for endpoint in space.endpoints]
-    streams = Edge(runtime, traffic, ThreadPoolExecutor(settings.threads_for_requests, "request"))
-    if workers:
-        warm(spaces, runtime, traffic)  # while workers are closed: here, which loads what they will need
-        tasks = {endpoint.name: endpoint.task for endpoint in endpoints}
-        workers.open({**tasks, "batch": batch_task(endpoints)}, runtime)
-    _, url, _ = blocks.launch(
-        server_name=settings.host,
-        server_port=settings.port or None,
-        share=settings.share,
-        auth=(user, password) if user else None,
-        prevent_thread_lock=True,
-        quiet=True,
-        show_error=False,
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        enable_monitoring=False,
-        max_threads=settings.threads_for_requests,  # so that all wait in our queue, not in Gradio's
-        mcp_server=settings.mcp,
-        max_file_size=settings.largest_upload,
-        footer_links=["api", "settings"],
-        theme=theme.theme(),
-        css=theme.css(),
-        head=theme.head(),
-        app_kwargs={
-            "routes": [
-                health_route(runtime, traffic, time.monotonic()),
-                stream_route(streams, [*endpoints, models_endpoint(traffic)]),
-                *routes(settings),
-                *extra_routes(settings),
-            ],
-            "middleware": [Middleware(CallGuard, blocks=blocks)],
-        },
-    )
-    print(f"Serving at {url}", flush=True)
-    if settings.warm_examples and not workers:
-        threading.Thread(target=warm, args=(spaces, runtime, traffic), name="warm-examples", daemon=True).start()
-    return Suite(settings, runtime, traffic, url, blocks)
 
 
-def extra_routes(settings: Settings) -> list[Route]:
-    if not fine_tuning_offered(settings):
-        return []
-    return [importlib.import_module("finetune.tab.publishing").route(settings)]
+def warming(suite: Suite) -> threading.Thread:
+    arguments = (suite.spaces, suite.runtime, suite.traffic)
+    return threading.Thread(target=warm, args=arguments, name="warm-examples", daemon=True)
 
 
 def begin_asking_the_hub(runtime: Runtime) -> None:

@@ -79,22 +79,31 @@ def test_the_suite_works_in_a_frame_of_another_page(embedding_page: str) -> None
         expect(frame.locator("#translate-result")).to_contain_text("Bom dia", timeout=PATIENCE)
 
 
-def test_a_share_link_is_asked_for_and_makes_nobody_the_admin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The relay itself needs the internet; what we ask of Gradio does not."""
+def test_a_share_link_is_asked_for_and_makes_nobody_the_admin(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     asked: dict[str, Any] = {}
+    done = threading.Event()
 
-    class Asked(Exception):
-        pass
-
-    def launch(self: gr.Blocks, **options: Any) -> None:
+    def tunnel(**options: Any) -> str:
         asked.update(options)
-        raise Asked
+        done.set()
+        return "http://abc.relay.example/"
 
-    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    monkeypatch.setattr(gradio.networking, "setup_tunnel", tunnel)
     monkeypatch.setenv("SUITE_SHARE", "true")
-    settings = Settings(port=0, warm_examples=False)
+    settings = Settings(port=0, warm_examples=False, spaces=("translation",))
     assert not settings.everyone_is_admin
-    with pytest.raises(Asked):
-        serve(settings, block=False)
-    assert asked["share"] is True
+    suite = serve(settings, block=False)
+    try:
+        assert done.wait(60)
+        assert f"http://127.0.0.1:{asked['local_port']}/" == suite.url
+        assert asked["share_token"]
+        for thread in threading.enumerate():
+            if thread.name == "share-link":
+                thread.join(60)
+        assert "Shared at https://abc.relay.example/" in capfd.readouterr().out
+        assert httpx.post(f"{suite.url}stream/translate", json={"text": "Good morning."}).status_code == 200
+    finally:
+        suite.close()
     assert Settings(port=0, share=False).everyone_is_admin

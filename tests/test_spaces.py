@@ -244,7 +244,7 @@ def test_heavy_libraries_wait_until_they_are_needed() -> None:
 
 def test_our_spaces_folder_is_not_taken_for_hugging_faces_package() -> None:
     code = (
-        "from shared.suite import import_gradio\n"
+        "from shared.transport.gradio.mount import import_gradio\n"
         "import_gradio()\n"
         "from shared.serving.endpoint import Traffic\n"
         "from shared.page.build import build\n"

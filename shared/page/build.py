@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -18,10 +17,8 @@ from shared.page.inputs import PRIVATE, Inputs
 from shared.page.models_tab import build_models_tab
 from shared.serving.batch import batch_task
 from shared.serving.endpoint import Endpoint
-from shared.serving.model_task import models_endpoint
 from shared.serving.runtime import Runtime
-from shared.serving.space import BrokenSpace, Space, fine_tuning_offered
-from shared.serving.traffic import Traffic
+from shared.serving.space import BrokenSpace, Space
 from shared.transport.edge import Edge
 from shared.transport.gradio.batch_api import batch_api
 from shared.transport.gradio.gradio_api import api_function
@@ -35,11 +32,20 @@ ADDRESS_JS = "() => [window.suite.address]"
 """The page's query parameters as they were when it was opened."""
 
 
-def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> Any:
-    """The Blocks: header, a tab for each Space, the Models tab, and the API."""
-    threads = ThreadPoolExecutor(runtime.settings.threads_for_requests, "request")
-    edge = Edge(runtime, traffic, threads)
-    endpoints: list[Endpoint] = []
+@dataclass(frozen=True)
+class ExtraTab:
+    """A tab that is no Space: its title, its id in addresses, and what builds it."""
+
+    title: str
+    id: str
+    build: Callable[[Edge, gr.Tab], Any]
+
+
+def build(
+    spaces: Sequence[Space | BrokenSpace], edge: Edge, endpoints: Sequence[Endpoint], more: Sequence[ExtraTab] = ()
+) -> Any:
+    """The Blocks: header, a tab for each Space, the Models tab, further tabs, and the API of the endpoints."""
+    runtime = edge.runtime
     pages: list[Page] = []
     with StrictBlocks(
         most_waiting=runtime.settings.queue_size,
@@ -55,13 +61,15 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
                     page = build_space(space, edge)
                     if page is not None:
                         pages.append(page)
-                        endpoints += page.space.endpoints
                 tab.select(None, None, None, js=f"() => window.suite.tab({space.name!r})", **PRIVATE)
             with gr.Tab("Models", id="models") as tab:
                 build_models_tab(edge, tab)
             tab.select(None, None, None, js="() => window.suite.tab('models')", **PRIVATE)
-            extra_tabs(edge)
-        for endpoint in [*endpoints, models_endpoint(traffic)]:
+            for extra in more:
+                with gr.Tab(extra.title, id=extra.id) as tab:
+                    extra.build(edge, tab)
+                tab.select(None, None, None, js=f"() => window.suite.tab({extra.id!r})", **PRIVATE)
+        for endpoint in endpoints:
             gr.api(api_function(endpoint, edge), api_name=endpoint.name, concurrency_limit=None)
         if any(endpoint.rows for endpoint in endpoints):
             batch_api(edge, batch_task(endpoints))
@@ -70,20 +78,14 @@ def build(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traf
         for form in forms:
             # What is answered in advance is what the page shows first.
             for first in form.requests_of_first_example():
-                traffic.answers.expect(form.endpoint.name, first)
+                edge.traffic.answers.expect(form.endpoint.name, first)
             blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
         inputs = [one for page in pages for one in page.inputs]
         refresh_choices(blocks, pages, runtime)
-        restore_from_link(blocks, address, tabs, inputs, {space.name for space in spaces} | {"models", "finetune"})
+        restore_from_link(
+            blocks, address, tabs, inputs, {space.name for space in spaces} | {"models", *(extra.id for extra in more)}
+        )
     return blocks
-
-
-def extra_tabs(edge: Edge) -> None:
-    """The Fine-tuning tab, where it is allowed and `finetune/` is here: a Space that was copied out has none."""
-    if fine_tuning_offered(edge.runtime.settings):
-        with gr.Tab("Fine-tuning", id="finetune") as tab:
-            importlib.import_module("finetune.tab").build(edge, tab)
-        tab.select(None, None, None, js="() => window.suite.tab('finetune')", **PRIVATE)
 
 
 def build_space(space: Space | BrokenSpace, edge: Any) -> Any:

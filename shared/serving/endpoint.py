@@ -71,6 +71,7 @@ class Endpoint(Generic[Q]):
         """Yields the task's events. Raises `SuiteError` and `Cancelled`, and nothing else."""
         begun = time.perf_counter()
         outcome = "failed"
+        traffic.begin()
         try:
             try:
                 request = validate(self.request, values, context.settings)

@@ -24,6 +24,7 @@ class Traffic:
         self._per_minute = requests_per_minute
         self._clock = clock
         self._lock = threading.Lock()
+        self._in_progress = 0
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -48,10 +49,20 @@ class Traffic:
             while len(self._recent) > 10_000:
                 self._recent.popitem(last=False)
 
+    def begin(self) -> None:
+        """A request goes through the waist; `count` says how it ended."""
+        with self._lock:
+            self._in_progress += 1
+
+    def in_progress(self) -> int:
+        """Requests that have begun and not ended."""
+        return self._in_progress
+
     def count(self, endpoint: str, outcome: str, seconds: float) -> None:
         with self._lock:
             self.outcomes[endpoint, outcome] += 1
             self.seconds[endpoint] += seconds
+            self._in_progress -= 1
 
     def report(self) -> dict[str, dict[str, float]]:
         """Per endpoint: requests by outcome, and seconds spent in all."""

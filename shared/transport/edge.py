@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shared.events import Event
@@ -24,6 +25,8 @@ class Edge:
     runtime: Runtime
     traffic: Traffic
     threads: ThreadPoolExecutor
+    uploads: Path
+    """Folder that callers' files are put into, and the only one that they may name files of."""
 
     def context(self, request: Any, *, may_download: bool | None = None) -> Context:
         """Whose request this is: Gradio's, Starlette's, or None within the process.

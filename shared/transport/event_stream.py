@@ -27,7 +27,7 @@ from shared.errors import Cancelled, SuiteError
 from shared.events import Done, Event, Partial
 from shared.serving.endpoint import Endpoint
 from shared.transport.edge import Edge
-from shared.transport.http import described, logged_in, problem, read_object, refused
+from shared.transport.http import described, logged_in, problem, read_object, refused, unauthorized
 from shared.transport.uploads import uploaded_fields, with_paths
 
 
@@ -36,19 +36,19 @@ def stream_route(edge: Edge, endpoints: Sequence[Endpoint]) -> Route:
 
     async def stream(request: HttpRequest) -> Response:
         if not logged_in(request, edge.runtime.settings):
-            return problem(401, "user and password are needed", headers={"WWW-Authenticate": 'Basic realm="suite"'})
+            return unauthorized()
         endpoint = by_name.get(request.path_params["endpoint"])
         if endpoint is None:
             return problem(404, f"there is no such endpoint; there are {', '.join(by_name)}")
-        # Also what makes a browser ask first whether another site's page may send it: Gradio answers that.
+        # Also what makes a browser ask first whether another site's page may send it: `cors.py` answers that.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return problem(415, "the body must be JSON, and the header Content-Type must say application/json")
         values = await read_object(request)
         if isinstance(values, Response):
             return values
         try:
-            values = with_paths(values, uploaded_fields(endpoint.request))
-            events = edge.events(endpoint, values, request)  # pyright: ignore[reportArgumentType]
+            values = with_paths(values, uploaded_fields(endpoint.request), edge.uploads)
+            events = edge.events(endpoint, values, request)
             first = await anext(events, None)
         except SuiteError as error:
             return refused(error)

@@ -1,4 +1,4 @@
-"""`GET /health`."""
+"""`GET /health`, `/health/live` and `/health/ready`, for people, the page, and whatever starts and stops the suite."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from shared.serving.runtime import Runtime
-from shared.serving.traffic import Traffic
+from shared.transport.draining import Draining
 from shared.version import product_version
 
 
-def health_route(runtime: Runtime, traffic: Traffic, begun: float) -> Route:
-    """`GET /health`: 200 and a small JSON object while the suite serves."""
+def health_routes(runtime: Runtime, draining: Draining) -> list[Route]:
+    """Live: the process answers; restart it where this fails. Ready: it takes requests; 503 once it is ending."""
+    begun = time.monotonic()
 
     async def health(_: HttpRequest) -> JSONResponse:
+        """What the suite is and holds: 200 as long as it serves."""
         report = runtime.cache.report()
         return JSONResponse(
             {
@@ -30,4 +32,16 @@ def health_route(runtime: Runtime, traffic: Traffic, begun: float) -> Route:
             }
         )
 
-    return Route("/health", health, methods=["GET"])
+    async def live(_: HttpRequest) -> JSONResponse:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_: HttpRequest) -> JSONResponse:
+        if draining.begun:
+            return JSONResponse({"status": "draining"}, status_code=503)
+        return JSONResponse({"status": "ready"})
+
+    return [
+        Route("/health", health, methods=["GET"]),
+        Route("/health/live", live, methods=["GET"]),
+        Route("/health/ready", ready, methods=["GET"]),
+    ]

@@ -28,7 +28,7 @@ def api_function(endpoint: Endpoint, edge: Edge) -> Any:
         request = values.pop("request", None)
         outputs: tuple[Any, ...] = (None,) * len(endpoint.returns)
         try:
-            async for event in edge.events(endpoint, with_paths(values, uploads), request):
+            async for event in edge.events(endpoint, with_paths(values, uploads, edge.uploads), request):
                 if isinstance(event, (Partial, Done)):
                     outputs = event.result.outputs()
                 status = event.run.model_dump() if isinstance(event, Done) else event.as_json()

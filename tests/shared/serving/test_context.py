@@ -81,12 +81,12 @@ def warm_up(edge: Edge) -> Context:
 def test_who_has_a_checkpoint_fetched(
     started: Callable[[Profile], Runtime], profile: Profile, who: Callable[[Edge], Context], model: str, fetches: bool
 ) -> None:
-    context = who(Edge(started(profile), Traffic(), cast(Any, None)))
+    context = who(Edge(started(profile), Traffic(), cast(Any, None), Path()))
     with pytest.raises(Fetched if fetches else NeedsDownload):
         list(context.borrow(model, "text-generation"))
 
 
 def test_a_program_that_names_nothing_has_nothing_fetched(started: Callable[[Profile], Runtime]) -> None:
-    context = program(Edge(started("auto"), Traffic(), cast(Any, None)))
+    context = program(Edge(started("auto"), Traffic(), cast(Any, None), Path()))
     with pytest.raises(NeedsDownload, match="bert-base-uncased"):  # which no embedded checkpoint stands in for
         list(context.borrow("", "fill-mask"))

@@ -10,7 +10,8 @@ import httpx
 from gradio.state_holder import SessionState, StateHolder
 from gradio_client import Client
 
-from shared.suite import Suite, import_gradio
+from shared.suite import Suite
+from shared.transport.gradio.mount import import_gradio
 
 MOST = 100_000
 """Bytes; Gradio by itself keeps 0.9 MB for the whole suite."""
