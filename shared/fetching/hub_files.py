@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.conversion import MANIFEST, converted
 from shared.checkpoints.pytorch_bin import to_safetensors
@@ -130,8 +131,8 @@ class HubFiles:
     def _download(self, checkpoint: Checkpoint, progress: Progress) -> Kept:
         assert isinstance(checkpoint.source, HubSource)
         progress("asking the Hub which files there are", 0, 0)
-        adapter = checkpoint.kind == "adapter"
-        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, adapter=adapter)
+        kind = kinds.get(checkpoint.kind)
+        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, kind)
         repository.make_sure_of_memory()
         repository.make_sure_of_room(self._settings.cache_dir)
         folder = repository.fetch()
