@@ -24,7 +24,7 @@ from shared.checkpoints.repository import (
 )
 from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.events import Loading
-from shared.fetching.hub_errors import in_words, model_info, patiently
+from shared.fetching.hub_errors import as_suite_error, model_info, with_retries
 from shared.fetching.hub_fetch import stream
 from shared.fetching.hub_link import PATIENCE, HubLink
 from shared.media.languages import LANGUAGE_NAMES
@@ -77,9 +77,9 @@ def content_of(api: Any, repo: str, commit: str, file: WantedFile) -> bytes:
             return response.content
 
     try:
-        content = patiently(ask)
+        content = with_retries(ask)
     except Exception as error:
-        raise in_words(error, repo) from error
+        raise as_suite_error(error, repo) from error
     if not file.is_right(io.BytesIO(content)):
         raise WeightsCorrupt(
             f"{file.name} of {repo} arrived with another content than the Hub states (its hash differs); try again, or "
