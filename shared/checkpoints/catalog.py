@@ -47,7 +47,7 @@ class HubSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    repo: str
     bytes_per_parameter: int = Field(default=4, ge=1, le=8)
     """As stored there; gives the size of the download before the Hub was asked for it."""
     download_bytes: int | None = Field(default=None, gt=0)

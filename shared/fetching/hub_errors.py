@@ -80,7 +80,7 @@ def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError
             field="model",
         )
     if isinstance(error, errors.HFValidationError):
-        return UnknownCheckpoint(f"{repo} is not a repository id; those look like user/name", field="model")
+        return UnknownCheckpoint(f"{repo[:100]!r} is not a repository id; those look like user/name", field="model")
     if status in (401, 403):
         return HubRefused(
             f"the Hub does not let us read {repo}{in_its_words} If you may read it, {LOG_IN}", field="model"

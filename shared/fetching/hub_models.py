@@ -43,13 +43,13 @@ def described(repo: str, link: HubLink) -> Checkpoint:
     Raises `SuiteError`s that say why it cannot be used: no such repository, gated, remote code, no weights we read,
     an architecture no engine here runs or the installed transformers does not know.
     """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
     link.require()
     try:
-        HubSource(repo=repo)
-    except ValueError:
-        raise UnknownCheckpoint(
-            f"{repo[:100]!r} is not a repository id; those look like user/name", field="model"
-        ) from None
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise as_suite_error(error, repo) from None
     try:
         info = model_info(link.api, repo)
     except UnknownCheckpoint as error:
