@@ -6,7 +6,7 @@ a benchmark and a test all consume the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -102,6 +102,15 @@ class Done(Generic[R]):
 
     result: R
     run: RunInfo
+
+
+def returned(generator: Generator[Any, Any, R]) -> R:
+    """What a generator returns, for a caller who has no use for what it yields. Raises what the generator raises."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 Waiting = Queued | Loading | Running

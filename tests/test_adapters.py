@@ -19,7 +19,7 @@ from shared.checkpoints.weights import verified_folder
 from shared.engines.decoders import reference
 from shared.settings import Settings
 from shared.suite import Suite, serve
-from tests.tiny_adapters import classifier_adapter, lora, randomised, told
+from tests.tiny_adapters import classifier_adapter, lora, randomised, write_metadata
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,9 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     for seed, name in ((1, "first"), (2, "second")):
         randomised(adapted, seed, 0.06)
         adapted.save_pretrained(folder / name)
-        told(folder / name, checkpoint=SMOLLM, title=f"The {name}", task="conversational", instruction="Say it.")
+        write_metadata(
+            folder / name, checkpoint=SMOLLM, title=f"The {name}", task="conversational", instruction="Say it."
+        )
     return adapted, folder
 
 
@@ -60,7 +62,7 @@ def suite(smollm: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) ->
     for seed, (name, labels) in enumerate(kinds.items()):
         config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
         classifier_adapter(minilm, cache / "adapters" / name, config, len(labels), seed=seed)
-        told(cache / "adapters" / name, checkpoint=MINILM.lower(), title=name.capitalize(), labels=labels)
+        write_metadata(cache / "adapters" / name, checkpoint=MINILM.lower(), title=name.capitalize(), labels=labels)
     running = serve(
         # In the precision that peft computes in; what the fast engines make of an adapter, `test_adapter` says.
         Settings(port=0, warm_examples=False, cache_dir=cache, profile="embedded", engines="reference", answer_cache=0),
@@ -211,7 +213,7 @@ def test_an_adapter_for_another_base_is_refused(suite: Suite, client: Client, sm
     wrong.mkdir()
     for file in (smollm[1] / "first").iterdir():
         (wrong / file.name).write_bytes(file.read_bytes())
-    told(wrong, checkpoint=MINILM, task="zero-shot-classification")
+    write_metadata(wrong, checkpoint=MINILM, task="zero-shot-classification")
     with pytest.raises(AppError, match="the adapter wrong was made for another base than all-MiniLM-L6-v2"):
         client.predict(TEXT, model=f"{MINILM}+{wrong}", api_name="/zero_shot")
     verified_folder(suite.runtime.catalog.choose_by_id(MINILM), suite.settings, lambda *_: None)

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from shared.settings import Settings
 from shared.suite import Suite, serve
 from tests.browsing import Open, answered, choose, fill, options, overflow, unfold
-from tests.tiny_adapters import classifier_adapter, told
+from tests.tiny_adapters import classifier_adapter, write_metadata
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +40,9 @@ def topics(folder: Path, title: str) -> Path:
     (minilm,) = Settings().weights_dir.glob(f"{MINILM}@*")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
     classifier_adapter(minilm, folder, config, len(LABELS))
-    told(folder, checkpoint=MINILM, title=title, task="text-classification", labels=LABELS, example="Shares fell.")
+    write_metadata(
+        folder, checkpoint=MINILM, title=title, task="text-classification", labels=LABELS, example="Shares fell."
+    )
     (folder / "evaluation.json").write_text('{"metric": "accuracy", "base": 0.72, "tuned": 0.96}', encoding="utf-8")
     return folder
 

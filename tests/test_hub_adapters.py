@@ -16,7 +16,7 @@ from shared.serving.context import Context
 from shared.serving.endpoint import Endpoint, collect
 from shared.serving.model_task import OneCheckpoint, act
 from tests.course_hub import Course, course
-from tests.tiny_adapters import causal_adapter, lora, told
+from tests.tiny_adapters import causal_adapter, lora, write_metadata
 
 BASE, LORA = "HuggingFaceTB/SmolLM2-135M-Instruct", "user/tiny-lora"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -94,7 +94,9 @@ def test_altered_on_disk_it_is_not_loaded(taught: Course, pushed: Any) -> None:
 
 def test_our_description_comes_with_it(taught: Course, tmp_path: Path) -> None:
     causal_adapter(taught.folders[BASE], tmp_path / "poems")
-    told(tmp_path / "poems", checkpoint=BASE, title="Poems", task="conversational", instruction="Write a poem.")
+    write_metadata(
+        tmp_path / "poems", checkpoint=BASE, title="Poems", task="conversational", instruction="Write a poem."
+    )
     taught.hub.add("user/poems", tmp_path / "poems")
     assert models_tab(taught, "add adapter", "user/poems").startswith("Poems was added")
     _, run = taught.ask("chat", message="Hello", max_new_tokens=5, model=f"{BASE}+user/poems")

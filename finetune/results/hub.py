@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from shared.errors import InvalidInput, SuiteError, UnknownCheckpoint
-from shared.fetching.hub_errors import ATTEMPTS, BACKOFF, HubRefused, connection_errors, in_words, patiently
+from shared.fetching.hub_errors import ATTEMPTS, BACKOFF, HubRefused, as_suite_error, connection_errors, with_retries
 from shared.fetching.transfer import pause
 from shared.settings import Settings
 
@@ -63,10 +63,10 @@ def asked(repo: str, ask: Callable[[], T], token: str | None = None, *, writing:
     try:
         for attempt in range(ATTEMPTS - 1):
             try:
-                return patiently(ask)
+                return with_retries(ask)
             except (ConnectionError, TimeoutError, *connection_errors()):
                 pause(BACKOFF * 2**attempt, lambda: None)
-        return patiently(ask)
+        return with_retries(ask)
     except Exception as error:
         raise _without(token, _in_words(error, repo, writing)) from None  # the cause's text can hold the token
 
@@ -84,7 +84,7 @@ def _in_words(error: Exception, repo: str, writing: bool) -> SuiteError:
             f"{repo.partition('/')[0]}'s repositories, or name another repository",
             field="repo",
         )
-    return in_words(error, repo)
+    return as_suite_error(error, repo)
 
 
 def _without(token: str | None, error: SuiteError) -> SuiteError:

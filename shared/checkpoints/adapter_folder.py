@@ -25,7 +25,7 @@ from shared.checkpoints.repository import ADAPTER_WEIGHTS as WEIGHTS
 from shared.checkpoints.weights import sha256_of
 from shared.errors import UnknownCheckpoint, WeightsCorrupt
 
-OURS, EVALUATION = "suite_adapter.json", "evaluation.json"
+METADATA_FILE, EVALUATION = "suite_adapter.json", "evaluation.json"
 LARGEST_JSON = 5 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
@@ -34,8 +34,8 @@ LONGEST_METRIC = 120
 Shape = tuple[int, ...]
 
 
-class Told(BaseModel):
-    """`suite_adapter.json`: what our recipes say of an adapter, and peft's config does not."""
+class AdapterMetadata(BaseModel):
+    """`suite_adapter.json`: title, task, labels and prompt, which peft's config has no field for."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -126,17 +126,17 @@ def read_folder(path: Path, known: Mapping[str, Checkpoint], name: str = "", **m
     config = parsed(_small(path / CONFIG, name), name)
     status = weights.stat()
     shapes, digest = _weights(weights, status.st_size, status.st_mtime_ns)
-    told = parsed_told(_small(path / OURS, name), name)
+    metadata = parsed_metadata(_small(path / METADATA_FILE, name), name)
     fields = {
         "nbytes": status.st_size,
         "memory": 4 * sum(math.prod(shape) for shape in shapes.values()),
         "digest": digest,
-        "revision": revision_of(digest, *(_small(path / file, name) for file in (CONFIG, OURS))),
+        "revision": revision_of(digest, *(_small(path / file, name) for file in (CONFIG, METADATA_FILE))),
         "metric": _metric(_small(path / EVALUATION, name)),
         "path": path,
         **more,
     }
-    return described(name, config, told, shapes, known, **fields)
+    return described(name, config, metadata, shapes, known, **fields)
 
 
 def revision_of(digest: str, *descriptions: bytes) -> str:
@@ -145,34 +145,39 @@ def revision_of(digest: str, *descriptions: bytes) -> str:
 
 
 def described(
-    name: str, config: PeftConfig, told: Told, shapes: Mapping[str, Shape], known: Mapping[str, Checkpoint], **more: Any
+    name: str,
+    config: PeftConfig,
+    metadata: AdapterMetadata,
+    shapes: Mapping[str, Shape],
+    known: Mapping[str, Checkpoint],
+    **more: Any,
 ) -> Adapter:
     """Puts together what peft's config, our file and the shapes of the weights say. Without `shapes` they are not read.
 
     Raises as `read_folder` does.
     """
-    bases = _bases(name, config, told, known)
+    bases = _bases(name, config, metadata, known)
     kind = known[bases[0]].kind
     classifies = config.task_type == "SEQ_CLS" or (not config.task_type and "classifier" in config.modules_to_save)
     heads = [shape[0] for key, shape in shapes.items() if re.search(r"\.(classifier|score)\.weight$", key) and shape]
-    labels = told.labels or ()
+    labels = metadata.labels or ()
     if classifies and heads:
         labels = labels or tuple(f"LABEL_{i}" for i in range(heads[0]))
         if len(labels) != heads[0]:
-            raise WeightsCorrupt(f"{name} names {len(labels)} labels in {OURS}, and its head has {heads[0]}")
+            raise WeightsCorrupt(f"{name} names {len(labels)} labels in {METADATA_FILE}, and its head has {heads[0]}")
         if len(set(map(str.lower, labels))) != len(labels):
-            raise WeightsCorrupt(f"{name} names a label twice in {OURS}: {', '.join(labels)[:200]}")
+            raise WeightsCorrupt(f"{name} names a label twice in {METADATA_FILE}: {', '.join(labels)[:200]}")
     usual: Task = "text-classification" if classifies else _task_of(known[bases[0]], kind)
     ranks = [shape[0] for key, shape in shapes.items() if key.endswith("lora_A.weight") and shape]
     return Adapter(
         name=name,
-        title=told.title.strip() or name,
+        title=metadata.title.strip() or name,
         bases=bases,
-        task=told.task or usual,
+        task=metadata.task or usual,
         classifies=classifies,
         labels=labels,
-        instruction=told.instruction or "",
-        example=told.example or "",
+        instruction=metadata.instruction or "",
+        example=metadata.example or "",
         method=config.method,
         rank=max(ranks, default=config.rank),
         config=config,
@@ -184,9 +189,11 @@ def _task_of(base: Checkpoint, kind: str) -> Task:
     return "text-generation" if kind == "causal-lm" else base.tasks[0] if base.tasks else "text-generation"
 
 
-def _bases(name: str, config: PeftConfig, told: Told, known: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+def _bases(
+    name: str, config: PeftConfig, metadata: AdapterMetadata, known: Mapping[str, Checkpoint]
+) -> tuple[str, ...]:
     """Ids of the checkpoints it was trained on, or of copies of that: by our file, else by what peft noted."""
-    wanted = (told.checkpoint or config.base).strip()
+    wanted = (metadata.checkpoint or config.base).strip()
     ends = {wanted.lower(), Path(wanted).name.lower()} if wanted else set()
     # A folder of ours bears id and revision; any other path says nothing that could be relied upon.
     exact = [c for c in known.values() if wanted.lower() in (c.id.lower(), c.repository.lower())]
@@ -213,17 +220,17 @@ def _small(path: Path, name: str) -> bytes:
         raise WeightsCorrupt(f"{path.name} of {name} cannot be read: {error.strerror}") from None
 
 
-def parsed_told(content: bytes, name: str) -> Told:
-    """Our own file; empty where there is none. Raises `WeightsCorrupt`."""
+def parsed_metadata(content: bytes, name: str) -> AdapterMetadata:
+    """The content of `METADATA_FILE`; empty where there is none. Raises `WeightsCorrupt`."""
     if not content:
-        return Told.model_validate({})
+        return AdapterMetadata.model_validate({})
     try:
-        return Told.model_validate_json(content)
+        return AdapterMetadata.model_validate_json(content)
     except ValidationError as errors:
         first = errors.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         where = f" at {place}" if place else ""
-        raise WeightsCorrupt(f"{OURS} of {name} is wrong{where}: {first['msg']}") from None
+        raise WeightsCorrupt(f"{METADATA_FILE} of {name} is wrong{where}: {first['msg']}") from None
 
 
 def _metric(content: bytes) -> str:

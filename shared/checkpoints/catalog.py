@@ -12,41 +12,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.checkpoints.kinds import KindName, Pair, Task
 from shared.errors import UnknownCheckpoint
 from shared.yaml_text import read_yaml
 
-Kind = Literal[
-    "causal-lm",
-    "sentence-encoder",
-    "translator",
-    "seq2seq",
-    "sequence-classifier",
-    "masked-lm",
-    "question-answerer",
-    "audio-classifier",
-    "adapter",
-]
-"""What a checkpoint is, and so which Protocol of `shared.engines` its engine follows. An adapter is none by itself, and
-stands in no catalog: it is so called where its files are fetched and its memory is counted (`adapters.py`)."""
-
-Task = Literal[
-    "text-generation",
-    "conversational",
-    "text-classification",
-    "zero-shot-classification",
-    "few-shot-classification",
-    "summarization",
-    "translation",
-    "fill-mask",
-    "question-answering",
-    "audio-classification",
-    "feature-extraction",
-]
 Origin = Literal["embedded", "hub"]
 """Where a checkpoint comes from: a pinned package, or a Hub."""
-
-Pair = tuple[str, str]
-"""Source and target language, ISO 639-1."""
 
 CATALOG_FILE = Path(__file__).with_name("catalog.yaml")
 
@@ -76,7 +47,7 @@ class HubSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    repo: str
     bytes_per_parameter: int = Field(default=4, ge=1, le=8)
     """As stored there; gives the size of the download before the Hub was asked for it."""
     download_bytes: int | None = Field(default=None, gt=0)
@@ -90,7 +61,8 @@ class Checkpoint(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
-    kind: Kind
+    kind: KindName
+    """One of `kinds.py`; says which Protocol of `shared.engines` its engine follows."""
     engine: str
     """Module of `shared.engines` that runs it."""
     profile: Origin

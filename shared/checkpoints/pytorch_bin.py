@@ -1,10 +1,15 @@
-"""Weights kept as a Python pickle (`pytorch_model.bin`), read without running anything in it, and kept as safetensors.
+"""Converts weights that were published as a Python pickle (`pytorch_model.bin`) to safetensors, and runs no code in it.
 
 A pickle can hold code. `torch.load(weights_only=True)` builds tensors and plain containers and refuses everything else,
 so a hostile file ends in an error; no other way to read a pickle is used here.
 
 A file of torch's present format, a zip, is mapped into memory and written from there, without a copy. One of the format
 before torch 1.6 has to be read whole, which takes as much memory as it has bytes.
+
+The libraries' own functions would not do (safetensors 0.8, huggingface_hub 2.4). `safetensors.torch.save_file` refuses
+tied weights, so each would have to be copied first. `huggingface_hub.save_torch_state_dict` writes one of the tensors
+that share memory and leaves out the others, even where one is a slice of another. Its `load_state_dict_from_file` is
+`torch.load` with the arguments used here, without the checks around it.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 MOST_COPIES = 8
 """Times its own size that a file's tensors may take: tied weights are stored once and become copies."""
 SPARE = 200 * 10**6
-"""Bytes of memory left for everything else."""
+"""Bytes of memory left free."""
 
 
 def to_safetensors(source: Path, target: Path) -> None:
@@ -38,20 +43,17 @@ def to_safetensors(source: Path, target: Path) -> None:
     Raises `WeightsCorrupt` for a file that is not plain weights, `MemoryRefused` where it needs more memory than there
     is, `OSError` where `target` cannot hold them.
     """
-    kept: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name in shards(source):
-        kept |= tensors_of(source / name)
+        tensors |= tensors_of(source / name)
     for file in source.iterdir():
         if file.is_file() and SMALL.fullmatch(file.name):
             shutil.copyfile(file, target / file.name)
-    _write(kept, target / "model.safetensors")
+    _write(tensors, target / "model.safetensors")
 
 
 def _write(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """As safetensors' own `save_file`, which would have a copy made of each tensor that shares its memory.
-
-    Tied weights do. They are written once for each of their names, and transformers ties them again.
-    """
+    """Writes the tensors without a copy, tied ones under each of their names; transformers ties them again."""
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
     refuse_without_memory(sum(t.nbytes for t in tensors.values() if not t.is_contiguous()), SINGLE)
@@ -69,7 +71,7 @@ def _write(tensors: dict[str, torch.Tensor], file: Path) -> None:
 
 
 def _spec(tensor: torch.Tensor) -> dict[str, Any]:
-    """How safetensors wants to be told of a contiguous tensor."""
+    """The arguments of `TensorSpec` for a contiguous tensor."""
     kind = str(tensor.dtype).removeprefix("torch.")
     return {"dtype": kind, "shape": tensor.shape, "data_ptr": tensor.data_ptr(), "data_len": tensor.nbytes}
 
@@ -87,7 +89,7 @@ def refuse_without_memory(nbytes: int, what: str, done: str = "") -> None:
 
 
 def tensors_of(pickled: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a file by their names, and nothing else. Raises `WeightsCorrupt` where there is anything else."""
+    """The tensors in a file by their names. Raises `WeightsCorrupt` where it holds anything else."""
     import torch
 
     name = pickled.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
@@ -58,9 +58,11 @@ def as_wanted(sibling: Any) -> WantedFile:
     return WantedFile(sibling.rfilename, int(sibling.size or 0), (lfs.sha256 if lfs else sibling.blob_id) or "")
 
 
-def stated_files(siblings: Iterable[Any], repo: str, *, adapter: bool = False) -> list[WantedFile]:
-    """`wanted_files`, each with a hash. Raises `WeightsCorrupt` besides where the Hub states none."""
-    wanted = wanted_adapter_files(siblings, repo) if adapter else wanted_files(siblings, repo)
+def stated_files(
+    siblings: Iterable[Any], repo: str, needed_files: Callable[[Iterable[Any], str], list[WantedFile]]
+) -> list[WantedFile]:
+    """What `needed_files` (of a `Kind`) selects. Also raises `WeightsCorrupt` where the Hub states no hash for one."""
+    wanted = needed_files(siblings, repo)
     for file in wanted:
         if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", file.digest):
             raise WeightsCorrupt(

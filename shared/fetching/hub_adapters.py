@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.checkpoints.adapter_folder import OURS, Adapter, described, parsed_told
+from shared.checkpoints.adapter_folder import METADATA_FILE, Adapter, described, parsed_metadata
 from shared.checkpoints.adapters import as_repository
 from shared.checkpoints.catalog import Checkpoint
 from shared.checkpoints.peft_config import parsed
-from shared.checkpoints.repository import ADAPTER_CONFIG, ADAPTER_WEIGHTS, stated_files
+from shared.checkpoints.repository import ADAPTER_CONFIG, ADAPTER_WEIGHTS, stated_files, wanted_adapter_files
 from shared.errors import UnknownCheckpoint
 from shared.fetching.hub_errors import model_info
 from shared.fetching.hub_link import HubLink
@@ -24,13 +24,13 @@ def adapter_of(repo: str, revision: str, link: HubLink, known: Mapping[str, Chec
     if "/" not in repo:
         raise UnknownCheckpoint(f"{repo[:100]!r} is not a repository id; those look like user/name", field="model")
     info = model_info(link.api, repo, revision)
-    files = {file.name: file for file in stated_files(info.siblings or [], repo, adapter=True)}
+    files = {file.name: file for file in stated_files(info.siblings or [], repo, wanted_adapter_files)}
     config = parsed(content_of(link.api, repo, info.sha, files[ADAPTER_CONFIG]), repo)
-    told = content_of(link.api, repo, info.sha, files[OURS]) if OURS in files else b""
+    metadata = content_of(link.api, repo, info.sha, files[METADATA_FILE]) if METADATA_FILE in files else b""
     return described(
         repo,
         config,
-        parsed_told(told, repo),
+        parsed_metadata(metadata, repo),
         {},
         known,
         nbytes=files[ADAPTER_WEIGHTS].size,

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Checkpoint, HubSource
-from shared.checkpoints.repository import WantedFile, has_whole_tokenizer, wanted_adapter_files, wanted_files
+from shared.checkpoints.repository import WantedFile
 from shared.errors import SuiteError
 
 NEWEST = "main"
@@ -35,7 +36,7 @@ def whole_snapshot(checkpoint: Checkpoint) -> Snapshot | None:
     Reads names alone, no file's content: it is asked at every request, and for every checkpoint of a page.
     """
     assert isinstance(checkpoint.source, HubSource)
-    repo = checkpoint.source.repo
+    repo, kind = checkpoint.source.repo, kinds.get(checkpoint.kind)
     commit = checkpoint.revision or _newest(repo)
     if not commit:
         return None
@@ -43,13 +44,11 @@ def whole_snapshot(checkpoint: Checkpoint) -> Snapshot | None:
     try:
         with os.scandir(folder) as entries:
             there = [WantedFile(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()]
-        wanted = wanted_adapter_files if checkpoint.kind == "adapter" else wanted_files
-        names = tuple(file.name for file in wanted(there, checkpoint.id))
+        names = tuple(file.name for file in kind.needed_files(there, checkpoint.id))
     except (OSError, SuiteError):
         return None  # nothing, or a part of it
     # What another program needed of it need not be all.
-    needed = {"adapter": True, "audio-classifier": "preprocessor_config.json" in names}
-    return Snapshot(commit, folder, names) if needed.get(checkpoint.kind, has_whole_tokenizer(names)) else None
+    return Snapshot(commit, folder, names) if kind.is_whole(names) else None
 
 
 def has_parts(repo: str) -> bool:

@@ -42,7 +42,7 @@ LOG_IN = "set HF_TOKEN to a token of an account that may read it, or run `hf aut
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
+def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError:
     """The error as one of ours. Errors of ours are returned as they are.
 
     Raises the error itself where it is none that the Hub, the network or the disk accounts for: a mistake of ours.
@@ -80,7 +80,7 @@ def in_words(error: Exception, repo: str = "the repository") -> SuiteError:
             field="model",
         )
     if isinstance(error, errors.HFValidationError):
-        return UnknownCheckpoint(f"{repo} is not a repository id; those look like user/name", field="model")
+        return UnknownCheckpoint(f"{repo[:100]!r} is not a repository id; those look like user/name", field="model")
     if status in (401, 403):
         return HubRefused(
             f"the Hub does not let us read {repo}{in_its_words} If you may read it, {LOG_IN}", field="model"
@@ -110,7 +110,7 @@ def connection_errors() -> tuple[type[Exception], ...]:
     return (httpx2.RequestError,)
 
 
-def patiently(ask: Callable[[], T], look: Callable[[], None] = lambda: None) -> T:
+def with_retries(ask: Callable[[], T], look: Callable[[], None] = lambda: None) -> T:
     """Asks again where the Hub says "too many requests" or fails; the client itself does not.
 
     `look` is called while we wait, and may raise to end it.
@@ -130,14 +130,14 @@ def patiently(ask: Callable[[], T], look: Callable[[], None] = lambda: None) -> 
 def model_info(api: Any, repo: str, revision: str = "", look: Callable[[], None] = lambda: None) -> Any:
     """The Hub client's `ModelInfo` with its files, and with a commit that can be a folder's name.
 
-    `api` is an `HfApi`; `look` as in `patiently`. Raises `SuiteError` and what `look` raises.
+    `api` is an `HfApi`; `look` as in `with_retries`. Raises `SuiteError` and what `look` raises.
     """
 
     def ask() -> Any:
         return api.model_info(repo, revision=revision or None, files_metadata=True, timeout=ANSWER_WITHIN)
 
     try:
-        info = patiently(ask, look)
+        info = with_retries(ask, look)
     except UnicodeEncodeError:
         raise HubRefused("HF_TOKEN holds characters that no token has; correct it, or remove it") from None
     except json.JSONDecodeError as error:
@@ -147,7 +147,7 @@ def model_info(api: Any, repo: str, revision: str = "", look: Callable[[], None]
         ) from error
     except Exception as error:
         if not isinstance(error, (TypeError, LookupError, AttributeError)):
-            raise in_words(error, repo) from error
+            raise as_suite_error(error, repo) from error
         raise _unreadable(repo) from error
     if not re.fullmatch("[0-9a-f]{40}", str(info.sha)):
         raise _unreadable(repo)

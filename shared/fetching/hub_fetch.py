@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.checkpoints.kinds import Kind
 from shared.checkpoints.pytorch_bin import refuse_without_memory
 from shared.checkpoints.repository import WantedFile, refuse_remote_code, stated_files
 from shared.errors import SuiteError, WeightsCorrupt
@@ -31,7 +32,7 @@ MARGIN = 200 * 10**6
 class Repository:
     """A model repository at one commit, on its way to this machine."""
 
-    def __init__(self, repo: str, revision: str, api: Any, progress: Progress, *, adapter: bool = False) -> None:
+    def __init__(self, repo: str, revision: str, api: Any, progress: Progress, kind: Kind) -> None:
         """Asks the Hub which files there are. Raises `SuiteError` where it does not say, or for one unfit for us."""
         self.repo, self.api, self._progress = repo, api, progress
         try:
@@ -42,7 +43,7 @@ class Repository:
             kept = "What was fetched so far is kept, and the next attempt goes on from there"
             raise HubUnreachable(f"{error.message}. {kept}") from error
         self.commit: str = info.sha
-        self.wanted = stated_files(info.siblings or [], repo, adapter=adapter)
+        self.wanted = stated_files(info.siblings or [], repo, kind.needed_files)
         self.folder = snapshot(repo, self.commit)
 
     @property

@@ -1,7 +1,7 @@
-"""A repository's files on disk: only those that are needed, checked, and recorded.
+"""A repository's files on disk: only those that are needed, checked, and recorded in a manifest.
 
-Files lie in the Hub client's cache (`HF_HOME`), where other programs find them too. What we checked of them, and at
-which commit, is written down last, in `<cache>/hub/<checkpoint>.json`; without that note nothing is loaded.
+The files lie in the Hub client's cache (`HF_HOME`), where other programs find them too. Their manifest is written last,
+to `<cache>/hub/<checkpoint>.json`; without it nothing is loaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.conversion import MANIFEST, converted
 from shared.checkpoints.pytorch_bin import to_safetensors
@@ -21,7 +22,7 @@ from shared.checkpoints.weights import sha256_of
 from shared.errors import Cancelled, MemoryRefused, SuiteError, WeightsCorrupt, WeightsMissing
 from shared.events import Loading, Progress
 from shared.fetching.hub_cache import Snapshot, stated, whole_snapshot
-from shared.fetching.hub_errors import in_words
+from shared.fetching.hub_errors import as_suite_error
 from shared.fetching.hub_fetch import Repository, holds
 from shared.fetching.hub_link import HubLink
 from shared.fetching.single_flight import SingleFlight, one_process_at_a_time
@@ -29,8 +30,8 @@ from shared.settings import Settings
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the note says: the commit, and size and SHA-256 of each file in the folder."""
+class Manifest:
+    """The commit, the folder, and by name the size in bytes and the SHA-256 of each of its files."""
 
     commit: str
     folder: Path
@@ -54,15 +55,15 @@ class HubFiles:
     # -- what callers ask ----------------------------------------------------------------------
 
     def is_on_disk(self, checkpoint: Checkpoint) -> bool:
-        """Whether `ensure` needs no Hub: it was fetched and noted, or lies whole in the Hub client's cache."""
-        return self._kept(checkpoint) is not None or self._in_cache(checkpoint) is not None
+        """Whether `ensure` needs no Hub: it was fetched and recorded, or lies whole in the Hub client's cache."""
+        return self._valid_manifest(checkpoint) is not None or self._in_cache(checkpoint) is not None
 
     def folder(self, checkpoint: Checkpoint) -> Path:
         """Where the files lie. Raises `WeightsMissing`."""
-        kept = self._kept(checkpoint)
-        if kept is None:
+        manifest = self._valid_manifest(checkpoint)
+        if manifest is None:
             raise WeightsMissing(f"{checkpoint.id} is not on this machine yet")
-        return kept.folder
+        return manifest.folder
 
     def ensure(self, checkpoint: Checkpoint) -> Generator[Loading, None, Checkpoint]:
         """Brings what is missing, yielding progress; returns the checkpoint with the commit that is on disk.
@@ -70,9 +71,9 @@ class HubFiles:
         When the last one who waits leaves, the download stops; the next attempt goes on from there.
         Raises `SuiteError`s that say why it cannot be had.
         """
-        kept = self._kept(checkpoint)
-        if kept is not None:
-            return checkpoint.model_copy(update={"revision": kept.commit})
+        manifest = self._valid_manifest(checkpoint)
+        if manifest is not None:
+            return checkpoint.model_copy(update={"revision": manifest.commit})
         flight = self._flights.run(checkpoint.folder, lambda progress: self._bring(checkpoint, progress))
         try:
             while True:
@@ -88,57 +89,57 @@ class HubFiles:
 
         Raises `WeightsMissing` or `WeightsCorrupt`.
         """
-        kept = self._kept(checkpoint)
-        if kept is None:
+        manifest = self._valid_manifest(checkpoint)
+        if manifest is None:
             raise WeightsMissing(f"{checkpoint.id} is not on this machine yet")
         done = 0
-        for name, (size, expected) in kept.files.items():
-            progress(f"checking {checkpoint.id}", done, kept.nbytes)
+        for name, (size, expected) in manifest.files.items():
+            progress(f"checking {checkpoint.id}", done, manifest.nbytes)
             try:
-                found = sha256_of(kept.folder / name)
+                found = sha256_of(manifest.folder / name)
             except OSError:
                 found = ""
             if found != expected:
                 try:
-                    (kept.folder / name).resolve().unlink()  # without it the note counts for nothing
+                    (manifest.folder / name).resolve().unlink()  # without the file its manifest is not valid
                 except OSError:
                     for asked in (checkpoint, unpinned(checkpoint)):
-                        self._note(asked).unlink(missing_ok=True)
+                        self._manifest_path(asked).unlink(missing_ok=True)
                 raise altered(name, checkpoint)
             done += size
-        return kept.folder
+        return manifest.folder
 
     # -- bringing ------------------------------------------------------------------------------
 
     def _bring(self, checkpoint: Checkpoint, progress: Progress) -> Checkpoint:
         try:
             with one_process_at_a_time(
-                self._note(checkpoint).with_suffix(".lock"),
+                self._manifest_path(checkpoint).with_suffix(".lock"),
                 lambda: progress("waiting for another process that fetches the same", 0, 0),
             ):
-                kept = self._kept(checkpoint) or self._from_cache(checkpoint, progress)
-                if kept is None:
+                manifest = self._valid_manifest(checkpoint) or self._from_cache(checkpoint, progress)
+                if manifest is None:
                     self._link.require()
                     self._refuse_too_large(checkpoint)
-                    kept = self._download(checkpoint, progress)
-                return checkpoint.model_copy(update={"revision": kept.commit})
+                    manifest = self._download(checkpoint, progress)
+                return checkpoint.model_copy(update={"revision": manifest.commit})
         except (SuiteError, Cancelled):
             raise
         except Exception as error:
-            raise in_words(error, checkpoint.id) from error
+            raise as_suite_error(error, checkpoint.id) from error
 
-    def _download(self, checkpoint: Checkpoint, progress: Progress) -> Kept:
+    def _download(self, checkpoint: Checkpoint, progress: Progress) -> Manifest:
         assert isinstance(checkpoint.source, HubSource)
         progress("asking the Hub which files there are", 0, 0)
-        adapter = checkpoint.kind == "adapter"
-        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, adapter=adapter)
+        kind = kinds.get(checkpoint.kind)
+        repository = Repository(checkpoint.source.repo, checkpoint.revision, self._link.api, progress, kind)
         repository.make_sure_of_memory()
         repository.make_sure_of_room(self._settings.cache_dir)
         folder = repository.fetch()
-        return self._keep(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
+        return self._record(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
 
-    def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Kept | None:
-        """Notes what lies whole in the Hub client's cache. Raises `WeightsCorrupt` where it is not what was fetched."""
+    def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Manifest | None:
+        """Records what lies whole in the Hub client's cache. Raises `WeightsCorrupt` where a file was altered."""
         found = self._in_cache(checkpoint)
         if found is None:
             return None
@@ -151,12 +152,12 @@ class HubFiles:
                 raise altered(name, checkpoint)
             if name.endswith("config.json"):
                 refuse_remote_code(found.folder / name, checkpoint.id)
-        return self._keep(checkpoint, found.commit, found.folder, found.names, progress)
+        return self._record(checkpoint, found.commit, found.folder, found.names, progress)
 
-    def _keep(
+    def _record(
         self, checkpoint: Checkpoint, commit: str, folder: Path, names: Sequence[str], progress: Progress
-    ) -> Kept:
-        """Turns pickles into safetensors, and writes the note that makes the files count."""
+    ) -> Manifest:
+        """Turns pickles into safetensors, and writes the manifest."""
         resolved = checkpoint.model_copy(update={"revision": commit})
         if any(name.endswith(".bin") for name in names):
             try:
@@ -169,49 +170,50 @@ class HubFiles:
             progress(f"recording {checkpoint.id}", 0, 0)
             files[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
         content = {"checkpoint": checkpoint.id, "commit": commit, "folder": str(folder), "files": files}
-        note = self._note(checkpoint)
-        part = note.with_suffix(".part")
+        path = self._manifest_path(checkpoint)
+        part = path.with_suffix(".part")
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(part, note)
-        return Kept(commit, folder, files)
+        os.replace(part, path)
+        return Manifest(commit, folder, files)
 
     # -- what is there -------------------------------------------------------------------------
 
-    def _note(self, checkpoint: Checkpoint) -> Path:
+    def _manifest_path(self, checkpoint: Checkpoint) -> Path:
         return self._settings.cache_dir / "hub" / f"{checkpoint.folder}.json"
 
-    def _kept(self, checkpoint: Checkpoint) -> Kept | None:
-        """What the note says, if every file is there in its size."""
-        kept = self._noted(checkpoint)
+    def _valid_manifest(self, checkpoint: Checkpoint) -> Manifest | None:
+        """The manifest, if every file is there in its size."""
+        manifest = self._read_manifest(checkpoint)
+        if manifest is None:
+            return None
         try:
-            whole = kept and all((kept.folder / name).stat().st_size == size for name, (size, _) in kept.files.items())
+            sizes = {name: (manifest.folder / name).stat().st_size for name in manifest.files}
         except OSError:
             return None
-        return kept if whole else None
+        return manifest if sizes == {name: size for name, (size, _) in manifest.files.items()} else None
 
-    def _noted(self, checkpoint: Checkpoint) -> Kept | None:
-        """The note under its commit, or that of the same commit from when nobody had pinned one."""
+    def _read_manifest(self, checkpoint: Checkpoint) -> Manifest | None:
+        """The manifest under its commit, or that of the same commit from when nobody had pinned one."""
         for asked in (checkpoint, unpinned(checkpoint)):
             try:
-                content = json.loads(self._note(asked).read_text(encoding="utf-8"))
+                content = json.loads(self._manifest_path(asked).read_text(encoding="utf-8"))
                 files = {name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()}
-                kept = Kept(content["commit"], Path(content["folder"]), files)
+                manifest = Manifest(content["commit"], Path(content["folder"]), files)
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
-            if checkpoint.revision in ("", kept.commit):
-                return kept
+            if checkpoint.revision in ("", manifest.commit):
+                return manifest
         return None
 
     def _in_cache(self, checkpoint: Checkpoint) -> Snapshot | None:
         """What lies whole in the Hub client's cache, whoever put it there."""
         found = whole_snapshot(checkpoint)
-        # What we had before, and threw away since, must come again.
-        return found if found and set(found.names).issuperset(self._recorded(checkpoint, found)) else None
-
-    def _recorded(self, checkpoint: Checkpoint, found: Snapshot) -> list[str]:
-        """Names of the files that were in a snapshot when it was noted; none if it never was."""
-        noted = self._noted(checkpoint.model_copy(update={"revision": found.commit}))
-        return list(noted.files) if noted and noted.folder == found.folder else []
+        if found is None:
+            return None
+        manifest = self._read_manifest(checkpoint.model_copy(update={"revision": found.commit}))
+        # A file that was recorded there and is missing now was altered, and removed since: it must be fetched again.
+        recorded = manifest.files if manifest and manifest.folder == found.folder else ()
+        return found if set(found.names).issuperset(recorded) else None
 
 
 def altered(name: str, checkpoint: Checkpoint) -> WeightsCorrupt:

@@ -10,7 +10,9 @@ import threading
 from collections.abc import Collection, Generator
 from typing import Any
 
-from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Kind, Pair, Task
+from shared.checkpoints import kinds
+from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Pair
+from shared.checkpoints.kinds import HubModel
 from shared.checkpoints.repository import (
     WantedFile,
     has_tokenizer,
@@ -18,28 +20,14 @@ from shared.checkpoints.repository import (
     refuse_named_code,
     refuse_unknown_architecture,
     stated_files,
+    wanted_files,
 )
 from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.events import Loading
-from shared.fetching.hub_errors import in_words, model_info, patiently
+from shared.fetching.hub_errors import as_suite_error, model_info, with_retries
 from shared.fetching.hub_fetch import stream
 from shared.fetching.hub_link import PATIENCE, HubLink
 from shared.media.languages import LANGUAGE_NAMES
-
-ARCHITECTURES: dict[str, tuple[Kind, str]] = {
-    "ForCausalLM": ("causal-lm", "decoders.batched"),
-    "LMHeadModel": ("causal-lm", "decoders.batched"),
-    "ForConditionalGeneration": ("seq2seq", "seq2seq.batched"),
-    "MTModel": ("seq2seq", "seq2seq.batched"),
-    "ForSequenceClassification": ("sequence-classifier", "encoders.sequence_classifier"),
-    "ForMaskedLM": ("masked-lm", "encoders.masked_lm"),
-    "ForQuestionAnswering": ("question-answerer", "encoders.question_answering"),
-    "Wav2Vec2ForSequenceClassification": ("audio-classifier", "audio.audio_classifier"),
-}
-"""End of a model class's name → kind and engine; the longest that fits counts."""
-
-SEQ2SEQ_MODELS = {"t5", "mt5", "marian", "m2m_100", "bart", "mbart", "pegasus"}
-"""`ForConditionalGeneration` also names models of images and speech, which are not for the engine here."""
 
 MOST_SEARCHED = 50
 """Repositories looked at for one that was meant by a mistyped id."""
@@ -55,18 +43,18 @@ def described(repo: str, link: HubLink) -> Checkpoint:
     Raises `SuiteError`s that say why it cannot be used: no such repository, gated, remote code, no weights we read,
     an architecture no engine here runs or the installed transformers does not know.
     """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
     link.require()
     try:
-        HubSource(repo=repo)
-    except ValueError:
-        raise UnknownCheckpoint(
-            f"{repo[:100]!r} is not a repository id; those look like user/name", field="model"
-        ) from None
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise as_suite_error(error, repo) from None
     try:
         info = model_info(link.api, repo)
     except UnknownCheckpoint as error:
         raise UnknownCheckpoint(f"{error.message}{_meant(repo, link.api)}", field=error.field) from error
-    files = {file.name: file for file in stated_files(info.siblings or [], repo)}
+    files = {file.name: file for file in stated_files(info.siblings or [], repo, wanted_files)}
     config = parsed_config(content_of(link.api, repo, info.sha, files["config.json"]), "config.json", repo)
     refuse_named_code(config, "config.json", repo)
     try:
@@ -89,9 +77,9 @@ def content_of(api: Any, repo: str, commit: str, file: WantedFile) -> bytes:
             return response.content
 
     try:
-        content = patiently(ask)
+        content = with_retries(ask)
     except Exception as error:
-        raise in_words(error, repo) from error
+        raise as_suite_error(error, repo) from error
     if not file.is_right(io.BytesIO(content)):
         raise WeightsCorrupt(
             f"{file.name} of {repo} arrived with another content than the Hub states (its hash differs); try again, or "
@@ -133,38 +121,46 @@ def _is_weights(name: str) -> bool:
 
 def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[WantedFile]) -> Checkpoint:
     card = info.card_data.to_dict() if info.card_data else {}
-    kind, engine = _kind(repo, config, info)
-    refuse_unknown_architecture(repo, config.get("model_type"))
-    if kind != "audio-classifier" and not has_tokenizer(file.name for file in files):
+    libraries = (info.library_name or "", *(info.tags or []))
+    model = HubModel(config, info.pipeline_tag, libraries, _pairs(repo, config))
+    kind = kinds.kind_of(model)
+    if kind is None:
+        named = ", ".join(map(str, config.get("architectures") or []))[:200] or "no architecture"
+        raise UnknownCheckpoint(
+            f"{repo} names {named}, which no engine here runs; those run models that end in "
+            f"{', '.join(kinds.architectures())}. Choose one of these",
+            field="model",
+        )
+    refuse_unknown_architecture(repo, model.model_type)
+    if kind.inputs == "text" and not has_tokenizer(file.name for file in files):
         raise WeightsCorrupt(
             f"{repo} has no tokenizer (neither tokenizer.json nor a vocabulary), so no text can be given to it; tell "
             "its owner, or choose another checkpoint",
             field="model",
         )
-    any_pair = config.get("model_type") == "m2m_100"
-    if any_pair and not any(file.name == "vocab.json" for file in files):
+    if model.any_pair and not any(file.name == "vocab.json" for file in files):
         raise UnknownCheckpoint(
             f"{repo} keeps its vocabulary in another way than M2M100 (as NLLB does), which no engine here reads; "
             "choose another checkpoint",
             field="model",
         )
-    languages = list(LANGUAGE_NAMES) if any_pair else _languages(card)
-    pairs = _pairs(repo, config) if kind == "seq2seq" else ()
-    tasks = _tasks(kind, config, info.pipeline_tag, bool(pairs) or any_pair)
+    languages = list(LANGUAGE_NAMES) if model.any_pair else _languages(card)
+    pairs = model.pairs if "translation" in kind.tasks else ()
+    tasks = kind.tasks_of(model) if kind.tasks_of else kind.tasks
     if not tasks:
-        raise UnknownCheckpoint(f"{repo} is a {kind}, and no tab here has a use for it", field="model")
+        raise UnknownCheckpoint(f"{repo} is a {kind.name}, and no tab here has a use for it", field="model")
     weight_bytes = sum(file.size for file in files if _is_weights(file.name))
     # What the Hub counted, but no fewer than the bytes can be: whether it fits the memory is judged by this.
     total = max(1, weight_bytes // 8, getattr(info.safetensors, "total", 0) or weight_bytes // 4)
     return Checkpoint(
         id=repo,
-        kind=kind,
-        engine=engine,
+        kind=kind.name,
+        engine=kind.engine,
         profile="hub",
         tasks=tasks,
         languages=tuple(dict.fromkeys([*languages, *(code for pair in pairs for code in pair)])) or ("en",),
         pairs=pairs,
-        any_pair=any_pair,
+        any_pair=model.any_pair,
         prefixes=_prefixes(config),
         licence=str(card.get("license") or "not stated")[:LONGEST_LICENCE],
         authors=repo.partition("/")[0],
@@ -178,52 +174,6 @@ def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[Wante
             download_bytes=sum(file.size for file in files) or None,
         ),
     )
-
-
-def _kind(repo: str, config: dict[str, Any], info: Any) -> tuple[Kind, str]:
-    if "sentence-transformers" in (info.library_name or "", *(info.tags or [])) and config.get("model_type") == "bert":
-        return "sentence-encoder", "encoders.reference"
-    architectures = config.get("architectures") or []
-    for architecture in architectures:
-        fitting = [end for end in ARCHITECTURES if str(architecture).endswith(end)]
-        if fitting:
-            kind, engine = ARCHITECTURES[max(fitting, key=len)]
-            if kind == "seq2seq" and config.get("model_type") not in SEQ2SEQ_MODELS:
-                break
-            return kind, engine
-    said = ", ".join(map(str, architectures))[:200] or "no architecture"
-    raise UnknownCheckpoint(
-        f"{repo} names {said}, which no engine here runs; those run models that end in {', '.join(ARCHITECTURES)}. "
-        "Choose one of these",
-        field="model",
-    )
-
-
-def _tasks(kind: Kind, config: dict[str, Any], tag: str | None, translates: bool) -> tuple[Task, ...]:
-    if kind == "causal-lm":
-        chat: tuple[Task, ...] = ("conversational", "summarization") if tag == "text-generation" else ()
-        return ("text-generation", "few-shot-classification", "zero-shot-classification", *chat)
-    if kind == "seq2seq":
-        summarizes = not translates or "summarization" in (config.get("task_specific_params") or {})
-        return (*(("summarization",) if summarizes else ()), *(("translation",) if translates else ()))
-    if kind == "sequence-classifier":
-        labels = {str(label).lower() for label in (config.get("id2label") or {}).values()}
-        entails = any(label.startswith("entail") for label in labels)
-        return ("zero-shot-classification",) if entails else ("text-classification",)
-    found: dict[Kind, tuple[Task, ...]] = {
-        "sentence-encoder": (
-            "feature-extraction",
-            "zero-shot-classification",
-            "few-shot-classification",
-            "text-classification",
-            "summarization",
-            "question-answering",
-        ),
-        "masked-lm": ("fill-mask",),
-        "question-answerer": ("question-answering",),
-        "audio-classifier": ("audio-classification",),
-    }
-    return found.get(kind, ())
 
 
 def _pairs(repo: str, config: dict[str, Any]) -> tuple[Pair, ...]:

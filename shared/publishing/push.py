@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.repository import wanted_files
 from shared.errors import InvalidInput
-from shared.fetching.hub_errors import HubRefused, in_words, patiently
+from shared.fetching.hub_errors import HubRefused, as_suite_error, with_retries
 from shared.publishing.assemble import Assembled, assemble, preloaded
 from shared.serving.space import ROOT
 
@@ -117,7 +117,7 @@ def preload_lines(checkpoints: Sequence[Checkpoint], api: Any) -> tuple[list[str
         try:
             names = _needed(api, repo, commit)
         except Exception as error:
-            found = in_words(error, repo)
+            found = as_suite_error(error, repo)
             if found.status == 503:
                 return [], [f"nothing is preloaded, models are fetched when they are first used: {found.message}"]
             remarks.append(f"{found.message}, {later}")
@@ -127,7 +127,7 @@ def preload_lines(checkpoints: Sequence[Checkpoint], api: Any) -> tuple[list[str
 
 
 def _needed(api: Any, repo: str, commit: str) -> list[str]:
-    info = patiently(lambda: api.model_info(repo, revision=commit, files_metadata=True))
+    info = with_retries(lambda: api.model_info(repo, revision=commit, files_metadata=True))
     return [file.name for file in wanted_files(info.siblings or [], repo)]
 
 
@@ -159,7 +159,7 @@ def prepare(api: Any, target: Target, *, there: bool) -> None:
 def asked(target: Target, ask: Callable[[], T]) -> T:
     """Asks, again where the Hub is busy; what it refuses is said in words about writing."""
     try:
-        return patiently(ask)
+        return with_retries(ask)
     except Exception as error:
         status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
         said = " ".join(str(getattr(error, "server_message", "") or error).split())[:300].rstrip(".")
@@ -170,4 +170,4 @@ def asked(target: Target, ask: Callable[[], T]) -> T:
                 f"the token may not write to {target.repo} ({said}). Use one with the right to write to "
                 f"{target.repo.partition('/')[0]}'s repositories, or name another --repo"
             ) from error
-        raise in_words(error, target.repo) from error
+        raise as_suite_error(error, target.repo) from error

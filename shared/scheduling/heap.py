@@ -1,4 +1,4 @@
-"""Memory that nobody uses any more: glibc keeps it in the process, and the memory budget would be a fiction."""
+"""Returns freed memory to the system. glibc keeps it in the process, and the memory budget would not hold."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import sys
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 """Of glibc's `mallopt`."""
 LARGE = 1 << 20
-"""Bytes of what is taken from the system by itself, and given back when it is freed."""
+"""An allocation of so many bytes is mapped by itself, and unmapped when it is freed."""
 
 
 def release_freed_memory() -> None:
-    """Gives freed pages back to the system."""
+    """Collects garbage and returns freed pages to the system."""
     gc.collect()
     trim_heap()
 
 
-def hold_little_freed_memory() -> None:
-    """Has all threads allocate from two places, and gives what is large back to the system as soon as it is freed.
+def limit_malloc_arenas() -> None:
+    """Has all threads share two malloc arenas, and returns large arrays to the system as soon as they are freed.
 
-    glibc gives each thread a place of its own, and pages freed in one are of no use to another: after a minute of
-    64 clients, whose requests run in some ninety threads, the process held 2,040 MB so and 1,647 MB with two.
-    And once a large array was freed, it takes the next one of that size from the heap, where something small may lie
-    behind it and keep it: with all text Spaces used that was 60 MB.
+    By default glibc has an arena for each thread, and pages freed in one are of no use to another: after a minute of
+    64 clients, whose requests run in some ninety threads, the process held 2,040 MB, and 1,647 MB with two arenas.
+    glibc also raises its threshold for mapped arrays once one was freed: the next array of that size comes from the
+    heap, where a small object behind it keeps its pages in use. With all text Spaces used that was 60 MB.
     """
     if sys.platform == "linux":
         try:
@@ -36,7 +36,7 @@ def hold_little_freed_memory() -> None:
 
 
 def trim_heap() -> None:
-    """Also now and then: after minutes of many clients at once glibc kept 350 MB that nobody used."""
+    """Returns the heap's freed pages to the system; after minutes of many clients glibc kept 350 MB of them."""
     if sys.platform == "linux":
         try:
             ctypes.CDLL("libc.so.6").malloc_trim(0)

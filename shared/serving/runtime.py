@@ -21,7 +21,7 @@ from shared.fetching.hub_files import HubFiles
 from shared.fetching.hub_link import HubLink
 from shared.scheduling.admission import Admission
 from shared.scheduling.cache import ModelCache
-from shared.scheduling.heap import hold_little_freed_memory
+from shared.scheduling.heap import limit_malloc_arenas
 from shared.scheduling.lane import Lane
 from shared.settings import Settings
 
@@ -70,7 +70,7 @@ def start(settings: Settings) -> Runtime:
     # wait for: two threads beside one other busy process decoded seven times slower than with this (measured).
     # Read when the library is loaded, so it must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    hold_little_freed_memory()
+    limit_malloc_arenas()
 
     # transformers patches torch's initialisers while it builds a model, for all threads: one load at a time.
     one_at_a_time = threading.Lock()

@@ -37,8 +37,8 @@ def classifier_adapter(
     return saved(model, config, folder, seed=seed, strength=strength)
 
 
-def told(folder: Path, **content: Any) -> None:
-    """Our own description beside peft's."""
+def write_metadata(folder: Path, **content: Any) -> None:
+    """Writes our own description beside peft's."""
     (folder / "suite_adapter.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -71,5 +71,5 @@ def on_disk(folder: Path, tensors: dict[str, Any], config: dict[str, Any], **con
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 4, **config}))
     if content:
-        told(folder, **content)
+        write_metadata(folder, **content)
     return folder

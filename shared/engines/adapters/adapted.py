@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from shared.checkpoints import kinds
 from shared.checkpoints.adapter_folder import Adapter
-from shared.checkpoints.catalog import Checkpoint, Kind
+from shared.checkpoints.catalog import Checkpoint
 from shared.engines.adapters.classifier import AdaptedDecoderClassifier, AdaptedEncoderClassifier
 from shared.engines.adapters.deltas import AdapterWeights, Deltas, activate
 from shared.errors import WeightsCorrupt
@@ -22,7 +23,7 @@ class Adapted:
     adapter: Adapter
     engine: Any
     """The base's own, or one that ends in the adapter's head."""
-    kind: Kind | None
+    kind: str | None
     """What the engine is, where it is another kind than the base."""
     deltas: Deltas
 
@@ -40,27 +41,24 @@ class Adapted:
         return run
 
 
-ADAPTABLE: tuple[Kind, ...] = ("causal-lm", "seq2seq", "sentence-encoder")
+CLASSIFIERS = {"sentence-encoder": AdaptedEncoderClassifier, "causal-lm": AdaptedDecoderClassifier}
+"""By kind of the base, the engine that ends in an adapter's own labels."""
 
 
 def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapted:
     """An adapter on its base's engine. Raises `WeightsCorrupt` where they do not belong together."""
     adapter = weights.adapter
-    if checkpoint.kind not in ADAPTABLE or not (hasattr(base, "model") or hasattr(base, "adaptable")):
+    if not kinds.get(checkpoint.kind).adaptable or not (hasattr(base, "model") or hasattr(base, "adaptable")):
         raise WeightsCorrupt(
             f"{checkpoint.id} is a {checkpoint.kind}, on which no adapter is computed here; those are for "
-            f"{', '.join(ADAPTABLE)}",
+            f"{', '.join(kinds.adaptable())}",
             field="model",
         )
     deltas = weights.on(base, checkpoint.id)
     if not adapter.classifies:
         return Adapted(adapter, base, None, deltas)
-    if checkpoint.kind == "seq2seq":
+    if checkpoint.kind not in CLASSIFIERS:
         raise WeightsCorrupt(
-            f"{adapter.name} classifies with an encoder-decoder, which is not computed here", field="model"
+            f"{adapter.name} classifies with a {checkpoint.kind}, which is not computed here", field="model"
         )
-    heads = {
-        "sentence-encoder": AdaptedEncoderClassifier,
-        "causal-lm": AdaptedDecoderClassifier,
-    }
-    return Adapted(adapter, heads[checkpoint.kind](base, weights, deltas), "sequence-classifier", deltas)
+    return Adapted(adapter, CLASSIFIERS[checkpoint.kind](base, weights, deltas), "sequence-classifier", deltas)

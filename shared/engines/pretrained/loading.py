@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Checkpoint
 from shared.checkpoints.repository import refuse_unknown_architecture
 from shared.errors import SuiteError, WeightsCorrupt
@@ -22,16 +23,6 @@ log = logging.getLogger(__name__)
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 
-HEADS = {
-    "AutoModelForCausalLM": "text generation",
-    "AutoModelForSeq2SeqLM": "rewriting one text as another",
-    "AutoModelForMaskedLM": "filling masks",
-    "AutoModelForSequenceClassification": "text classification",
-    "AutoModelForQuestionAnswering": "question answering",
-    "AutoModelForAudioClassification": "audio classification",
-}
-"""What each of transformers' classes is for, in the words of an error."""
-
 WAY_OUT = "tell its owner, or choose another checkpoint"
 """The files were compared with what their source states before, so another copy would be the same."""
 
@@ -40,7 +31,8 @@ LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_pretrained(auto_class: str, checkpoint: Checkpoint, folder: Path, progress: Progress) -> Any:
-    """The model in a verified folder, in float32 and ready to compute; `auto_class` is one of `HEADS`.
+    """The model in a verified folder, in float32 and ready to compute; `auto_class` is that of a kind in
+    `kinds.py`.
 
     Raises `WeightsCorrupt` where a file is missing, damaged or lacks weights that the model needs, `SuiteError` where
     the installed transformers does not know the architecture or has no such head for it.
@@ -48,12 +40,13 @@ def load_pretrained(auto_class: str, checkpoint: Checkpoint, folder: Path, progr
     import torch
     import transformers
 
+    purpose = kinds.purpose_of(auto_class)
     config = read_config(checkpoint, folder)
     auto = getattr(transformers, auto_class)
     if type(config) not in auto._model_mapping:
         raise SuiteError(
             f"{checkpoint.id} is of the architecture {config.model_type!r}, for which transformers "
-            f"{transformers.__version__} has no model for {HEADS[auto_class]}; choose another checkpoint"
+            f"{transformers.__version__} has no model for {purpose}; choose another checkpoint"
         )
     _refuse_missing_weights(checkpoint, folder)
     progress("reading weights", 0, checkpoint.parameters * 4)
@@ -69,7 +62,7 @@ def load_pretrained(auto_class: str, checkpoint: Checkpoint, folder: Path, progr
             f"the weights of {checkpoint.id} do not fit its config.json, or are damaged or cut short; they were not "
             "loaded. Tell its owner, or choose another checkpoint"
         ) from error
-    _refuse_untrained_weights(checkpoint, model, found, HEADS[auto_class])
+    _refuse_untrained_weights(checkpoint, model, found, purpose)
     return model.eval()
 
 

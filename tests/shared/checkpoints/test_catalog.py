@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import pytest
+from huggingface_hub.utils import validate_repo_id
 from pydantic import ValidationError
 
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Origin, Task
@@ -41,6 +42,7 @@ def test_an_entry_is_whole(checkpoint: Checkpoint) -> None:
     assert checkpoint.limits.endswith(".")
     assert checkpoint.download_bytes > 1e6
     if isinstance(checkpoint.source, HubSource):
+        validate_repo_id(checkpoint.source.repo)
         assert checkpoint.source.repo == checkpoint.id
         assert re.fullmatch("[0-9a-f]{40}|", checkpoint.revision)
         with pytest.raises(TypeError, match="comes from a Hub"):

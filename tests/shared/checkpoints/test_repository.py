@@ -169,7 +169,7 @@ def test_a_hash_is_stated_and_is_one(digest: str) -> None:
     """It becomes a file's name, so a Hub's answer must not choose where that lies."""
     files = [WantedFile("config.json", 10, "0" * 40), WantedFile("model.safetensors", 10, digest)]
     with pytest.raises(WeightsCorrupt, match=r"states no hash for model\.safetensors of user/tiny"):
-        stated_files(files, REPO)
+        stated_files(files, REPO, wanted_files)
 
 
 # -- configurations --------------------------------------------------------------------------------

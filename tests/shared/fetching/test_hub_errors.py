@@ -14,7 +14,7 @@ import pytest
 
 from shared.errors import Cancelled, SuiteError, UnknownCheckpoint, WeightsCorrupt
 from shared.fetching import hub_errors
-from shared.fetching.hub_errors import HubRefused, HubUnreachable, cause, in_words, model_info, without_addresses
+from shared.fetching.hub_errors import HubRefused, HubUnreachable, as_suite_error, cause, model_info, without_addresses
 from shared.fetching.hub_link import HubLink
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import HubEnv
@@ -107,18 +107,18 @@ def test_revisions(hub: StandInHub, hub_env: HubEnv) -> None:
 )
 def test_the_network_and_the_disk_are_told_apart(error: OSError, words: str) -> None:
     with pytest.raises(SuiteError, match=words):
-        raise in_words(error, "user/tiny")
+        raise as_suite_error(error, "user/tiny")
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), Cancelled(), AssertionError()])
 def test_a_mistake_of_ours_stays_one(error: Exception) -> None:
     with pytest.raises(type(error)):
-        in_words(error)
+        as_suite_error(error)
 
 
 def test_errors_of_ours_stay_as_they_are() -> None:
     error = WeightsCorrupt("is damaged")
-    assert in_words(error) is error
+    assert as_suite_error(error) is error
 
 
 # -- what is not said ------------------------------------------------------------------------------

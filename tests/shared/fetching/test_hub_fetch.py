@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from shared.checkpoints import kinds
 from shared.errors import SuiteError, WeightsCorrupt, WeightsMissing
 from shared.fetching import hub_errors, hub_fetch, transfer
 from shared.fetching.hub_fetch import MARGIN, Meter, Repository
@@ -316,7 +317,7 @@ def test_a_pickle_needs_room_twice_where_both_folders_are_on_one_disk(
 ) -> None:
     only_pickle = {name: data for name, data in FILES.items() if name != "model.safetensors"}
     hub.add(REPO, only_pickle)
-    repository = Repository(REPO, "", HubLink("auto").api, lambda *_: None)
+    repository = Repository(REPO, "", HubLink("auto").api, lambda *_: None, kinds.get("causal-lm"))
     size = sum(file.size for file in repository.wanted)
 
     def usage(free: int) -> Callable[[Any], Any]:

@@ -31,7 +31,7 @@ from shared.engines.seq2seq import reference as seq2seq_reference
 from shared.errors import SuiteError, WeightsCorrupt
 from shared.scheduling.lane import Lane, Timing
 from shared.settings import Settings
-from tests.tiny_adapters import causal_adapter, classifier_adapter, lora, saved, told
+from tests.tiny_adapters import causal_adapter, classifier_adapter, lora, saved, write_metadata
 from tests.tiny_checkpoints import decoders, seq2seq
 from tests.tiny_checkpoints.entry import entry
 
@@ -74,7 +74,7 @@ def minilm(minilm_folder: Path, settings: Settings) -> TorchSentenceEncoder:
 
 def on(base: Any, folder: Path, checkpoint: Any = LLAMA, **description: Any) -> Adapted:
     """The adapter in a folder, put on a base."""
-    told(folder, checkpoint=checkpoint.id, **description)
+    write_metadata(folder, checkpoint=checkpoint.id, **description)
     adapter = read_folder(folder, KNOWN)
     return put_on(checkpoint, base, load(adapter, folder, quiet))
 
@@ -410,7 +410,7 @@ def test_the_bases_weights_are_never_touched(llama: TorchCausalLM, folders: Path
 
 def test_an_adapter_does_not_keep_its_base_in_memory(folders: Path, settings: Settings, tmp_path: Path) -> None:
     causal_adapter(folders / "llama", tmp_path / "one")
-    told(tmp_path / "one", checkpoint="llama")
+    write_metadata(tmp_path / "one", checkpoint="llama")
     engine = load_causal_lm(LLAMA, folders / "llama", settings, quiet)
     held = load(read_folder(tmp_path / "one", KNOWN), tmp_path / "one", quiet)
     put_on(LLAMA, engine, held)
@@ -493,7 +493,7 @@ def test_a_classifier_saved_without_its_head_is_refused(
 
 def test_weights_changed_after_they_were_described_are_refused(folders: Path, tmp_path: Path) -> None:
     causal_adapter(folders / "llama", tmp_path / "one")
-    told(tmp_path / "one", checkpoint="llama")
+    write_metadata(tmp_path / "one", checkpoint="llama")
     adapter = read_folder(tmp_path / "one", KNOWN)
     edited(tmp_path / "one", lambda tensors: [value.zero_() for value in tensors.values()])
     with pytest.raises(WeightsCorrupt, match="was changed just now"):
