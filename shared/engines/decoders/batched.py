@@ -95,10 +95,12 @@ def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    from shared.engines.packed.weights import FORMAT
+
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels", number=FORMAT)
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> DecoderNetwork:

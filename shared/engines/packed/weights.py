@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+FORMAT = 1
+"""Number of the layout on disk. Raise it with any change to the names, shapes, types or order of numbers of what a
+network's `pack` writes, here or in an architecture's module: folders of another number are converted again."""
 LANES = 64
 """As in `kernels`, which is not imported here, because it brings a compiler along."""
 GROUPS = (32, 16)
