@@ -43,7 +43,7 @@ class Adapted:
 ADAPTABLE: tuple[Kind, ...] = ("causal-lm", "seq2seq", "sentence-encoder")
 
 
-def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapted:
+def apply_adapter(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapted:
     """An adapter on its base's engine. Raises `WeightsCorrupt` where they do not belong together."""
     adapter = weights.adapter
     if checkpoint.kind not in ADAPTABLE or not (hasattr(base, "model") or hasattr(base, "adaptable")):
@@ -52,7 +52,7 @@ def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapte
             f"{', '.join(ADAPTABLE)}",
             field="model",
         )
-    deltas = weights.on(base, checkpoint.id)
+    deltas = weights.fitted_to(base, checkpoint.id)
     if not adapter.classifies:
         return Adapted(adapter, base, None, deltas)
     if checkpoint.kind == "seq2seq":
