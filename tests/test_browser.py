@@ -173,7 +173,7 @@ def hold_the_lane(page: Page, suite: Suite, monkeypatch: pytest.MonkeyPatch, fre
     """After the `free` next ones a step waits until its request is cancelled, so that Stop never comes too late."""
     warm(discover(), suite.runtime, suite.traffic)  # or the page, which asks for them, would take the free steps
     nothing_is_on_its_way(page)
-    monkeypatch.setattr(suite.runtime.lane, "begin", Steps(suite.runtime, free).begin)
+    monkeypatch.setattr(suite.runtime.lane, "submit", Steps(suite.runtime, free).submit)
 
 
 @pytest.mark.serves("generation")

@@ -35,10 +35,10 @@ class Steps:
         self.never_cancelled = False
         self._free = free
         self._until = until
-        self._begin = runtime.lane.begin
+        self._submit = runtime.lane.submit
 
-    def begin(self, visitor: str, kernel: Any, piece: Any, cancel: threading.Event, timing: Timing, **how: Any) -> Any:
-        return self._begin(visitor, Held(self, kernel, cancel), piece, cancel, timing, **how)
+    def submit(self, visitor: str, kernel: Any, item: Any, cancel: threading.Event, timing: Timing, **how: Any) -> Any:
+        return self._submit(visitor, Held(self, kernel, cancel), item, cancel, timing, **how)
 
     def hold(self, cancel: threading.Event) -> None:
         if self.begun >= self._free and not (self._until or cancel).wait(PATIENCE):
@@ -53,11 +53,11 @@ class Held:
 
     def __init__(self, steps: Steps, kernel: Any, cancel: threading.Event) -> None:
         self._steps, self._kernel, self._cancel = steps, kernel, cancel
-        self.room, self.most_cores = kernel.room, kernel.most_cores
+        self.can_join, self.most_cores = kernel.can_join, kernel.most_cores
 
-    def __call__(self, pieces: Any) -> Any:
+    def __call__(self, items: Any) -> Any:
         self._steps.hold(self._cancel)
-        return self._kernel(pieces)
+        return self._kernel(items)
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -93,7 +93,7 @@ def rested(suite: Suite, client: Client) -> None:
 
 def test_a_cancelled_job_stops_computing(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps(suite.runtime, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
+    monkeypatch.setattr(suite.runtime.lane, "submit", steps.submit)
     job = client.submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
     eventually(lambda: steps.begun == 5 and any(text for text, _ in job.outputs()), "some text has come")
     job.cancel()
@@ -126,7 +126,7 @@ def test_one_who_disconnects_stops_the_computation(
     suite: Suite, ask: Callable[[Suite], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps(suite.runtime, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
+    monkeypatch.setattr(suite.runtime.lane, "submit", steps.submit)
     with httpx.stream("GET", f"{suite.url}gradio_api/{ask(suite)}", timeout=PATIENCE) as stream:
         for line in stream.iter_lines():
             if "generating" in line:
@@ -145,7 +145,7 @@ def test_a_request_cancelled_in_the_queue_leaves_it(
     places = suite.settings.max_running
     go = threading.Event()
     steps = Steps(suite.runtime, until=go)
-    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
+    monkeypatch.setattr(suite.runtime.lane, "submit", steps.submit)
     running = [client.submit("Good morning.", api_name="/translate") for _ in range(places)]
     try:
         eventually(lambda: suite.runtime.admission.report()["running"] == places, "all places are taken")
@@ -165,7 +165,7 @@ def test_a_request_cancelled_in_the_queue_leaves_it(
 def test_cancelled_requests_leave_no_threads(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     def cancel_one() -> None:
         steps = Steps(suite.runtime, free=2)
-        monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
+        monkeypatch.setattr(suite.runtime.lane, "submit", steps.submit)
         job = Client(suite.url, verbose=False).submit("Once upon a time", max_new_tokens=1000, api_name="/generate")
         eventually(lambda: steps.begun == 2, "the computation has begun")
         job.cancel()

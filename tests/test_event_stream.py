@@ -151,7 +151,7 @@ def test_who_disconnects_stops_the_computation(suite: Suite, client: Client, mon
     client.predict("Hello", api_name="/next_token")
     eventually(lambda: at_rest(suite), "the suite is at rest")
     steps = Steps(suite.runtime, free=5)
-    monkeypatch.setattr(suite.runtime.lane, "begin", steps.begin)
+    monkeypatch.setattr(suite.runtime.lane, "submit", steps.submit)
     inputs = {"prompt": "Once upon a time", "max_new_tokens": 1000}
     with httpx.stream("POST", f"{suite.url}stream/generate", json=inputs, timeout=PATIENCE) as response:
         for kind, _ in parsed(response.iter_lines()):

@@ -33,11 +33,11 @@ class Gate:
         self.admitted: list[str] = []
         self._visitor_of: dict[object, str] = {}
         queue = suite.runtime.admission._queue
-        self._begin, self._put, self._pop = suite.runtime.lane.begin, queue.put, queue.pop
+        self._submit, self._put, self._pop = suite.runtime.lane.submit, queue.put, queue.pop
 
-    def begin(self, *what: Any, **how: Any) -> Any:
+    def submit(self, *what: Any, **how: Any) -> Any:
         assert self.open.wait(PATIENCE)
-        return self._begin(*what, **how)
+        return self._submit(*what, **how)
 
     def put(self, visitor: str, ticket: object) -> None:
         self._visitor_of[ticket] = visitor
@@ -55,7 +55,7 @@ def gate(suite: Suite, client: Client, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name, text in CHEAP:
         client.predict(text, api_name=name)
     gate = Gate(suite)
-    monkeypatch.setattr(suite.runtime.lane, "begin", gate.begin)
+    monkeypatch.setattr(suite.runtime.lane, "submit", gate.submit)
     monkeypatch.setattr(suite.runtime.admission._queue, "put", gate.put)
     monkeypatch.setattr(suite.runtime.admission._queue, "pop", gate.pop)
     yield gate

@@ -1,8 +1,10 @@
-"""Weights converted once into the form an engine reads fastest, and kept beside the originals."""
+"""Weights converted once into the form an engine reads fastest, on disk beside the originals."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from shared.errors import SuiteError
 from shared.events import Progress
 from shared.settings import Settings
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "converted.json"
 """SHA-256 of every converted file. Written last, so a folder without it is not used."""
 
@@ -26,13 +30,19 @@ def converted(
     convert: Callable[[Path, Path], None],
     progress: Progress,
     form: str = "",
+    number: int = 1,
 ) -> Path:
     """Folder of the checkpoint in one `form`, which `convert(source, target)` writes when it is missing or damaged.
+
+    `number` is that of the form's layout. Whoever changes what `convert` writes, or how an engine reads it, raises it:
+    a folder of another number is never loaded, but removed once this one is converted. Number 1 has no mark in the
+    folder's name, as from before layouts were numbered.
 
     Safe against being killed in the middle (the next call starts over) and against two processes at once.
     Raises `SuiteError` when the disk is full.
     """
-    final = settings.converted_dir / f"{checkpoint.folder}{f'-{form}' if form else ''}"
+    stem = f"{checkpoint.folder}{f'-{form}' if form else ''}"
+    final = settings.converted_dir / (stem if number == 1 else f"{stem}.format{number}")
     settings.converted_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(final.with_name(f"{final.name}.lock")):
         if _is_whole(final, progress):
@@ -40,6 +50,7 @@ def converted(
         building = final.with_name(final.name + ".part")
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
+        _remove_other_formats(final, stem)
         building.mkdir()
         progress(f"converting {checkpoint.id}, once", 0, 0)
         try:
@@ -57,6 +68,16 @@ def converted(
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return final
+
+
+def _remove_other_formats(final: Path, stem: str) -> None:
+    """Removes folders of the same form in other layouts, with their locks."""
+    of_this_form = re.compile(rf"{re.escape(stem)}(\.format\d+)?")
+    for other in final.parent.iterdir():
+        if other.is_dir() and other != final and of_this_form.fullmatch(other.name):
+            log.info("%s was converted by another version of the suite: it is converted again as %s", other, final.name)
+            shutil.rmtree(other, ignore_errors=True)
+            other.with_name(f"{other.name}.lock").unlink(missing_ok=True)
 
 
 def _is_whole(folder: Path, progress: Progress) -> bool:

@@ -70,7 +70,7 @@ def _why_not(engine: str, settings: Settings) -> str:
 
 @cache
 def _module(engine: str) -> tuple[ModuleType, str]:
-    """The engine's module, or the reference's and why. Found out once: a broken library is no sooner there again."""
+    """The engine's module, or the reference's and why. Cached: a library that failed to import will fail again."""
     try:
         return importlib.import_module(f"shared.engines.{engine}"), ""
     except Exception as error:  # a broken library may raise anything: OSError, RuntimeError, ImportError

@@ -1,4 +1,4 @@
-"""The way to the compute lane, as engines see it: steps, and kernels that compute many pieces of work at once."""
+"""The way to the compute lane, as engines see it: single steps, and kernels that compute many items at once."""
 
 from __future__ import annotations
 
@@ -9,35 +9,31 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-
-
 P = TypeVar("P", contravariant=True)
-
-
 R = TypeVar("R", covariant=True)
 
 
 class Kernel(Protocol[P, R]):
-    """Computes many pieces of work in one forward pass, be they of one request or of many.
+    """Computes many items in one forward pass, whether they belong to one request or to several.
 
-    A piece's outcome does not depend on which others it is computed with.
+    An item's outcome does not depend on the other items of its batch.
     """
 
-    def __call__(self, pieces: Sequence[P], /) -> Sequence[R | Again | Failed]:
-        """An outcome for each piece, in their order: its result, `AGAIN` if it needs another step, or `Failed`."""
+    def __call__(self, items: Sequence[P], /) -> Sequence[R | Again | Failed]:
+        """An outcome for each item, in order: its result, `AGAIN` if it needs another step, or `Failed`."""
         ...
 
-    def room(self, pieces: Sequence[P], another: P, /) -> bool:
-        """Whether another piece may be computed in one step with these."""
+    def can_join(self, batch: Sequence[P], item: P, /) -> bool:
+        """Whether the item may be computed in one step with this batch, which is not empty."""
         ...
 
-    def most_cores(self, pieces: Sequence[P], /) -> int:
-        """Beyond so many the step gets no faster."""
+    def most_cores(self, items: Sequence[P], /) -> int:
+        """With more cores than this the step gets no faster."""
         ...
 
 
 class Again(Enum):
-    """Says that a piece wants another step: the next token, say. Before that it can be cancelled, and others join."""
+    """An item needs another step, for its next token say. Before it, others may join and a Stop takes effect."""
 
     AGAIN = 0
 
@@ -47,32 +43,32 @@ AGAIN = Again.AGAIN
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A piece that could not be computed; the others of its batch could."""
+    """The outcome of an item that could not be computed, though the rest of its batch could."""
 
     error: BaseException
 
 
 class Compute(Protocol):
-    """The way to the compute lane."""
+    """The way to the compute lane; `submit` and `map` are as in `concurrent.futures`."""
 
     @property
     def owner(self) -> str:
-        """Who asks: what is kept of one owner's computations is of no use to another."""
+        """The visitor and the adapter of the request. What one owner computed is not reused for another."""
         ...
 
     def __call__(self, step: Callable[[], T], /) -> T:
-        """Runs one step on the compute lane and returns what it returns.
+        """Runs one step on the compute lane and returns its result.
 
         Raises `Cancelled` when the request was stopped.
         """
         ...
 
-    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
-        """Has a piece computed, together with others that wait for the same kernel. Ends as `__call__` does."""
+    def submit(self, kernel: Kernel[P, R], item: P, /) -> Future[R]:
+        """Computes an item together with others that wait for the same kernel. The future fails as `__call__` does."""
         ...
 
-    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
-        """The results of many pieces, in their order. Raises the first failure, after all have ended."""
+    def map(self, kernel: Kernel[P, R], items: Sequence[P], /) -> list[R]:
+        """The results of many items, in order. Raises the first failure, after all have ended."""
         ...
 
 
@@ -82,35 +78,35 @@ class RunHere:
     owner = ""
 
     def __init__(self, run: Callable[[Callable[[], Any]], Any] = lambda step: step()) -> None:
-        """`run` is what every step goes through."""
+        """`run` executes each step."""
         self._run = run
 
     def __call__(self, step: Callable[[], T], /) -> T:
         return self._run(step)
 
-    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
+    def submit(self, kernel: Kernel[P, R], item: P, /) -> Future[R]:
         future: Future[R] = Future()
         try:
-            future.set_result(self.together(kernel, [piece])[0])
+            future.set_result(self.map(kernel, [item])[0])
         except BaseException as error:
             future.set_exception(error)
         return future
 
-    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
+    def map(self, kernel: Kernel[P, R], items: Sequence[P], /) -> list[R]:
         results: dict[int, R] = {}
-        waiting = list(range(len(pieces)))
-        while waiting:
-            batch = waiting[:1]
-            for place in waiting[1:]:
-                if kernel.room([pieces[i] for i in batch], pieces[place]):
-                    batch.append(place)
-            for place, outcome in zip(batch, self(lambda b=batch: kernel([pieces[i] for i in b])), strict=True):
+        pending = list(range(len(items)))
+        while pending:
+            batch = pending[:1]
+            for index in pending[1:]:
+                if kernel.can_join([items[i] for i in batch], items[index]):
+                    batch.append(index)
+            for index, outcome in zip(batch, self(lambda b=batch: kernel([items[i] for i in b])), strict=True):
                 if isinstance(outcome, Failed):
                     raise outcome.error
                 if not isinstance(outcome, Again):
-                    results[place] = outcome
-            waiting = [place for place in waiting if place not in results]
-        return [results[place] for place in range(len(pieces))]
+                    results[index] = outcome
+            pending = [index for index in pending if index not in results]
+        return [results[index] for index in range(len(items))]
 
 
 run_here = RunHere()

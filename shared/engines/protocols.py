@@ -20,32 +20,32 @@ class Engine(Protocol):
     """Bytes of weights in memory."""
 
     @property
-    def spare_bytes(self) -> int:
+    def cached_bytes(self) -> int:
         """Bytes it keeps besides, so that a later request computes less."""
         ...
 
     @property
-    def most_spare_bytes(self) -> int:
+    def max_cached_bytes(self) -> int:
         """As many as it would ever use."""
         ...
 
-    def keep_at_most(self, nbytes: int) -> None:
+    def limit_cache(self, nbytes: int) -> None:
         """Gives up what it keeps beyond so many bytes, and keeps no more than that until it is told anew."""
         ...
 
 
-class KeepsNothing:
+class NoCache:
     """The part of an engine that has its weights and keeps nothing besides."""
 
     @property
-    def spare_bytes(self) -> int:
+    def cached_bytes(self) -> int:
         return 0
 
     @property
-    def most_spare_bytes(self) -> int:
+    def max_cached_bytes(self) -> int:
         return 0
 
-    def keep_at_most(self, nbytes: int) -> None:
+    def limit_cache(self, nbytes: int) -> None:
         """There is nothing to give up."""
 
 

@@ -46,7 +46,7 @@ class Entry:
     @property
     def bytes_held(self) -> int:
         """Of weights, and of what the engine keeps for later."""
-        return self.nbytes + (self.engine.spare_bytes if self.engine is not None else 0)
+        return self.nbytes + (self.engine.cached_bytes if self.engine is not None else 0)
 
     def report(self, now: float) -> dict[str, Any]:
         """Its row in the cache's report."""
@@ -96,13 +96,13 @@ def share(entries: Iterable[Entry], free: int) -> None:
     grants: list[tuple[Entry, Engine, int]] = []
     for entry in sorted(entries, key=lambda e: e.last_used, reverse=True):
         if entry.engine is not None:
-            grants.append((entry, entry.engine, min(entry.engine.most_spare_bytes, max(0, free))))
+            grants.append((entry, entry.engine, min(entry.engine.max_cached_bytes, max(0, free))))
             free -= grants[-1][2]
     # What is taken away comes before what is given: between the two somebody may keep something.
     for entry, engine, grant in grants:
-        engine.keep_at_most(min(grant, entry.granted))
+        engine.limit_cache(min(grant, entry.granted))
     for entry, engine, grant in grants:
-        engine.keep_at_most(grant)
+        engine.limit_cache(grant)
         entry.granted = grant
 
 

@@ -32,11 +32,11 @@ R = TypeVar("R")
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """What waits on the lane: one piece of a kernel's work."""
+    """What waits on the lane: one item of a kernel's work."""
 
     visitor: str
     kernel: Kernel[Any, Any]
-    piece: Any
+    item: Any
     group: Hashable
     """Work of one group may be computed together."""
     around: Callable[[Callable[[], Any]], Callable[[], Any]] | None
@@ -75,26 +75,26 @@ class Lane:
 
         Raises `Cancelled` when `cancel` is set before the step begins, and whatever the step raises.
         """
-        return self.begin(visitor, ALONE, step, cancel, timing, group=object()).result()
+        return self.submit(visitor, ALONE, step, cancel, timing, group=object()).result()
 
-    def begin(
+    def submit(
         self,
         visitor: str,
         kernel: Kernel[P, R],
-        piece: P,
+        item: P,
         cancel: threading.Event,
         timing: Timing,
         *,
         group: Hashable = None,
         around: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None,
     ) -> Future[R]:
-        """Has a piece computed in its turn, together with other pieces of its group that wait then.
+        """Computes an item in its turn, together with other items of its group that wait then.
 
         The future ends as the kernel says, or with `Cancelled` once `cancel` is set.
         """
         future: Future[R] = Future()
         group = kernel if group is None else group
-        work = Work(visitor, kernel, piece, group, around, cancel, timing, future, time.perf_counter())
+        work = Work(visitor, kernel, item, group, around, cancel, timing, future, time.perf_counter())
         with self._work:
             if self._closed:
                 raise Cancelled
@@ -131,7 +131,7 @@ class Lane:
                 work.timing.queued += time.perf_counter() - work.asked
                 work.future.set_exception(Cancelled())
             if batch:
-                return batch, min(share, batch[0].kernel.most_cores([work.piece for work in batch]))
+                return batch, min(share, batch[0].kernel.most_cores([work.item for work in batch]))
 
     def _next_batch(self) -> tuple[list[Work], list[Work]]:
         """The work whose turn it is with all that may join it, and what was cancelled meanwhile."""
@@ -146,7 +146,7 @@ class Lane:
             return (
                 len(batch) < most
                 and work.group == first.group
-                and first.kernel.room([w.piece for w in batch], work.piece)
+                and first.kernel.can_join([w.item for w in batch], work.item)
             )
 
         for work in self._queue.join(fits):  # `fits` looks at the batch, so it grows one by one
@@ -154,10 +154,10 @@ class Lane:
         return batch, gone
 
     def _share(self, group: Hashable) -> float:
-        """Pieces of a group in one batch, where it has several cores to itself: an equal part for each.
+        """Items of a group in one batch, where it has several cores to itself: an equal part for each.
 
         Otherwise what asks token by token goes in convoys as they came together, one of seven and one of a single
-        piece for instance, and the long one holds up most of them.
+        item for instance, and the long one holds up most of them.
         """
         others = [*self._queue, *(work for batch in self._running for work in batch)]
         if any(work.group != group for work in others):
@@ -199,11 +199,11 @@ class Lane:
 
 
 def outcomes_of(batch: Sequence[Work]) -> Sequence[Any]:
-    """One outcome a piece. If the batch fails as a whole, each piece is tried by itself: one harms no other."""
-    pieces = [work.piece for work in batch]
+    """One outcome an item. If the batch fails as a whole, each item is tried by itself: one harms no other."""
+    items = [work.item for work in batch]
 
     def step() -> Sequence[Any]:
-        return batch[0].kernel(pieces)
+        return batch[0].kernel(items)
 
     try:
         return (batch[0].around(step) if batch[0].around else step)()
@@ -214,15 +214,15 @@ def outcomes_of(batch: Sequence[Work]) -> Sequence[Any]:
 
 
 class _Alone:
-    """The kernel of a step that is computed by itself: the piece is the step."""
+    """The kernel of a step that is computed by itself: the item is the step."""
 
-    def __call__(self, pieces: Sequence[Callable[[], Any]]) -> list[Any]:
-        return [piece() for piece in pieces]
+    def __call__(self, items: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [item() for item in items]
 
-    def room(self, pieces: Sequence[Any], another: Any) -> bool:
+    def can_join(self, batch: Sequence[Any], item: Any) -> bool:
         return False
 
-    def most_cores(self, pieces: Sequence[Any]) -> int:
+    def most_cores(self, items: Sequence[Any]) -> int:
         return sys.maxsize
 
 

@@ -93,7 +93,7 @@ class Context:
             admitted = time.perf_counter()
             borrowed = yield from self._lent(checkpoint, stack)
             weights = (yield from self._lent(adapter, stack)) if adapter is not None else None
-            adapted = self._put_on(checkpoint, borrowed, weights) if weights is not None else None
+            adapted = self._apply_adapter(checkpoint, borrowed, weights) if weights is not None else None
             loaded = time.perf_counter()
             if adapted is not None and adapted.kind:
                 checkpoint = checkpoint.model_copy(update={"kind": adapted.kind, "limits": OWN_LABELS})
@@ -193,11 +193,11 @@ class Context:
         if len(missing) > 1 and not agreed:
             raise NeedsDownload(f"{checkpoint.id} with {adapter.name}", sum(c.download_bytes for c in missing))
 
-    def _put_on(self, checkpoint: Checkpoint, base: Borrowed, weights: Borrowed) -> Adapted:
+    def _apply_adapter(self, checkpoint: Checkpoint, base: Borrowed, weights: Borrowed) -> Adapted:
         """Raises `WeightsCorrupt` where the adapter does not fit this base."""
-        from shared.engines.adapters.adapted import put_on
+        from shared.engines.adapters.adapted import apply_adapter
 
-        return put_on(checkpoint, base.engine, weights.engine)
+        return apply_adapter(checkpoint, base.engine, weights.engine)
 
     def compute(self, step: Callable[[], T]) -> T:
         """Runs one step of work that has no checkpoint on the compute lane, in its turn between visitors.

@@ -45,14 +45,14 @@ class LaneCompute:
             step = self.adapted.active_during(step)
         return self.lane.run(self.visitor, step, self.cancel, self.timing)
 
-    def begin(self, kernel: Kernel[P, R], piece: P, /) -> Future[R]:
+    def submit(self, kernel: Kernel[P, R], item: P, /) -> Future[R]:
         around = self.adapted.active_during if self.adapted else None
         # Visitors with the same adapter share a batch, and visitors with none.
         group = (kernel, id(self.adapted.deltas) if self.adapted else None)
-        return self.lane.begin(self.visitor, kernel, piece, self.cancel, self.timing, group=group, around=around)
+        return self.lane.submit(self.visitor, kernel, item, self.cancel, self.timing, group=group, around=around)
 
-    def together(self, kernel: Kernel[P, R], pieces: Sequence[P], /) -> list[R]:
-        return all_of([self.begin(kernel, piece) for piece in pieces])
+    def map(self, kernel: Kernel[P, R], items: Sequence[P], /) -> list[R]:
+        return all_of([self.submit(kernel, item) for item in items])
 
 
 @dataclass

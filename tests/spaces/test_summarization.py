@@ -193,7 +193,7 @@ def test_drafts_that_do_not_fit_together_are_shortened(context: Context, monkeyp
 
 def test_a_stop_ends_the_writing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps(context.runtime, free=8)  # who writes may be ahead of who reads
-    monkeypatch.setattr(context.runtime.lane, "begin", steps.begin)
+    monkeypatch.setattr(context.runtime.lane, "submit", steps.submit)
     events = SPACE.endpoint("summarize").run({"text": NEWS["text"], "model": LM}, context, Traffic())
     seen = 0
 

@@ -45,7 +45,7 @@ CLASSIFIERS = {"sentence-encoder": AdaptedEncoderClassifier, "causal-lm": Adapte
 """By kind of the base, the engine that ends in an adapter's own labels."""
 
 
-def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapted:
+def apply_adapter(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapted:
     """An adapter on its base's engine. Raises `WeightsCorrupt` where they do not belong together."""
     adapter = weights.adapter
     if not kinds.get(checkpoint.kind).adaptable or not (hasattr(base, "model") or hasattr(base, "adaptable")):
@@ -54,7 +54,7 @@ def put_on(checkpoint: Checkpoint, base: Any, weights: AdapterWeights) -> Adapte
             f"{', '.join(kinds.adaptable())}",
             field="model",
         )
-    deltas = weights.on(base, checkpoint.id)
+    deltas = weights.fitted_to(base, checkpoint.id)
     if not adapter.classifies:
         return Adapted(adapter, base, None, deltas)
     if checkpoint.kind not in CLASSIFIERS:

@@ -16,11 +16,11 @@ from torch.nn import functional
 from shared.engines.adapters.deltas import AdapterWeights, Delta
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import WeightsCorrupt
 
 
-class AdaptedEncoderClassifier(KeepsNothing):
+class AdaptedEncoderClassifier(NoCache):
     """BERT's head: a dense layer and tanh on the first token's state (the pooler), then one logit a label."""
 
     def __init__(self, base: Any, weights: AdapterWeights, deltas: Mapping[str, Delta]) -> None:
@@ -55,7 +55,7 @@ class AdaptedEncoderClassifier(KeepsNothing):
             return self._classifier(torch.tanh(self._pooler(first))).numpy()
 
 
-class AdaptedDecoderClassifier(KeepsNothing):
+class AdaptedDecoderClassifier(NoCache):
     """A decoder's head: one logit a label from the last token's state, text by text."""
 
     def __init__(self, base: Any, weights: AdapterWeights, deltas: Mapping[str, Delta]) -> None:

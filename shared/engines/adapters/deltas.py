@@ -1,8 +1,8 @@
 """Adapters (LoRA, Hu et al. 2021; IA3, Liu et al. 2022) on a base that others use at the same time.
 
-The base's weights are never touched. Its linear layers are taught once to ask, at each call, which adapter is active in
-this thread, and one is active for the length of a step on the compute lane. So a visitor with an adapter, one with
-another and one with none compute side by side on one copy of the weights. Outputs equal peft's (tested).
+The base's weights are never changed. Each linear layer's `forward` is wrapped once, and applies the adapter that is
+active in the calling thread; an adapter is active for the length of a step on the compute lane. So visitors with
+different adapters, or with none, compute side by side on one copy of the weights. Outputs equal peft's (tested).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from shared.checkpoints.adapter_folder import WEIGHTS, Adapter
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 
@@ -74,7 +74,7 @@ Deltas = Mapping[str, Delta]
 """By the name of the base's module."""
 
 
-# -- which adapter computes --------------------------------------------------------------------------
+# -- the active adapter ------------------------------------------------------------------------------
 
 
 class _Active(threading.local):
@@ -85,17 +85,17 @@ _active = _Active()
 
 
 def active() -> Deltas | None:
-    """What is added to the base in this thread now; None on its own."""
+    """The adapter that is active in this thread; None for the base alone."""
     return _active.deltas
 
 
 def activate(deltas: Deltas | None) -> None:
-    """What is added in this thread from now on."""
+    """Sets the adapter of this thread."""
     _active.deltas = deltas
 
 
-class _Adaptable:
-    """Stands in for a linear layer's `forward`. Holds the layer weakly, or an evicted base would outlive its entry."""
+class _Hook:
+    """Replaces a linear layer's `forward`. Refers to the layer weakly, or an evicted base would stay in memory."""
 
     __slots__ = ("_name", "_plain")
 
@@ -111,27 +111,23 @@ class _Adaptable:
 
 
 class Layers(Protocol):
-    """An engine's linear layers as an adapter knows them, by their published names."""
+    """An engine's linear layers by their published names, as adapters name them."""
 
     prefix: str
-    """What the names of the network proper begin with, where a head is beside it."""
+    """Prefix of published names, in checkpoints that have a head beside the network."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(out, in) of each."""
         ...
 
-    def fit(self, name: str, delta: Delta) -> Any:
-        """The delta in the terms in which this engine computes the layer."""
-        ...
-
-    def teach(self) -> None:
-        """Has every layer ask, at each call, what is added to it."""
+    def install_hooks(self) -> None:
+        """Wraps each layer's `forward`, so that it applies the adapter that is active in the calling thread."""
         ...
 
 
 class ModuleLayers:
-    """Those of a PyTorch model, computed as they were published."""
+    """The layers of a PyTorch model."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -139,18 +135,18 @@ class ModuleLayers:
         named = model.named_modules()
         self.shapes = {name: shape for name, layer in named if (shape := shape_of(layer)) is not None}
 
-    def fit(self, name: str, delta: Delta) -> Delta:
-        return delta
-
-    def teach(self) -> None:
-        make_adaptable(self._model)
+    def install_hooks(self) -> None:
+        install_hooks(self._model)
 
 
-def make_adaptable(model: torch.nn.Module) -> None:
-    """Teaches every linear layer to ask. Each takes effect in one assignment, so others may be computing meanwhile."""
+def install_hooks(model: torch.nn.Module) -> None:
+    """Wraps each linear layer's `forward`, so that it applies the adapter that is active in the calling thread.
+
+    Each change is one assignment, so others may be computing meanwhile.
+    """
     for name, layer in model.named_modules():
-        if shape_of(layer) is not None and not isinstance(layer.forward, _Adaptable):
-            layer.forward = _Adaptable(name, layer)
+        if shape_of(layer) is not None and not isinstance(layer.forward, _Hook):
+            layer.forward = _Hook(name, layer)
 
 
 def shape_of(layer: torch.nn.Module) -> tuple[int, int] | None:
@@ -167,34 +163,34 @@ def shape_of(layer: torch.nn.Module) -> tuple[int, int] | None:
 
 
 @dataclass(eq=False)
-class AdapterWeights(KeepsNothing):
-    """What the model cache holds of an adapter: its own few megabytes, and nothing of a base."""
+class AdapterWeights(NoCache):
+    """An adapter in the model cache: its own few megabytes, without the base."""
 
     adapter: Adapter
     deltas: dict[str, Delta]
-    """By module name as peft had it."""
+    """By peft's module names."""
     saved: dict[str, torch.Tensor]
-    """Weights of modules that were trained whole, such as `classifier.weight`."""
+    """Weights of modules that were trained in full, such as `classifier.weight`."""
     nbytes: int
     name: str
     _fitted: weakref.WeakKeyDictionary[Any, dict[str, Delta]] = field(default_factory=weakref.WeakKeyDictionary)
 
-    def on(self, base: Any, base_id: str) -> dict[str, Delta]:
-        """The deltas by names of the base engine's modules; of a head that the base lacks, by their own.
+    def fitted_to(self, base: Any, base_id: str) -> dict[str, Delta]:
+        """The deltas by the base's module names; those for a head that the base lacks, by the adapter's names.
 
-        Teaches the base's layers to ask for them. Raises `WeightsCorrupt` where they do not fit this base.
+        Installs hooks on the base's layers. Raises `WeightsCorrupt` where they do not fit this base.
         """
         fitted = self._fitted.get(base)
         if fitted is None:
             layers = base.adaptable() if hasattr(base, "adaptable") else ModuleLayers(base.model)
-            fitted = {name: layers.fit(name, delta) for name, delta in self._matched(layers, base_id).items()}
-            layers.teach()
+            fitted = self._matched(layers, base_id)
+            layers.install_hooks()
             self._fitted[base] = fitted
         return fitted
 
     def _matched(self, base: Layers, base_id: str) -> dict[str, Delta]:
         layers = base.shapes
-        # A classifier's encoder is a part of it (`bert.`), and what is shared here may be that part alone.
+        # A classifier's names of the encoder have a prefix (`bert.`), which a base that is the encoder alone lacks.
         part = base.prefix
         inside = "" if any(name in layers for name in self.deltas) else part
         matched: dict[str, Delta] = {}
@@ -205,11 +201,11 @@ class AdapterWeights(KeepsNothing):
                     matched[own] = delta
                     continue
                 raise self._misfit(base_id, f"that has no linear layer {name}")
-            wanted, there = _wanted(delta), layers[own]
-            if any(w is not None and w != t for w, t in zip(wanted, there, strict=True)):
-                said = " by ".join(str(w if w is not None else "any") for w in wanted)
+            expected, found = _wanted(delta), layers[own]
+            if any(w is not None and w != t for w, t in zip(expected, found, strict=True)):
+                said = " by ".join(str(w if w is not None else "any") for w in expected)
                 raise self._misfit(
-                    base_id, f"its {name} is for a layer of {said}, and there it is {there[0]} by {there[1]}"
+                    base_id, f"its {name} is for a layer of {said}, and there it is {found[0]} by {found[1]}"
                 )
             matched[own] = delta
         config = self.adapter.config
@@ -234,7 +230,7 @@ HEADS = ("pooler.", "classifier", "score")
 
 
 def _wanted(delta: Delta) -> tuple[int | None, int | None]:
-    """(out, in) of the layer it fits, None where any does."""
+    """(out, in) of the layer it fits; None for a size that may be any."""
     if isinstance(delta, LowRank):
         return delta.shape
     return (None, len(delta.vector)) if delta.inputs else (len(delta.vector), None)
@@ -245,17 +241,17 @@ def _wanted(delta: Delta) -> tuple[int | None, int | None]:
 
 def memory_bytes(adapter: Any) -> int:
     """Bytes of weights in memory, at most."""
-    return adapter.memory if isinstance(adapter, Adapter) else adapter.parameters * 4  # of one that is not here yet
+    return adapter.memory if isinstance(adapter, Adapter) else adapter.parameters * 4  # of one that is not on disk yet
 
 
 def load(adapter: Adapter, folder: Path, progress: Progress) -> AdapterWeights:
-    """Reads a folder that was described before. Raises `WeightsCorrupt` for weights other than described, or unfit."""
+    """Reads an adapter's folder. Raises `WeightsCorrupt` for weights that changed since it was listed or do not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load as tensors_in
 
     progress("reading weights", 0, adapter.nbytes)
     try:
-        content = (folder / WEIGHTS).read_bytes()  # a copy: the file may be written anew while the adapter is in use
+        content = (folder / WEIGHTS).read_bytes()  # a copy: the file may be replaced while the adapter is in use
         stored = tensors_in(content)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise WeightsCorrupt(

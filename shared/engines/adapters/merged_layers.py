@@ -1,4 +1,4 @@
-"""Adapters on layers that a network has merged: what a published layer's delta changes is its part of the product."""
+"""Adapters on merged layers: a published layer's delta changes its part of the product."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 from shared.engines.adapters.deltas import active
 
 
-def teach(linear: torch.nn.Module, parts: Mapping[str, int]) -> None:
-    """Has a merged layer ask, at each call, what is added to its parts: published names and their widths, in order.
+def install_hook(linear: torch.nn.Module, parts: Mapping[str, int]) -> None:
+    """Wraps a merged layer's `forward`, so that it applies the calling thread's adapter to each part.
 
-    Takes effect in one assignment, so others may be computing meanwhile.
+    `parts`: published names and their output widths, in order. The change is one assignment, so others may be computing
+    meanwhile.
     """
-    if not isinstance(linear.forward, _Merged):
-        linear.forward = _Merged(linear, list(parts), list(parts.values()))
+    if not isinstance(linear.forward, _MergedHook):
+        linear.forward = _MergedHook(linear, list(parts), list(parts.values()))
 
 
-class _Merged:
-    """Stands in for a linear layer's `forward`. Holds the layer weakly, or an evicted base would outlive its entry."""
+class _MergedHook:
+    """Replaces a linear layer's `forward`. Refers to the layer weakly, or an evicted base would stay in memory."""
 
     __slots__ = ("_names", "_plain", "_sizes")
 

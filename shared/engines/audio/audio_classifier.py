@@ -14,7 +14,7 @@ from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.loading import LOCAL, WAY_OUT, labels_of, load_pretrained, nbytes_of
 from shared.engines.pretrained.padded_batches import PADDING, PaddedBatches, ignores_padding
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
@@ -27,7 +27,7 @@ FRAME_SECONDS = 0.02
 """Sound of one frame, of which such a model reads as many as another reads tokens."""
 
 
-class TorchAudioClassifier(KeepsNothing):
+class TorchAudioClassifier(NoCache):
     """Windows of sound in; one logit a label out."""
 
     name = "torch-fp32"

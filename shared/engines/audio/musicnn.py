@@ -20,7 +20,7 @@ from shared.checkpoints.conversion import converted
 from shared.engines.audio.musicnn_network import Heard, Network, from_tensorflow
 from shared.engines.audio.tensor_bundle import read_bundle
 from shared.engines.compute import Compute, run_here
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import InvalidInput, WeightsCorrupt
 from shared.events import Progress
 from shared.media.mel import RATE, log_mel
@@ -78,7 +78,7 @@ WEIGHTS = "{}.safetensors"
 Layer = Literal["penultimate", "pooled"]
 
 
-class Musicnn(KeepsNothing):
+class Musicnn(NoCache):
     """An `AudioClassifier` whose labels are independent of each other."""
 
     name = "torch-fp32"

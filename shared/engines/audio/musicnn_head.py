@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.audio import musicnn
 from shared.engines.compute import Compute, run_here
-from shared.engines.protocols import AudioEncoder, KeepsNothing
+from shared.engines.protocols import AudioEncoder, NoCache
 from shared.errors import WeightsCorrupt
 from shared.events import Progress
 from shared.settings import Settings
@@ -78,7 +78,7 @@ def read_head(path: Path) -> Head:
     return Head(labels, layer, **tensors)
 
 
-class MusicnnHead(KeepsNothing):
+class MusicnnHead(NoCache):
     """An `AudioClassifier` whose labels exclude each other."""
 
     name = "torch-fp32"

@@ -1,8 +1,7 @@
 """The fast engine for causal language models: requests are batched token by token.
 
-Its weights are those that were published, kept as small as they were published. Architectures that are not written down
-(`decoder_architectures`) are loaded by the reference engine, `causal_lm`; so is everything where the compiler is
-missing.
+Its weights are as small as they were published. The reference engine loads the architectures that are not in
+`architectures`, and every checkpoint where the compiler is missing.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ GENERATION = "generation_config.json"
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: those of the reference engine, which loads what this one cannot.
+    """Bytes of weights in memory, at most: the reference engine's, which loads the architectures that this one lacks.
 
-    Blocks have a step and an offset for each output, and the last may be half empty: a part in a hundred of a matrix
-    with 500 inputs.
+    Scales, mins and the padding of the last block add about 1 % to a matrix with 500 inputs.
     """
     return reference.memory_bytes(checkpoint) * 101 // 100
 
@@ -95,10 +93,12 @@ def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    from shared.engines.packed.weights import FORMAT
+
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels", number=FORMAT)
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> DecoderNetwork:
@@ -130,6 +130,6 @@ def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Pro
         raise SuiteError(f"this GGUF is of an architecture ({model.config.model_type!r}) that is not computed here")
     network, shape = found
     model.generation_config.save_pretrained(target)
-    weights = network.stored(model.state_dict(), shape)
+    weights = network.pack(model.state_dict(), shape)
     del model
     save_file(weights, target / WEIGHTS)

@@ -1,6 +1,6 @@
-"""GPT-2 (Radford et al. 2019), and what has its architecture, such as DialoGPT.
+"""GPT-2 (Radford et al. 2019), and other models of its architecture, such as DialoGPT.
 
-Learned positions, layer norms before each part and after the last, biases everywhere, GELU by its approximation.
+Learned positions, layer norms before each part and after the last, biases everywhere, GELU's tanh approximation.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines.decoders.network import DecoderNetwork, Published, Shape, stored_ends
+from shared.engines.decoders.network import DecoderNetwork, Published, Shape, pack_embeddings
 from shared.engines.kernels.attention import Sequences
 from shared.engines.kernels.elementwise import gelu_tanh, layer_norm
 from shared.engines.kernels.gpt2 import Gpt2, forward_gpt2
-from shared.engines.kernels.products import place
-from shared.engines.packed.weights import stored
+from shared.engines.kernels.products import add_positions
+from shared.engines.packed.weights import pack
 
 NORMS = ("ln_1", "ln_2")
 
 
 class Gpt2Network(DecoderNetwork):
-    """As `GPT2LMHeadModel` of transformers (tested)."""
+    """Equals transformers' `GPT2LMHeadModel` (tested)."""
 
     model_type, prefix, layer = "gpt2", "transformer.", "transformer.h.{}."
 
@@ -37,13 +37,13 @@ class Gpt2Network(DecoderNetwork):
     def forward(self, x: np.ndarray, sequences: Sequences) -> None:
         forward_gpt2(self.stacked, x, sequences)
 
-    def place(self, x: np.ndarray, positions: np.ndarray) -> None:
-        place(x, positions, self.positions)
+    def add_positions(self, x: np.ndarray, positions: np.ndarray) -> None:
+        add_positions(x, positions, self.positions)
 
-    def turn(self, qkv: np.ndarray, positions: np.ndarray) -> None:
-        """Nothing: the tokens bring their positions along."""
+    def rotate(self, qkv: np.ndarray, positions: np.ndarray) -> None:
+        """Nothing: positions are added to the embeddings."""
 
-    def normed(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    def normalize(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
         layer_norm(x, weights, self.shape.epsilon, out)
 
     def activate(self, x: np.ndarray, out: np.ndarray) -> None:
@@ -83,23 +83,23 @@ class Gpt2Network(DecoderNetwork):
         width, inner = shape.width, shape.inner
         return {
             "qkv": {"attn.c_attn": (3 * width, width)},
-            "attended": {"attn.c_proj": (width, width)},
+            "attention_output": {"attn.c_proj": (width, width)},
             "up": {"mlp.c_fc": (inner, width)},
             "down": {"mlp.c_proj": (width, inner)},
         }
 
     @classmethod
-    def stored(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    def pack(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         def norm(name: str) -> Tensor:
             return torch.stack([state[f"{name}.{part}"].float() for part in ("weight", "bias")])
 
         found = {"norm": norm("transformer.ln_f"), "positions": state["transformer.wpe.weight"].float().contiguous()}
-        found |= stored_ends(state, "transformer.wte.weight")
+        found |= pack_embeddings(state, "transformer.wte.weight")
         layers = [cls.layer.format(number) for number in range(shape.layers)]
         found["norms"] = torch.stack([torch.stack([norm(f"{at}{name}") for name in NORMS]) for at in layers])
         for own, names in cls.published(shape).items():
             (name,) = names
-            # Published as a convolution's: (in, out).
-            found |= stored(own, [state[f"{at}{name}.weight"].float().T.contiguous() for at in layers])
+            # Published as a convolution's weights: (in, out).
+            found |= pack(own, [state[f"{at}{name}.weight"].float().T.contiguous() for at in layers])
             found[f"{own}.bias"] = torch.stack([state[f"{at}{name}.bias"].float() for at in layers])
         return found

@@ -1,9 +1,8 @@
-"""Adapters on a `DecoderNetwork`, whose matrices are merged: what a published layer's delta changes is its part."""
+"""Adapters on a `DecoderNetwork`, whose merged matrices have several published layers each."""
 
 from __future__ import annotations
 
-from shared.engines.adapters.deltas import Delta
-from shared.engines.adapters.merged_layers import teach
+from shared.engines.adapters.merged_layers import install_hook
 from shared.engines.decoders.network import DecoderNetwork
 
 
@@ -19,12 +18,9 @@ class DecoderLayers:
             for name, shape in names.items()
         }
 
-    def teach(self) -> None:
+    def install_hooks(self) -> None:
         published = self._network.published(self._network.shape)
         for number, products in enumerate(self._network.layers):
             for own, names in published.items():
                 full = [f"{self._network.layer.format(number)}{name}" for name in names]
-                teach(products[own], {name: self.shapes[name][0] for name in full})
-
-    def fit(self, name: str, delta: Delta) -> Delta:
-        return delta
+                install_hook(products[own], {name: self.shapes[name][0] for name in full})

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines.decoders.network import DecoderNetwork, Published, Shape, stored_ends
+from shared.engines.decoders.network import DecoderNetwork, Published, Shape, pack_embeddings
 from shared.engines.kernels.attention import Sequences, rotate
 from shared.engines.kernels.elementwise import rms_norm, swiglu
 from shared.engines.kernels.llama import Llama, forward_llama
-from shared.engines.packed.weights import stored
+from shared.engines.packed.weights import pack
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 class LlamaNetwork(DecoderNetwork):
-    """As `LlamaForCausalLM` of transformers (tested)."""
+    """Equals transformers' `LlamaForCausalLM` (tested)."""
 
     model_type, prefix, layer = "llama", "model.", "model.layers.{}."
 
@@ -45,13 +45,13 @@ class LlamaNetwork(DecoderNetwork):
     def forward(self, x: np.ndarray, sequences: Sequences) -> None:
         forward_llama(self.stacked, x, sequences)
 
-    def place(self, x: np.ndarray, positions: np.ndarray) -> None:
-        """Nothing: attention knows the positions."""
+    def add_positions(self, x: np.ndarray, positions: np.ndarray) -> None:
+        """Nothing: attention rotates queries and keys instead."""
 
-    def turn(self, qkv: np.ndarray, positions: np.ndarray) -> None:
+    def rotate(self, qkv: np.ndarray, positions: np.ndarray) -> None:
         rotate(qkv, self.heads, self.stacked.cosines, self.stacked.sines, positions)
 
-    def normed(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    def normalize(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
         rms_norm(x, weights, self.shape.epsilon, out)
 
     def activate(self, x: np.ndarray, out: np.ndarray) -> None:
@@ -95,17 +95,17 @@ class LlamaNetwork(DecoderNetwork):
                 "self_attn.k_proj": (kv, width),
                 "self_attn.v_proj": (kv, width),
             },
-            "attended": {"self_attn.o_proj": (width, queries)},
+            "attention_output": {"self_attn.o_proj": (width, queries)},
             "gate_up": {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width)},
             "down": {"mlp.down_proj": (width, inner)},
         }
 
     @classmethod
-    def stored(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    def pack(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         found = {"norm": state["model.norm.weight"].float().contiguous()}
-        found |= stored_ends(state, "model.embed_tokens.weight")
+        found |= pack_embeddings(state, "model.embed_tokens.weight")
         layers = [cls.layer.format(number) for number in range(shape.layers)]
         found["norms"] = torch.stack([torch.stack([state[f"{at}{n}.weight"].float() for n in NORMS]) for at in layers])
         for own, names in cls.published(shape).items():
-            found |= stored(own, [torch.cat([state[f"{at}{name}.weight"].float() for name in names]) for at in layers])
+            found |= pack(own, [torch.cat([state[f"{at}{name}.weight"].float() for name in names]) for at in layers])
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shared.engines.decoders.prefixes import Prefixes
+from shared.engines.decoders.prefixes import PrefixCache
 from shared.errors import InvalidInput, WeightsCorrupt
 
 
@@ -18,8 +18,8 @@ class CausalText:
         self.tokenizer = tokenizer
         self.context_window = context_window
         self.chats = bool(tokenizer.chat_template)
-        self.prefixes: Prefixes[Any] = Prefixes(0)
-        """Prompts read before; none are kept, unless a subclass puts others here."""
+        self.prefixes: PrefixCache[Any] = PrefixCache(0)
+        """Empty for good, unless a subclass puts another here."""
         self._id, self._system_prompt = checkpoint_id, system_prompt
 
     def tokenize(self, text: str) -> list[int]:
@@ -60,13 +60,13 @@ class CausalText:
             )
 
     @property
-    def spare_bytes(self) -> int:
-        """Bytes of keys and values kept for the next turn, beside the weights."""
+    def cached_bytes(self) -> int:
+        """Bytes of keys and values in the prefix cache, beside the weights."""
         return self.prefixes.nbytes
 
     @property
-    def most_spare_bytes(self) -> int:
-        return self.prefixes.most_bytes
+    def max_cached_bytes(self) -> int:
+        return self.prefixes.max_bytes
 
-    def keep_at_most(self, nbytes: int) -> None:
-        self.prefixes.keep_at_most(nbytes)
+    def limit_cache(self, nbytes: int) -> None:
+        self.prefixes.limit(nbytes)

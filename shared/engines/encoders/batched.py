@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.engines.adapters.merged_layers import teach
+from shared.engines.adapters.merged_layers import install_hook
 from shared.engines.compute import Compute, run_here
 from shared.engines.encoders import reference
 from shared.engines.encoders.bert import PARTS, BertNetwork, applies, read_config
@@ -28,20 +28,24 @@ STEP_TOKENS = 1024
 """Tokens of one step: some 150 ms on one core. Longer steps are no faster."""
 
 
+Text = tuple[Sequence[int], Sequence[int]]
+"""Token ids and token types of a text."""
+
+
 class Encoder:
-    """The kernel of an encoder: one forward pass for all texts. Its pieces are token ids with their types."""
+    """The kernel of an encoder: one forward pass for all texts."""
 
     def __init__(self, network: BertNetwork) -> None:
         self.network = network
 
-    def __call__(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[np.ndarray]:
+    def __call__(self, texts: Sequence[Text]) -> list[np.ndarray]:
         """The states of each text's tokens, float32 (tokens, width)."""
         lengths = [len(ids) for ids, _ in texts]
         states = self.network.states([i for ids, _ in texts for i in ids], [t for _, ts in texts for t in ts], lengths)
         return np.split(states, np.cumsum(lengths)[:-1])
 
-    def room(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], another: tuple[Sequence[int], Any]) -> bool:
-        return sum(len(ids) for ids, _ in texts) + len(another[0]) <= STEP_TOKENS
+    def can_join(self, batch: Sequence[Text], item: Text) -> bool:
+        return sum(len(ids) for ids, _ in batch) + len(item[0]) <= STEP_TOKENS
 
     def most_cores(self, texts: Sequence[Any]) -> int:
         return 1  # its products are too short to be shared out
@@ -52,18 +56,18 @@ class BatchedSentenceEncoder(SentenceWindows):
 
     def __init__(self, network: BertNetwork, tokenizer: Any, max_tokens: int, pooler: dict[str, Any]) -> None:
         super().__init__(tokenizer, max_tokens, pooler)
-        self.name = f"compiled-{network.stored_as}"
+        self.name = f"compiled-{network.number_format}"
         self.encoder = Encoder(network)
         self.dimensions = network.width
         self.nbytes = network.nbytes + sum(p.nbytes for p in self.pooler.values())
 
     def vectors(self, windows: Sequence[Sequence[int]], compute: Compute = run_here) -> list[np.ndarray]:
-        found = compute.together(self.encoder, [(window, [0] * len(window)) for window in windows])
+        found = compute.map(self.encoder, [(window, [0] * len(window)) for window in windows])
         return [_unit(states.mean(0)) for states in found]
 
     def first_states(self, encodings: Sequence[Any], compute: Compute = run_here) -> Tensor:
         """The first token's last state of each encoding, float32 (encodings, width); for a head of an adapter's own."""
-        found = compute.together(self.encoder, [(encoding.ids, encoding.type_ids) for encoding in encodings])
+        found = compute.map(self.encoder, [(encoding.ids, encoding.type_ids) for encoding in encodings])
         return torch.from_numpy(np.stack([states[0] for states in found]))
 
     def adaptable(self) -> BertLayers:
@@ -86,14 +90,11 @@ class BertLayers:
             for name in names
         }
 
-    def fit(self, name: str, delta: Any) -> Any:
-        return delta
-
-    def teach(self) -> None:
+    def install_hooks(self) -> None:
         for number, layer in enumerate(self._network.layers):
             for own, names in PARTS.items():
                 full = [f"encoder.layer.{number}.{name}" for name in names]
-                teach(layer[own], {name: self.shapes[name][0] for name in full})
+                install_hook(layer[own], {name: self.shapes[name][0] for name in full})
 
 
 # -- loading ---------------------------------------------------------------------------------------

@@ -22,12 +22,12 @@ from shared.engines.kernels.attention import Heads, attend_texts
 from shared.engines.kernels.elementwise import GELU, Style, add, gelu, layer_norm
 from shared.engines.kernels.encoder import Encoder, forward_encoder
 from shared.engines.kernels.products import affine_of
-from shared.engines.packed.matrices import Product, kept_as, matrix_in
-from shared.engines.packed.weights import rounded, stored
+from shared.engines.packed.matrices import Product, matrix_in, number_format
+from shared.engines.packed.weights import pack, pack_rounded
 
 PARTS = {
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attended": ("attention.output.dense",),
+    "attention_output": ("attention.output.dense",),
     "up": ("intermediate.dense",),
     "down": ("output.dense",),
 }
@@ -47,12 +47,12 @@ class BertNetwork:
         own: dict[str, Tensor] = {}
         for part, names in PARTS.items():
             published = [torch.cat([weights[f"{layer}{name}.weight"] for name in names]) for layer in at]
-            own |= rounded(part, published) if int8 else stored(part, published)
+            own |= pack_rounded(part, published) if int8 else pack(part, published)
             biases = [torch.cat([weights[f"{layer}{name}.bias"] for name in names]) for layer in at]
             own[f"{part}.bias"] = torch.stack(biases)
         norms = torch.stack([torch.stack([_norm(weights, f"{layer}{name}") for name in NORMS]) for layer in at])
         matrices: dict[str, Any] = {part: matrix_in(own, part) for part in PARTS}
-        self.stored_as = kept_as(matrices["down"])
+        self.number_format = number_format(matrices["down"])
         self.stacked = Encoder(
             **matrices,
             inner=config.intermediate_size,
@@ -90,11 +90,11 @@ class BertNetwork:
 
     def _one_layer(self, number: int, x: np.ndarray, lengths: np.ndarray) -> None:
         """As in `forward_encoder`, with matrices that an adapter can change."""
-        to_qkv, to_attended, to_inner, to_outer = self.layers[number].values()
+        to_qkv, to_attention_output, to_inner, to_outer = self.layers[number].values()
         norms, epsilon = self.stacked.norms[number], self.stacked.style.epsilon
         attended = np.empty_like(x)
         attend_texts(self.stacked.heads, to_qkv.of(x), lengths, attended)
-        add(x, to_attended.of(attended))
+        add(x, to_attention_output.of(attended))
         layer_norm(x, norms[0], epsilon, x)
         activated = np.empty((len(x), self.stacked.inner), np.float32)
         gelu(to_inner.of(x), activated)

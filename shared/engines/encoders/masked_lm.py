@@ -12,7 +12,7 @@ from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
-from shared.engines.protocols import FilledToken, KeepsNothing
+from shared.engines.protocols import FilledToken, NoCache
 from shared.errors import InvalidInput, SuiteError
 from shared.events import Progress
 from shared.settings import Settings
@@ -33,7 +33,7 @@ class Masked:
     top_k: int
 
 
-class TorchMaskedLM(KeepsNothing):
+class TorchMaskedLM(NoCache):
     """A text with masks in; for each mask its likeliest tokens out. Equals transformers' `fill-mask` pipeline."""
 
     name = "torch-fp32"

@@ -21,7 +21,7 @@ from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
-from shared.engines.protocols import AnswerSpan, KeepsNothing
+from shared.engines.protocols import AnswerSpan, NoCache
 from shared.errors import InvalidInput, SuiteError
 from shared.events import Progress
 from shared.settings import Settings
@@ -43,7 +43,7 @@ class Window:
     """Where each of them begins and ends in the text, in characters, shape (tokens, 2)."""
 
 
-class TorchQuestionAnswerer(KeepsNothing):
+class TorchQuestionAnswerer(NoCache):
     """A question and a text in; pieces of the text that answer it out."""
 
     name = "torch-fp32"

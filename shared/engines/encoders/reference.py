@@ -13,7 +13,7 @@ import numpy as np
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.length_batches import batches_by_length
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.events import Progress
 from shared.settings import Settings
 
@@ -47,7 +47,7 @@ class KeptVectors:
                 self._vectors.popitem(last=False)
 
 
-class SentenceWindows(KeepsNothing):
+class SentenceWindows(NoCache):
     """Texts in, unit vectors out. Texts longer than the window are split, and their parts' vectors averaged."""
 
     dimensions: int

@@ -13,13 +13,13 @@ from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
 from shared.engines.pretrained.loading import input_window, labels_of, load_pretrained, load_tokenizer, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import SuiteError
 from shared.events import Progress
 from shared.settings import Settings
 
 
-class TorchSequenceClassifier(KeepsNothing):
+class TorchSequenceClassifier(NoCache):
     """A text, or a pair of texts, in; one logit a label out."""
 
     name = "torch-fp32"

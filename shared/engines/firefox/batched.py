@@ -15,8 +15,8 @@ from torch import Tensor
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import AGAIN, Again, Compute
 from shared.engines.firefox import reference
-from shared.engines.firefox.batched_network import Line, MarianBatchedNetwork
-from shared.engines.firefox.reference import BATCH_LINES, END, MarianTexts, read, target_limit
+from shared.engines.firefox.batched_network import BatchedNetwork, Line
+from shared.engines.firefox.reference import BATCH_LINES, END, FirefoxTranslator, read, target_limit
 from shared.engines.packed.kernel_choice import why_not
 from shared.engines.search.beam import Hypothesis, beam_search
 from shared.events import Progress
@@ -55,7 +55,7 @@ class Sentence:
 class GreedyDecoder:
     """The kernel: reads what is new, then writes some tokens of every sentence."""
 
-    def __init__(self, network: MarianBatchedNetwork) -> None:
+    def __init__(self, network: BatchedNetwork) -> None:
         self.network = network
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[Hypothesis | Again]:
@@ -70,20 +70,20 @@ class GreedyDecoder:
         # However the words came in steps, their sum is the same to the last bit; 0 stands behind the end.
         return [Hypothesis(s.tokens, fsum(s.sure) / len(s.tokens)) if s.ended else AGAIN for s in sentences]
 
-    def room(self, sentences: Sequence[Sentence], another: Sentence) -> bool:
-        reading = sum(len(s.ids) for s in (*sentences, another) if s.line is None)
-        return len(sentences) < STEP_SENTENCES and reading <= STEP_TOKENS
+    def can_join(self, batch: Sequence[Sentence], item: Sentence) -> bool:
+        reading = sum(len(s.ids) for s in (*batch, item) if s.line is None)
+        return len(batch) < STEP_SENTENCES and reading <= STEP_TOKENS
 
     def most_cores(self, sentences: Sequence[Sentence]) -> int:
         return 1  # its products are too short to be shared out
 
 
-class BatchedMarianTranslator(MarianTexts):
+class BatchedFirefoxTranslator(FirefoxTranslator):
     """A `Translator` whose requests share their forward passes."""
 
     name = "compiled-int8"
 
-    def __init__(self, network: MarianBatchedNetwork, vocabulary: Any, piece_tokens: int) -> None:
+    def __init__(self, network: BatchedNetwork, vocabulary: Any, piece_tokens: int) -> None:
         super().__init__(vocabulary, piece_tokens)
         self.decoder = GreedyDecoder(network)
         self.nbytes = network.nbytes
@@ -91,7 +91,7 @@ class BatchedMarianTranslator(MarianTexts):
     def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         if num_beams > 1:
             return self._beams(sources, num_beams, compute)
-        return compute.together(self.decoder, [Sentence(ids, target_limit(len(ids))) for ids in sources])
+        return compute.map(self.decoder, [Sentence(ids, target_limit(len(ids))) for ids in sources])
 
     def _beams(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         found: list[Hypothesis] = []
@@ -132,13 +132,13 @@ def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: 
     return folder
 
 
-def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> MarianTexts:
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> FirefoxTranslator:
     """Loads a folder with verified `model.bin` and `vocab.spm`. Raises as the reference engine does."""
     if why_not(settings):
         return reference.load(checkpoint, folder, settings, progress)
     file, vocabulary, piece_tokens = read(checkpoint, folder, progress)
-    network = MarianBatchedNetwork(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
-    engine = BatchedMarianTranslator(network, vocabulary, piece_tokens)
+    network = BatchedNetwork(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
+    engine = BatchedFirefoxTranslator(network, vocabulary, piece_tokens)
     progress("compiling for this processor, once", 0, 0)
     engine.decoder([Sentence([END], 1)])
     return engine

@@ -1,7 +1,7 @@
 """The forward passes of Marian's tiny models for many sentences at once, all matrices in the int8 of the files.
 
-`marian_network` is the reference and says what is computed. Here no sentence is padded to another's length, and what a
-sentence gets does not depend on the others.
+They compute the same as the reference (`network`). But no sentence is padded to another's length, and what a sentence
+gets does not depend on the others.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from shared.engines.kernels.attention import Heads
 from shared.engines.kernels.elementwise import RELU, Style
 from shared.engines.kernels.encoder import Encoder, forward_encoder
 from shared.engines.kernels.products import LANES, Affine, affine, affine_of
-from shared.engines.kernels.sources import Sources, remember_sources
+from shared.engines.kernels.sources import Sources, cache_sources
 from shared.engines.kernels.ssru import Lines, Ssru
 from shared.engines.packed.matrices import matrix_in
 from shared.engines.packed.positions import sinusoids
-from shared.engines.packed.weights import in_groups
+from shared.engines.packed.weights import pack_blocks
 from shared.errors import WeightsCorrupt
 
 
 @dataclass(eq=False)
 class Line:
-    """A target on its way."""
+    """A target in progress."""
 
     source: np.ndarray
     """Keys and values of the source, float32 (decoder layers, 2, heads, source tokens, width / heads)."""
@@ -40,7 +40,7 @@ class Line:
     tokens: list[int] = field(default_factory=list)
 
 
-class MarianBatchedNetwork:
+class BatchedNetwork:
     """Encoder and decoder with the embeddings they share."""
 
     def __init__(self, file: MarianFile, longest: int, unknown: int) -> None:
@@ -52,7 +52,7 @@ class MarianBatchedNetwork:
         feed = [weights.feed_forward(f"{at}_ffn") for at in encoder]
         self.encoder = Encoder(
             qkv=weights.affine([weights.linear(f"{at}_self_W", f"{at}_self_b", "qkv") for at in encoder]),
-            attended=weights.affine([weights.linear(f"{at}_self_W", f"{at}_self_b", "o") for at in encoder]),
+            attention_output=weights.affine([weights.linear(f"{at}_self_W", f"{at}_self_b", "o") for at in encoder]),
             up=weights.affine([parts.inner for parts in feed]),
             down=weights.affine([parts.outer for parts in feed]),
             inner=weights.option("transformer-dim-ffn"),
@@ -65,7 +65,9 @@ class MarianBatchedNetwork:
             candidate_forget=weights.affine([weights.ssru(f"{at}_rnn") for at in decoder]),
             queries=weights.affine([weights.linear(f"{at}_context_W", f"{at}_context_b", "q") for at in decoder]),
             keys_values=weights.affine([weights.linear(f"{at}_context_W", f"{at}_context_b", "kv") for at in decoder]),
-            attended=weights.affine([weights.linear(f"{at}_context_W", f"{at}_context_b", "o") for at in decoder]),
+            attention_output=weights.affine(
+                [weights.linear(f"{at}_context_W", f"{at}_context_b", "o") for at in decoder]
+            ),
             up=weights.affine([parts.inner for parts in feed]),
             down=weights.affine([parts.outer for parts in feed]),
             inner=weights.option("transformer-dim-ffn"),
@@ -105,7 +107,7 @@ class MarianBatchedNetwork:
             )
             for length in lengths
         ]
-        remember_sources(heads, self.decoder.keys_values, x, self._lines(lines).sources)
+        cache_sources(heads, self.decoder.keys_values, x, self._lines(lines).sources)
         return lines
 
     def write(self, lines: Sequence[Line], limits: Sequence[int], end: int, most: int) -> np.ndarray:
@@ -132,37 +134,37 @@ class MarianBatchedNetwork:
         for number, line in enumerate(lines):
             line.cells = some.cells[:, number].copy()
         vocabulary = self.decoder.vocabulary
-        out = np.empty((len(lines), len(vocabulary.matrix.integers) * LANES), np.float32)
+        out = np.empty((len(lines), len(vocabulary.matrix.quants) * LANES), np.float32)
         affine(x, vocabulary, out)
         return out[:, : len(vocabulary.bias)]
 
     def _lines(self, lines: Sequence[Line]) -> Lines:
-        """As the kernels read them; the arrays of `lines` must outlive it."""
+        """The lines as the kernels read them. It has addresses only: `lines` must outlive it."""
         return Lines(
             newest=np.array([line.tokens[-1] if line.tokens else -1 for line in lines]),
             places=np.array([len(line.tokens) for line in lines]),
             cells=np.stack([line.cells for line in lines], 1),
             sources=Sources(
-                memories=np.array([line.source.ctypes.data for line in lines]),
+                caches=np.array([line.source.ctypes.data for line in lines]),
                 lengths=np.array([line.source.shape[3] for line in lines]),
             ),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A matrix of the file as its integers: (out, in), (out, groups) twice, and (out,)."""
+class QuantizedLinear:
+    """A matrix of the file as it is stored: quants (out, in), scales and mins (out, groups), and bias (out,)."""
 
     grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     bias: torch.Tensor
 
 
 class KernelWeights(Weights):
-    """Gives what kernels read."""
+    """Takes the tensors in the layout of the compiled kernels."""
 
     def affine(self, layers: Sequence[Any]) -> Affine:
-        """One matrix of all layers, each `Stored`."""
-        found = in_groups("one", [layer.grid for layer in layers])
+        """One matrix for all layers, each of them a `QuantizedLinear`."""
+        found = pack_blocks("one", [layer.grid for layer in layers])
         found["one.bias"] = torch.stack([layer.bias for layer in layers])
         for tensor in found.values():
             self.keep(tensor)
@@ -181,18 +183,18 @@ class KernelWeights(Weights):
             raise WeightsCorrupt(f"the Marian model's {missing[0]} is not int8")
         each = matrix.shape[1] // len(names)
         multipliers = np.repeat([np.float32(self.file.multipliers[name]) for name in names], each)
-        integers = torch.from_numpy(np.rint(matrix * multipliers).astype(np.int8)).T
-        groups = len(matrix) // math.gcd(len(matrix), SUMMED_TOGETHER)
-        steps = torch.from_numpy(1 / multipliers)[:, None].repeat(1, groups)
-        return Stored((integers, steps, torch.zeros_like(steps)), torch.from_numpy(bias[0]))
+        quants = torch.from_numpy(np.rint(matrix * multipliers).astype(np.int8)).T
+        groups = len(matrix) // math.gcd(len(matrix), SUM_GROUP)
+        scales = torch.from_numpy(1 / multipliers)[:, None].repeat(1, groups)
+        return QuantizedLinear((quants, scales, torch.zeros_like(scales)), torch.from_numpy(bias[0]))
 
 
-SUMMED_TOGETHER = 256
-"""Inputs whose products are summed as integers: 512 would be the most that 32 bits hold."""
+SUM_GROUP = 256
+"""Inputs whose products are summed as integers; the sum of 512 is the largest that 32 bits hold."""
 
 
 def _norms(layers: Any) -> np.ndarray:
-    """(layers, norms of each, 2, width) of the norms of each layer."""
+    """The norms of all layers: (layers, norms of a layer, 2, width)."""
     return torch.stack([torch.stack([_norm(norm) for norm in norms]) for norms in layers]).numpy()
 
 

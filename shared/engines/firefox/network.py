@@ -83,8 +83,8 @@ class Network:
         self.encoder = [
             EncoderLayer(
                 queries_keys_values=weights.linear(f"encoder_l{n}_self_W", f"encoder_l{n}_self_b", "qkv"),
-                attended=weights.linear(f"encoder_l{n}_self_W", f"encoder_l{n}_self_b", "o"),
-                attended_norm=weights.norm(f"encoder_l{n}_self_Wo"),
+                attention_output=weights.linear(f"encoder_l{n}_self_W", f"encoder_l{n}_self_b", "o"),
+                attention_norm=weights.norm(f"encoder_l{n}_self_Wo"),
                 feed_forward=weights.feed_forward(f"encoder_l{n}_ffn"),
             )
             for n in range(1, weights.option("enc-depth") + 1)
@@ -95,8 +95,8 @@ class Network:
                 cell_norm=weights.norm(f"decoder_l{n}_rnn_ffn"),
                 queries=weights.linear(f"decoder_l{n}_context_W", f"decoder_l{n}_context_b", "q"),
                 keys_values=weights.linear(f"decoder_l{n}_context_W", f"decoder_l{n}_context_b", "kv"),
-                attended=weights.linear(f"decoder_l{n}_context_W", f"decoder_l{n}_context_b", "o"),
-                attended_norm=weights.norm(f"decoder_l{n}_context_Wo"),
+                attention_output=weights.linear(f"decoder_l{n}_context_W", f"decoder_l{n}_context_b", "o"),
+                attention_norm=weights.norm(f"decoder_l{n}_context_Wo"),
                 feed_forward=weights.feed_forward(f"decoder_l{n}_ffn"),
             )
             for n in range(1, weights.option("dec-depth") + 1)
@@ -116,7 +116,7 @@ class Network:
         for layer in self.encoder:
             queries, keys, values = self._split_heads(layer.queries_keys_values(x), 3)
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=padding)
-            x = layer.attended_norm(x + layer.attended(attended.transpose(1, 2).flatten(2)))
+            x = layer.attention_norm(x + layer.attention_output(attended.transpose(1, 2).flatten(2)))
             x = layer.feed_forward(x)
         keys_values = [self._split_heads(layer.keys_values(x), 2) for layer in self.decoder]
         return DecoderState(
@@ -145,7 +145,7 @@ class Network:
             # The beams of a sentence are so many queries to one source, whose keys are there once
             (queries,) = self._split_heads(layer.queries(x).view(-1, state.width, x.shape[-1]), 1)
             attended = F.scaled_dot_product_attention(queries, state.keys[n], state.values[n], attn_mask=state.padding)
-            x = layer.attended_norm(x + layer.attended(attended.transpose(1, 2).reshape(x.shape)))
+            x = layer.attention_norm(x + layer.attention_output(attended.transpose(1, 2).reshape(x.shape)))
             x = layer.feed_forward(x)
         state.position += 1
         return self.embeddings.logits(x).log_softmax(-1)
@@ -193,8 +193,8 @@ class FeedForward:
 @dataclass(frozen=True, slots=True)
 class EncoderLayer:
     queries_keys_values: Linear
-    attended: Linear
-    attended_norm: Norm
+    attention_output: Linear
+    attention_norm: Norm
     feed_forward: FeedForward
 
 
@@ -205,8 +205,8 @@ class DecoderLayer:
     cell_norm: Norm
     queries: Linear
     keys_values: Linear
-    attended: Linear
-    attended_norm: Norm
+    attention_output: Linear
+    attention_norm: Norm
     feed_forward: FeedForward
 
 
@@ -217,14 +217,14 @@ class Int8Embeddings:
     a quarter of the bytes and the processor's int8 instructions (VNNI) make it 3 to 5 times faster than in float32.
     """
 
-    def __init__(self, integers: Tensor, multiplier: float, bias: Tensor) -> None:
-        """`integers` is (V, D), `bias` (V,); a weight is integer / multiplier."""
-        self.integers, self.multiplier, self.bias = integers, multiplier, bias
-        self.nbytes = integers.nbytes + bias.nbytes
+    def __init__(self, quants: Tensor, multiplier: float, bias: Tensor) -> None:
+        """`quants`: int8 (V, D), `bias`: (V,). A weight is quant / multiplier."""
+        self.quants, self.multiplier, self.bias = quants, multiplier, bias
+        self.nbytes = quants.nbytes + bias.nbytes
 
     def look_up(self, ids: Tensor) -> Tensor:
         """Embeddings scaled by the root of D, as Marian trains them."""
-        return self.integers[ids].float() * (math.sqrt(self.integers.shape[1]) / self.multiplier)
+        return self.quants[ids].float() * (math.sqrt(self.quants.shape[1]) / self.multiplier)
 
     def logits(self, x: Tensor) -> Tensor:
         """(lines, D) to (lines, V).
@@ -236,15 +236,15 @@ class Int8Embeddings:
         high = (x / unit).round()
         low = ((x / unit - high) * 254).round()
         digits = torch.cat((high, low)).to(torch.int8)
-        high_product, low_product = torch.ops.aten._int_mm(digits, self.integers.T).chunk(2)  # int32, (lines, V) each
+        high_product, low_product = torch.ops.aten._int_mm(digits, self.quants.T).chunk(2)  # int32, (lines, V) each
         return torch.addcmul(self.bias, high_product.float().add_(low_product, alpha=1 / 254), unit / self.multiplier)
 
 
 class FloatEmbeddings:
     """The same in float32, for processors without VNNI: they are slow at products of int8, or their sums overflow."""
 
-    def __init__(self, integers: Tensor, multiplier: float, bias: Tensor) -> None:
-        self.weight, self.bias = (integers.float() / multiplier).T.contiguous(), bias  # (D, V), as a lone line wants it
+    def __init__(self, quants: Tensor, multiplier: float, bias: Tensor) -> None:
+        self.weight, self.bias = (quants.float() / multiplier).T.contiguous(), bias  # (D, V), as a lone line wants it
         self.nbytes = self.weight.nbytes + bias.nbytes
 
     def look_up(self, ids: Tensor) -> Tensor:
@@ -317,11 +317,11 @@ class Weights:
         if multiplier is None:
             raise WeightsCorrupt(f"the Marian model's {EMBEDDINGS} is missing or not int8")
         floats = self._tensor(EMBEDDINGS, self.option("dim-vocabs"), self.dimensions)
-        integers = torch.from_numpy(np.rint(floats * np.float32(multiplier)).astype(np.int8))
-        bias = torch.from_numpy(self._tensor("decoder_ff_logit_out_b", 1, len(integers))[0])
+        quants = torch.from_numpy(np.rint(floats * np.float32(multiplier)).astype(np.int8))
+        bias = torch.from_numpy(self._tensor("decoder_ff_logit_out_b", 1, len(quants))[0])
         bias[unknown] = -math.inf
         kind = Int8Embeddings if torch.cpu._is_vnni_supported() else FloatEmbeddings
-        embeddings = kind(integers, multiplier, bias)
+        embeddings = kind(quants, multiplier, bias)
         self.nbytes += embeddings.nbytes
         return embeddings
 

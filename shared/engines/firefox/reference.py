@@ -1,7 +1,7 @@
 """Translates with Marian's "tiny" student models (Firefox Translations): the `Translator` engine.
 
-Text in, text out: tokens, splitting of what is too long, batches, greedy and beam search.
-What happens in one forward pass is in `marian_network.py`, how the file is read in `marian_file.py`.
+Text in, text out: tokens, splitting of long sentences, batches, greedy and beam search. The forward pass is in
+`network.py`, the file format in `file.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.engines.compute import Compute, run_here
 from shared.engines.firefox.file import MarianFile, read_marian
 from shared.engines.firefox.network import Network
 from shared.engines.pretrained.pieces import batches, split_long
-from shared.engines.protocols import KeepsNothing, Translated
+from shared.engines.protocols import NoCache, Translated
 from shared.engines.search.beam import Hypothesis, beam_search
 from shared.engines.search.greedy import greedy_search
 from shared.errors import WeightsCorrupt
@@ -43,7 +43,7 @@ BATCH_LINES, BATCH_TOKENS = 64, 2048
 """Sentences times beams, and padded source tokens, in one batch: its activations stay under about 90 MB."""
 
 
-class MarianTexts(KeepsNothing):
+class FirefoxTranslator(NoCache):
     """A `Translator`: one language pair, sentence by sentence. How token ids are translated, its subclasses say."""
 
     def __init__(self, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
@@ -99,7 +99,7 @@ class MarianTexts(KeepsNothing):
         )
 
 
-class MarianTranslator(MarianTexts):
+class TorchFirefoxTranslator(FirefoxTranslator):
     """The reference: float32 but for the embeddings, a batch for each request."""
 
     name = "torch-fp32"
@@ -161,14 +161,14 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
     return checkpoint.parameters * 4 * 21 // 20
 
 
-def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> MarianTranslator:
+def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchFirefoxTranslator:
     """Loads a folder with verified `model.bin` and `vocab.spm`.
 
     `settings` is part of every engine's contract; this one leaves threads to the cache and has one precision.
     """
     file, vocabulary, piece_tokens = read(checkpoint, folder, progress)
     network = Network(file, longest=target_limit(piece_tokens), unknown=vocabulary.unk_id())
-    return MarianTranslator(network, vocabulary, piece_tokens)
+    return TorchFirefoxTranslator(network, vocabulary, piece_tokens)
 
 
 def read(checkpoint: Checkpoint, folder: Path, progress: Progress) -> tuple[MarianFile, SentencePieceProcessor, int]:

@@ -8,6 +8,6 @@ which holds no lock of the interpreter.
 Sums are taken in the same order whatever else is computed in the same step, so what a sequence gets does not depend on
 its company, to the last bit.
 
-`llama`, `gpt2`, `encoder`, `cross_decoder` and `ssru` are whole passes; `products`, `attention`, `sources` and
-`between` what they are made of; `numbers`, `integer_sums` and `compiling` what those are.
+`llama`, `gpt2`, `encoder`, `cross_decoder` and `ssru` are whole forward passes, built from `products`, `attention`,
+`sources`, `elementwise` and `likeliest`, which use `numbers`, `integer_sums` and `compiling`.
 """

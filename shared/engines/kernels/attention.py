@@ -1,4 +1,4 @@
-"""Attention of the new tokens of several sequences, each of which has a memory of its own."""
+"""Attention of the new tokens of several sequences, each of which has its own key-value cache."""
 
 from __future__ import annotations
 
@@ -11,104 +11,104 @@ from shared.engines.kernels.compiling import fused, plain, regrouped
 from shared.engines.kernels.numbers import address, exponential, f32, in_order, of_order
 from shared.engines.kernels.products import LANES, TOGETHER, eight_rows
 
-EVERYTHING = -1
-"""In place of a mask's address."""
+ALL = -1
+"""In place of a mask's address: every token may look at every other."""
 
 
 class Heads(NamedTuple):
-    """What attention is made of."""
+    """The shape of attention, and what it adds to its scores."""
 
     layers: int
     queries: int
     kv: int
-    """Heads of keys and values; as many queries share one as the quotient says."""
+    """Heads of keys and values; each serves `queries // kv` query heads."""
     size: int
     scaled: bool = True
     """Whether scores are divided by the root of the size."""
-    near: np.ndarray | None = None
-    """What a token's distance adds to a score: float32 (queries, 2 * reach - 1), at reach - 1 for the token itself and
-    behind that for those after it. With it attention knows positions (Raffel et al. 2020)."""
+    relative_bias: np.ndarray | None = None
+    """T5's relative-position bias (Raffel et al. 2020), added to a score for each distance: float32 (queries,
+    2 * reach - 1), where index reach - 1 is the token itself and higher indices are later tokens."""
 
 
 class Sequences(NamedTuple):
-    """What is computed in one step: the new tokens of several sequences, one after the other."""
+    """The input of one step: the new tokens of several sequences, one after the other."""
 
     positions: np.ndarray
     """int64 (tokens,)."""
-    memories: np.ndarray
-    """int64 (sequences,): addresses of float32 (layers, 2, kv_heads, room, head_size)."""
-    rooms: np.ndarray
-    read: np.ndarray
-    """Tokens that a memory holds already."""
+    caches: np.ndarray
+    """int64 (sequences,), like all below: addresses of float32 (layers, 2, kv_heads, capacity, head_size)."""
+    capacities: np.ndarray
+    cached: np.ndarray
+    """Tokens already in each cache."""
     new: np.ndarray
-    """How many of the tokens are of this sequence."""
-    seen: np.ndarray
-    """Addresses of bool (new, read + new): what a token may look at; 0 for all before it and itself."""
+    """New tokens of each sequence."""
+    masks: np.ndarray
+    """Addresses of bool (new, cached + new): the tokens that each may look at; 0 for all before it and itself."""
 
 
 @plain
 def attend(heads: Heads, layer: int, qkv: np.ndarray, sequences: Sequences, out: np.ndarray) -> None:
-    """Grouped-query attention of all new tokens, whose keys and values it writes into the memories."""
+    """Grouped-query attention of all new tokens, whose keys and values it appends to the caches."""
     at = 0
     for row in range(len(sequences.new)):
-        new, read = sequences.new[row], sequences.read[row]
-        memory = memory_at(heads, sequences.memories[row], sequences.rooms[row])[layer]
+        new, cached = sequences.new[row], sequences.cached[row]
+        cache = cache_at(heads, sequences.caches[row], sequences.capacities[row])[layer]
         some = qkv[at : at + new]
-        remember(some, heads.queries, memory, read)
-        if new == 1 and sequences.seen[row] == 0:
-            attend_one(some[0], memory, read + 1, heads, heads.near, out[at])
+        append_keys_values(some, heads.queries, cache, cached)
+        if new == 1 and sequences.masks[row] == 0:
+            attend_one(some[0], cache, cached + 1, heads, heads.relative_bias, out[at])
         else:
-            attend_many(some, memory, read, heads, heads.near, sequences.seen[row], out[at : at + new])
+            attend_many(some, cache, cached, heads, heads.relative_bias, sequences.masks[row], out[at : at + new])
         at += new
 
 
 @plain
-def memory_at(heads: Heads, place: int, room: int) -> np.ndarray:
-    """The memory at an address: float32 (layers, 2, kv_heads, room, head_size)."""
-    return carray(address(place), (heads.layers, 2, heads.kv, room, heads.size), np.float32)
+def cache_at(heads: Heads, place: int, capacity: int) -> np.ndarray:
+    """The key-value cache at an address: float32 (layers, 2, kv_heads, capacity, head_size)."""
+    return carray(address(place), (heads.layers, 2, heads.kv, capacity, heads.size), np.float32)
 
 
 @plain
 def attend_texts(heads: Heads, qkv: np.ndarray, lengths: np.ndarray, out: np.ndarray) -> None:
-    """Every token of a text looks at all of that text: an encoder's attention, which keeps nothing.
+    """An encoder's attention, without a cache: every token of a text looks at all of that text.
 
-    `qkv`: the tokens of all texts one after the other, `lengths` (int64) how many each has.
+    `qkv`: the tokens of all texts one after the other; `lengths`, int64 (texts,): tokens of each.
     """
     at = 0
     for length in lengths:
-        memory = np.empty((2, heads.kv, length, heads.size), np.float32)
+        keys_values = np.empty((2, heads.kv, length, heads.size), np.float32)
         some = qkv[at : at + length]
-        remember(some, heads.queries, memory, 0)
-        attend_many(some, memory, 0, heads, heads.near, EVERYTHING, out[at : at + length])
+        append_keys_values(some, heads.queries, keys_values, 0)
+        attend_many(some, keys_values, 0, heads, heads.relative_bias, ALL, out[at : at + length])
         at += length
 
 
 @plain
-def remember(qkv: np.ndarray, queries: int, memory: np.ndarray, read: int) -> None:
-    """Writes keys and values of new tokens into a memory that holds `read` tokens."""
-    kv, size = memory.shape[1], memory.shape[3]
+def append_keys_values(qkv: np.ndarray, queries: int, cache: np.ndarray, cached: int) -> None:
+    """Writes keys and values of new tokens into one layer's cache, which has `cached` tokens."""
+    kv, size = cache.shape[1], cache.shape[3]
     for head in range(kv):
         for part in range(2):
             at = (queries + part * kv + head) * size
             for i in range(len(qkv)):
-                copy(qkv[i, at : at + size], memory[part, head, read + i])
+                copy(qkv[i, at : at + size], cache[part, head, cached + i])
 
 
 @regrouped
 def attend_one(
-    qkv: np.ndarray, memory: np.ndarray, length: int, heads: Heads, near: np.ndarray | None, out: np.ndarray
+    qkv: np.ndarray, cache: np.ndarray, length: int, heads: Heads, bias: np.ndarray | None, out: np.ndarray
 ) -> None:
-    """The usual case, one new token, which looks at all. `near`: that of `heads`, or None where it is to be left out.
+    """The usual case, one new token, which looks at all. `bias`: `heads.relative_bias`, or None for no bias.
 
-    None is known when it is compiled, and leaves nothing of it.
+    numba compiles a version of its own for None, without the bias.
     """
-    kv_heads, size = memory.shape[1], memory.shape[3]
+    kv_heads, size = cache.shape[1], cache.shape[3]
     scores, found = np.empty(length, np.float32), np.empty(size, np.float32)
     scale = f32(1) / np.sqrt(f32(size)) if heads.scaled else f32(1)
     fours = length // 4 * 4  # four at once, so that what they have in common is loaded once for them
     for head in range(heads.queries):
         query, kv = qkv[head * size : (head + 1) * size], head * kv_heads // heads.queries
-        keys, values = memory[0, kv], memory[1, kv]
+        keys, values = cache[0, kv], cache[1, kv]
         for t in range(0, fours, 4):
             s0, s1, s2, s3 = f32(0), f32(0), f32(0), f32(0)
             for j in range(size):
@@ -122,8 +122,8 @@ def attend_one(
             for j in range(size):
                 s0 += query[j] * keys[t, j]
             scores[t] = s0 * scale
-        if near is not None:
-            lean(scores, near[head], length - 1)
+        if bias is not None:
+            add_relative_bias(scores, bias[head], length - 1)
         softmax(scores)
         for j in range(size):
             found[j] = f32(0)
@@ -141,14 +141,14 @@ def attend_one(
 
 @plain
 def attend_many(
-    qkv: np.ndarray, memory: np.ndarray, read: int, heads: Heads, near: np.ndarray | None, seen: int, out: np.ndarray
+    qkv: np.ndarray, cache: np.ndarray, cached: int, heads: Heads, bias: np.ndarray | None, mask: int, out: np.ndarray
 ) -> None:
     """Several new tokens: keys and values become blocks as of a matrix, eight rows' products with them at a time.
 
-    `near` is as in `attend_one`, `seen` as in `Sequences`, or `EVERYTHING`.
+    `bias` is as in `attend_one`; `mask` is an address as in `Sequences`, or `ALL`.
     """
-    kv_heads, size = memory.shape[1], memory.shape[3]
-    new, length, groups = len(qkv), read + len(qkv), heads.queries // kv_heads
+    kv_heads, size = cache.shape[1], cache.shape[3]
+    new, length, groups = len(qkv), cached + len(qkv), heads.queries // kv_heads
     blocks, wide = -(-length // LANES), -(-size // LANES)
     keys = np.zeros((blocks, size, LANES), np.float32)
     values = np.zeros((wide, blocks * LANES, LANES), np.float32)
@@ -158,20 +158,20 @@ def attend_many(
     one, zero = np.ones((1, LANES), np.float32), np.zeros((1, LANES), np.float32)
     scale = f32(1) / np.sqrt(f32(size)) if heads.scaled else f32(1)
     for kv in range(kv_heads):
-        in_blocks(memory[:, kv, :length], keys, values)
+        in_blocks(cache[:, kv, :length], keys, values)
         for head in range(kv * groups, (kv + 1) * groups):
             scaled(qkv[:, head * size : (head + 1) * size], scale, queries)
             for first in range(0, new, 8):
                 some = min(8, new - first)
-                # What lies behind the last of the eight is not looked at.
-                last = length if seen else read + first + some
+                # The eight look at no token after the last of them.
+                last = length if mask else cached + first + some
                 width = -(-last // LANES) * LANES  # whole blocks, so that a row's sums do not depend on the others'
                 for block in range(width // LANES):
                     eight_rows(queries[first : first + 8], 0, keys[block], one, zero, scores, block * LANES)
                 for i in range(some):
-                    if near is not None:
-                        lean(scores[i, :length], near[head], read + first + i)
-                    exclude(scores[i, :width], first + i, read, length, seen)
+                    if bias is not None:
+                        add_relative_bias(scores[i, :length], bias[head], cached + first + i)
+                    exclude(scores[i, :width], first + i, cached, length, mask)
                     softmax(scores[i, :width])
                 reached = -(-last // TOGETHER) * TOGETHER
                 for block in range(wide):
@@ -184,14 +184,14 @@ def attend_many(
 
 
 @plain
-def in_blocks(memory: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
+def in_blocks(cache: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
     """Of one head, (2, length, size): keys to (blocks, size, 64), 64 tokens' numbers side by side; values likewise."""
-    for t in range(memory.shape[1]):
-        key, block, lane = memory[0, t], keys[t // LANES], t % LANES
+    for t in range(cache.shape[1]):
+        key, block, lane = cache[0, t], keys[t // LANES], t % LANES
         for j in range(len(key)):
             block[j, lane] = key[j]
         for w in range(len(values)):
-            part = memory[1, t, w * LANES : (w + 1) * LANES]
+            part = cache[1, t, w * LANES : (w + 1) * LANES]
             copy(part, values[w, t, : len(part)])
 
 
@@ -211,23 +211,23 @@ def scaled(numbers: np.ndarray, scale: float, out: np.ndarray) -> None:
 
 
 @plain
-def lean(scores: np.ndarray, near: np.ndarray, place: int) -> None:
-    """Adds to what the token at `place` scores what each one's distance from it says."""
-    some = near[len(near) // 2 - place :]
+def add_relative_bias(scores: np.ndarray, bias: np.ndarray, position: int) -> None:
+    """Adds T5's relative-position bias to the scores of the token at `position`."""
+    some = bias[len(bias) // 2 - position :]
     for t in range(len(scores)):
         scores[t] += some[t]
 
 
 @plain
-def exclude(scores: np.ndarray, token: int, read: int, length: int, seen: int) -> None:
-    """Minus infinity for what one of the new tokens does not look at, and behind the last."""
-    beyond = length if seen else read + token + 1
+def exclude(scores: np.ndarray, token: int, cached: int, length: int, mask: int) -> None:
+    """Sets scores of tokens that one of the new tokens must not look at, and of padding, to minus infinity."""
+    beyond = length if mask else cached + token + 1
     for t in range(len(scores) - beyond):
         scores[beyond + t] = -np.inf
-    if seen and seen != EVERYTHING:
-        mask = carray(address(seen), (token + 1, length), np.bool_)[token]
+    if mask and mask != ALL:
+        allowed = carray(address(mask), (token + 1, length), np.bool_)[token]
         for t in range(length):
-            if not mask[t]:
+            if not allowed[t]:
                 scores[t] = -np.inf
 
 

@@ -17,12 +17,12 @@ class CrossDecoder(NamedTuple):
     """All layers' weights, stacked."""
 
     qkv: Affine
-    attended: Affine
+    attention_output: Affine
     queries: Affine
     """To the source."""
     keys_values: Affine
     """Of the source."""
-    crossed: Affine
+    cross_attention_output: Affine
     up: Affine
     down: Affine
     inner: int
@@ -37,21 +37,21 @@ def forward_decoder(network: CrossDecoder, x: np.ndarray, sequences: Sequences, 
     """Turns the newest token of each line, embedded, into the last layer's states, in place: float32 (lines, width)."""
     heads, style, lines = network.heads, network.style, np.arange(x.shape[0])
     inputs = np.empty_like(x)
-    qkv = np.empty((x.shape[0], network.qkv.matrix.integers.shape[1] * LANES), np.float32)
-    queries = np.empty((x.shape[0], network.queries.matrix.integers.shape[1] * LANES), np.float32)
+    qkv = np.empty((x.shape[0], network.qkv.matrix.quants.shape[1] * LANES), np.float32)
+    queries = np.empty((x.shape[0], network.queries.matrix.quants.shape[1] * LANES), np.float32)
     attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)
-    up = np.empty((x.shape[0], network.up.matrix.integers.shape[1] * LANES), np.float32)
+    up = np.empty((x.shape[0], network.up.matrix.quants.shape[1] * LANES), np.float32)
     activated = np.empty((x.shape[0], network.inner), np.float32)
-    found = np.empty((x.shape[0], network.down.matrix.integers.shape[1] * LANES), np.float32)
+    found = np.empty((x.shape[0], network.down.matrix.quants.shape[1] * LANES), np.float32)
     for layer in range(heads.layers):
         norms = network.norms[layer]
         affine(incoming(x, norms[0], style, inputs), affine_of(network.qkv, layer), qkv)
         attend(heads, layer, qkv, sequences, attended)
-        affine(attended, affine_of(network.attended, layer), found)
+        affine(attended, affine_of(network.attention_output, layer), found)
         outgoing(x, found, norms[0], style)
         affine(incoming(x, norms[1], style, inputs), affine_of(network.queries, layer), queries)
         attend_sources(heads, layer, queries, lines, sources, attended)
-        affine(attended, affine_of(network.crossed, layer), found)
+        affine(attended, affine_of(network.cross_attention_output, layer), found)
         outgoing(x, found, norms[1], style)
         affine(incoming(x, norms[2], style, inputs), affine_of(network.up, layer), up)
         activate(up, style, activated)

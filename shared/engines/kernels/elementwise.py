@@ -1,4 +1,4 @@
-"""What stands between the products: norms, sums, activations."""
+"""Norms, residual sums and activations."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Encoder(NamedTuple):
     """All layers' weights, stacked."""
 
     qkv: Affine
-    attended: Affine
+    attention_output: Affine
     up: Affine
     down: Affine
     inner: int
@@ -34,16 +34,16 @@ def forward_encoder(network: Encoder, x: np.ndarray, lengths: np.ndarray) -> Non
     """
     heads, style = network.heads, network.style
     inputs = np.empty_like(x)
-    qkv = np.empty((x.shape[0], network.qkv.matrix.integers.shape[1] * LANES), np.float32)
+    qkv = np.empty((x.shape[0], network.qkv.matrix.quants.shape[1] * LANES), np.float32)
     attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)
-    up = np.empty((x.shape[0], network.up.matrix.integers.shape[1] * LANES), np.float32)
+    up = np.empty((x.shape[0], network.up.matrix.quants.shape[1] * LANES), np.float32)
     activated = np.empty((x.shape[0], network.inner), np.float32)
-    found = np.empty((x.shape[0], network.down.matrix.integers.shape[1] * LANES), np.float32)
+    found = np.empty((x.shape[0], network.down.matrix.quants.shape[1] * LANES), np.float32)
     for layer in range(heads.layers):
         norms = network.norms[layer]
         affine(incoming(x, norms[0], style, inputs), affine_of(network.qkv, layer), qkv)
         attend_texts(heads, qkv, lengths, attended)
-        affine(attended, affine_of(network.attended, layer), found)
+        affine(attended, affine_of(network.attention_output, layer), found)
         outgoing(x, found, norms[0], style)
         affine(incoming(x, norms[1], style, inputs), affine_of(network.up, layer), up)
         activate(up, style, activated)

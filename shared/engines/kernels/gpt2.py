@@ -16,7 +16,7 @@ class Gpt2(NamedTuple):
     """The same of GPT-2."""
 
     qkv: Affine
-    attended: Affine
+    attention_output: Affine
     up: Affine
     down: Affine
     inner: int
@@ -30,17 +30,17 @@ class Gpt2(NamedTuple):
 def forward_gpt2(network: Gpt2, x: np.ndarray, sequences: Sequences) -> None:
     """The same, of tokens embedded with their positions."""
     heads = network.heads
-    qkv = np.empty((x.shape[0], network.qkv.matrix.integers.shape[1] * LANES), np.float32)
+    qkv = np.empty((x.shape[0], network.qkv.matrix.quants.shape[1] * LANES), np.float32)
     attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)
-    up = np.empty((x.shape[0], network.up.matrix.integers.shape[1] * LANES), np.float32)
+    up = np.empty((x.shape[0], network.up.matrix.quants.shape[1] * LANES), np.float32)
     activated = np.empty((x.shape[0], network.inner), np.float32)
     inputs = np.empty_like(x)
-    found = np.empty((x.shape[0], network.down.matrix.integers.shape[1] * LANES), np.float32)
+    found = np.empty((x.shape[0], network.down.matrix.quants.shape[1] * LANES), np.float32)
     for layer in range(heads.layers):
         layer_norm(x, network.norms[layer, 0], network.epsilon, inputs)
         affine(inputs, affine_of(network.qkv, layer), qkv)
         attend(heads, layer, qkv, sequences, attended)
-        affine(attended, affine_of(network.attended, layer), found)
+        affine(attended, affine_of(network.attention_output, layer), found)
         add(x, found)
         layer_norm(x, network.norms[layer, 1], network.epsilon, inputs)
         affine(inputs, affine_of(network.up, layer), up)

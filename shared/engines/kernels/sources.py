@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.engines.kernels.attention import Heads, attend_one, memory_at, remember
+from shared.engines.kernels.attention import Heads, append_keys_values, attend_one, cache_at
 from shared.engines.kernels.compiling import plain
 from shared.engines.kernels.products import LANES, Affine, affine, affine_of
 
@@ -14,28 +14,28 @@ from shared.engines.kernels.products import LANES, Affine, affine, affine_of
 class Sources(NamedTuple):
     """What the lines of one step look at, one each; several may look at the same."""
 
-    memories: np.ndarray
+    caches: np.ndarray
     """int64 (lines,): addresses of the source's keys and values, float32 (layers, 2, heads, tokens, size)."""
     lengths: np.ndarray
     """int64 (lines,): tokens of each source."""
 
 
 @plain
-def remember_sources(heads: Heads, keys_values: Affine, x: np.ndarray, sources: Sources) -> None:
+def cache_sources(heads: Heads, keys_values: Affine, x: np.ndarray, sources: Sources) -> None:
     """Writes the keys and values of encoded sources, float32 (tokens, width), one after the other, of all layers."""
-    found = np.empty((x.shape[0], keys_values.matrix.integers.shape[1] * LANES), np.float32)
+    found = np.empty((x.shape[0], keys_values.matrix.quants.shape[1] * LANES), np.float32)
     for layer in range(heads.layers):
         affine(x, affine_of(keys_values, layer), found)
-        keep_sources(heads, layer, found, sources)
+        cache_sources_of_layer(heads, layer, found, sources)
 
 
 @plain
-def keep_sources(heads: Heads, layer: int, found: np.ndarray, sources: Sources) -> None:
+def cache_sources_of_layer(heads: Heads, layer: int, found: np.ndarray, sources: Sources) -> None:
     """Those of one layer, float32 (tokens, 2 * heads * size or more)."""
     at = 0
     for line in range(len(sources.lengths)):
         length = sources.lengths[line]
-        remember(found[at : at + length], 0, memory_at(heads, sources.memories[line], length)[layer], 0)
+        append_keys_values(found[at : at + length], 0, cache_at(heads, sources.caches[line], length)[layer], 0)
         at += length
 
 
@@ -46,5 +46,5 @@ def attend_sources(
     """What each row, float32 (rows, heads * size or more), finds in the source of the line that `which` names."""
     for row in range(len(which)):
         length = sources.lengths[which[row]]
-        memory = memory_at(heads, sources.memories[which[row]], length)[layer]
-        attend_one(queries[row], memory, length, heads, None, out[row])
+        cache = cache_at(heads, sources.caches[which[row]], length)[layer]
+        attend_one(queries[row], cache, length, heads, None, out[row])

@@ -25,7 +25,7 @@ class Ssru(NamedTuple):
     queries: Affine
     keys_values: Affine
     """Of the source."""
-    attended: Affine
+    attention_output: Affine
     up: Affine
     down: Affine
     inner: int
@@ -61,7 +61,7 @@ def write(network: Ssru, lines: Lines, limits: np.ndarray, end: int, tokens: np.
     """
     live, tokens[:] = np.arange(len(tokens)), -1
     newest, places = lines.newest.copy(), lines.places.copy()
-    logits = np.empty((len(tokens), network.vocabulary.matrix.integers.shape[0] * LANES), np.float32)
+    logits = np.empty((len(tokens), network.vocabulary.matrix.quants.shape[0] * LANES), np.float32)
     for word in range(tokens.shape[1]):
         x = np.empty((len(live), network.positions.shape[1]), np.float32)
         embed_lines(network, newest[live], places[live], x)
@@ -91,12 +91,12 @@ def embed_lines(network: Ssru, newest: np.ndarray, places: np.ndarray, x: np.nda
 def forward(network: Ssru, x: np.ndarray, which: np.ndarray, lines: Lines) -> None:
     """One token of `which` lines: embedded tokens to states, float32 (rows, width), in place. Changes the cells."""
     heads = network.heads
-    both = np.empty((x.shape[0], network.candidate_forget.matrix.integers.shape[1] * LANES), np.float32)
-    queries = np.empty((x.shape[0], network.queries.matrix.integers.shape[1] * LANES), np.float32)
+    both = np.empty((x.shape[0], network.candidate_forget.matrix.quants.shape[1] * LANES), np.float32)
+    queries = np.empty((x.shape[0], network.queries.matrix.quants.shape[1] * LANES), np.float32)
     attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)
-    up = np.empty((x.shape[0], network.up.matrix.integers.shape[1] * LANES), np.float32)
+    up = np.empty((x.shape[0], network.up.matrix.quants.shape[1] * LANES), np.float32)
     activated = np.empty((x.shape[0], network.inner), np.float32)
-    found = np.empty((x.shape[0], network.down.matrix.integers.shape[1] * LANES), np.float32)
+    found = np.empty((x.shape[0], network.down.matrix.quants.shape[1] * LANES), np.float32)
     for layer in range(heads.layers):
         norms = network.norms[layer]
         affine(x, affine_of(network.candidate_forget, layer), both)
@@ -105,7 +105,7 @@ def forward(network: Ssru, x: np.ndarray, which: np.ndarray, lines: Lines) -> No
         layer_norm(x, norms[0], network.epsilon, x)
         affine(x, affine_of(network.queries, layer), queries)
         attend_sources(heads, layer, queries, which, lines.sources, attended)
-        affine(attended, affine_of(network.attended, layer), found)
+        affine(attended, affine_of(network.attention_output, layer), found)
         add(x, found)
         layer_norm(x, norms[1], network.epsilon, x)
         affine(x, affine_of(network.up, layer), up)

@@ -1,4 +1,4 @@
-"""Matrices of kernels as engines hold them: taken from stored weights, and as modules that an adapter can change."""
+"""The kernels' matrices as an engine has them: read from converted weights, and as modules for adapters."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from shared.engines.packed.weights import parts_of
 
 
 def matrix_in(weights: Mapping[str, Tensor], name: str) -> Any:
-    """The `Matrix` of that name of all layers; an `Affine` where it has biases."""
-    integers, steps, offsets = (part.numpy() for part in parts_of(weights, name))
-    matrix = Matrix(integers.view(np.uint16) if integers.dtype == np.int16 else integers, steps, offsets)
+    """The `Matrix` of that name for all layers; an `Affine` where it has biases."""
+    quants, scales, mins = (part.numpy() for part in parts_of(weights, name))
+    matrix = Matrix(quants.view(np.uint16) if quants.dtype == np.int16 else quants, scales, mins)
     bias = weights.get(f"{name}.bias")
     return matrix if bias is None else Affine(matrix, bias.numpy())
 
 
-def kept_as(matrix: Matrix | Affine) -> str:
+def number_format(matrix: Matrix | Affine) -> str:
     """The form of its numbers: `int8`, `bf16` or `fp32`."""
-    numbers = (matrix.matrix if isinstance(matrix, Affine) else matrix).integers
+    numbers = (matrix.matrix if isinstance(matrix, Affine) else matrix).quants
     return {"int8": "int8", "uint16": "bf16"}.get(str(numbers.dtype), "fp32")
 
 
@@ -37,7 +37,7 @@ class Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inputs, matrix = np.ascontiguousarray(x.numpy()), self._matrix
         biased = isinstance(matrix, Affine)
-        blocks = (matrix.matrix if biased else matrix).integers
+        blocks = (matrix.matrix if biased else matrix).quants
         result = np.empty((len(inputs), len(blocks) * LANES), np.float32)
         (affine if biased else product)(inputs, matrix, result)
         return torch.from_numpy(result)[:, : self._out]

@@ -1,8 +1,8 @@
-"""Matrices as `kernels` reads them, in the smallest numbers that lose nothing of what was published.
+"""The layout of converted weights: matrices as `kernels` reads them, in the smallest numbers that lose nothing.
 
-A checkpoint quantised for llama.cpp holds integers of four to eight bits, and for each 16 or 32 inputs of a row a step
-and an offset (`Q4_1`: step * 0..15 + offset). Once read by transformers these are plain floats; here the integers are
-found again, and kept as one byte each. Others stay in bfloat16 if that is what they were published in.
+A checkpoint quantised for llama.cpp has integers of four to eight bits, and for each 16 or 32 inputs of a row a scale
+and a minimum (`Q4_1`: scale * 0..15 + min). transformers reads these as plain floats; here the integers are found
+again, and take one byte each. Other checkpoints stay in bfloat16 if they were published in it.
 """
 
 from __future__ import annotations
@@ -13,54 +13,57 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+FORMAT = 2
+"""Number of the layout on disk. Raise it with any change to the names, shapes, types or order of numbers of what a
+network's `pack` writes, here or in an architecture's module: folders of another number are converted again."""
 LANES = 64
 """As in `kernels`, which is not imported here, because it brings a compiler along."""
 GROUPS = (32, 16)
-"""Inputs that share a step, in the formats of llama.cpp."""
+"""Inputs that share a scale, in the formats of llama.cpp."""
 LEVELS = 63
-"""Levels with an offset that are looked for: formats of up to six bits."""
-NEAR, NEAR_OFFSET = 2e-6, 1e-4
-"""What float32 leaves of the distance to a level: a share of it and, where an offset was taken away, more."""
-ROUNDED_TOGETHER = 128
-"""Inputs that share a step where floats are rounded. MiniLM's vectors keep a cosine of 0.9996 or more with float32's
-(200 texts). Steps for 32 inputs lose less, and take a fifth longer; one for a whole row loses more, in as long."""
+"""Most levels of a format with a minimum: those of six bits."""
+TOLERANCE, TOLERANCE_WITH_MIN = 2e-6, 1e-4
+"""Rounding errors of float32, as a share of the level; more where a minimum was subtracted."""
+INT8_GROUP = 128
+"""Inputs that share a scale where floats are rounded to int8. MiniLM's vectors have a cosine of 0.9996 or more with
+float32's (200 texts). Groups of 32 lose less, and take a fifth longer; a whole row loses more, in the same time."""
 SAMPLE = 2048
-"""Groups that are looked at before all of them are."""
+"""Groups that are tried before all of them are."""
 
-PARTS = ("integers", "steps", "offsets")
+PARTS = ("quants", "scales", "mins")
 
 
-def stored(name: str, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Matrices of one shape, one for each layer, under `name.integers` and so on, stacked.
+def pack(name: str, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Matrices of one shape, one for each layer, stacked as `name.quants`, `name.scales` and `name.mins`.
 
-    Each (out, in) float32. `integers`: int8 (layers, blocks, in / 2, 64, 2), or bfloat16's bits in an int16, or
-    float32, (layers, blocks, in, 64); `steps` and `offsets`: float32 (layers, blocks, groups, 64). What is missing in
-    the last block is 0.
+    `matrices`: float32 (out, in) each. `quants`: int8 (layers, blocks, in / 2, 64, 2), or bfloat16's bits as int16, or
+    float32, (layers, blocks, in, 64). `scales` and `mins`: float32 (layers, blocks, groups, 64). The last block is
+    padded with zeros.
     """
     grids = next((found for size in GROUPS if (found := _on_grids(matrices, size)) is not None), None)
     if grids is None:
         half = all(bool((m == m.bfloat16().float()).all()) for m in matrices)
         numbers = [m.bfloat16().view(torch.int16) if half else m for m in matrices]
         grids = [(n, torch.ones(len(n), 1), torch.zeros(len(n), 1)) for n in numbers]
-    return in_groups(name, grids)
+    return pack_blocks(name, grids)
 
 
-def rounded(name: str, matrices: Sequence[Tensor], size: int = ROUNDED_TOGETHER) -> dict[str, Tensor]:
-    """The same of matrices that were published in floats, as int8: groups of `size` inputs share a step.
+def pack_rounded(name: str, matrices: Sequence[Tensor], size: int = INT8_GROUP) -> dict[str, Tensor]:
+    """As `pack`, but floats are rounded to int8; groups of `size` inputs share a scale.
 
-    What is lost is half a step, a 254th of a group's greatest weight.
+    The rounding error is at most half a scale, a 254th of the group's greatest weight.
     """
     grids = []
     for matrix in matrices:
         groups = matrix.float().reshape(len(matrix), -1, math.gcd(matrix.shape[1], size))
-        steps = (groups.abs().amax(2) / 127).clamp_min(1e-12)
-        integers = (groups / steps[:, :, None]).round().to(torch.int8)
-        grids.append((integers.view(matrix.shape), steps, torch.zeros_like(steps)))
-    return in_groups(name, grids)
+        scales = (groups.abs().amax(2) / 127).clamp_min(1e-12)
+        quants = (groups / scales[:, :, None]).round().to(torch.int8)
+        grids.append((quants.view(matrix.shape), scales, torch.zeros_like(scales)))
+    return pack_blocks(name, grids)
 
 
-def in_groups(name: str, grids: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Of integers (out, in), steps and offsets (out, groups) of each layer what `stored` says."""
+def pack_blocks(name: str, grids: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The same from each layer's quants (out, in), and its scales and mins (out, groups)."""
     parts = [torch.stack([_blocks(matrix) for matrix in column]) for column in zip(*grids, strict=True)]
     if parts[0].dtype == torch.int8:  # two inputs of an output side by side, as the processor multiplies them
         layers, blocks, inputs, _ = parts[0].shape
@@ -69,8 +72,9 @@ def in_groups(name: str, grids: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict
 
 
 def parts_of(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor, Tensor]:
-    integers, steps, offsets = (weights[f"{name}.{part}"] for part in PARTS)
-    return integers, steps, offsets
+    """Quants, scales and mins of the matrices called `name`."""
+    quants, scales, mins = (weights[f"{name}.{part}"] for part in PARTS)
+    return quants, scales, mins
 
 
 def _blocks(matrix: Tensor) -> Tensor:
@@ -81,10 +85,10 @@ def _blocks(matrix: Tensor) -> Tensor:
 
 
 def _on_grids(matrices: Sequence[Tensor], size: int) -> list[tuple[Tensor, Tensor, Tensor]] | None:
-    """Integers (out, in), steps and offsets (out, in / size) of each; None unless all groups lie on levels."""
+    """Each matrix's quants (out, in), scales and mins (out, in / size); None unless all groups lie on levels."""
     if any(m.shape[1] % size for m in matrices):
         return None
-    # Most checkpoints are not quantised, and a few groups tell.
+    # Most checkpoints are not quantised, and a few groups show that.
     if any(grid_of(m.reshape(-1, size)[:SAMPLE]) is None for m in matrices):
         return None
     found = []
@@ -92,35 +96,35 @@ def _on_grids(matrices: Sequence[Tensor], size: int) -> list[tuple[Tensor, Tenso
         grid = grid_of(matrix.reshape(-1, size))
         if grid is None:
             return None
-        integers, steps, offsets = grid
+        quants, scales, mins = grid
         per_row = (len(matrix), matrix.shape[1] // size)
-        found.append((integers.view(matrix.shape), steps.view(per_row), offsets.view(per_row)))
+        found.append((quants.view(matrix.shape), scales.view(per_row), mins.view(per_row)))
     return found
 
 
 def grid_of(groups: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Of float32 (groups, size): integers int8, and step and offset of each group; None where one has no levels.
+    """Quants, scale and min of each group of a float32 (groups, size) matrix; None where one group has no levels.
 
-    Levels are `step * n` with the greatest at 127 (as in `Q8_0`), or a few equal steps from the least to the greatest.
+    Levels are `scale * n` with the greatest at 127 (as in `Q8_0`), or a few equal steps from the least to the greatest.
     """
-    integers = torch.zeros(groups.shape, dtype=torch.int8)
-    steps, offsets = torch.zeros(len(groups)), torch.zeros(len(groups))
+    quants = torch.zeros(groups.shape, dtype=torch.int8)
+    scales, mins = torch.zeros(len(groups)), torch.zeros(len(groups))
     left = torch.arange(len(groups))
     for levels in (127, *range(15, 0, -1), *range(LEVELS, 15, -1)):
         values = groups[left]
         least = values.amin(1)
         if levels == 127:
-            step, offset = values.abs().amax(1) / 127, torch.zeros(len(values))
+            scale, minimum = values.abs().amax(1) / 127, torch.zeros(len(values))
         else:
-            step, offset = (values.amax(1) - least) / levels, least
-        step = step.clamp_min(1e-30)
-        places = (values - offset[:, None]) / step[:, None]
+            scale, minimum = (values.amax(1) - least) / levels, least
+        scale = scale.clamp_min(1e-30)
+        places = (values - minimum[:, None]) / scale[:, None]
         nearest = places.round()
-        near = NEAR if levels == 127 else NEAR_OFFSET
-        fits = ((places - nearest).abs() <= near * nearest.abs().clamp_min(1)).all(1)
+        tolerance = TOLERANCE if levels == 127 else TOLERANCE_WITH_MIN
+        fits = ((places - nearest).abs() <= tolerance * nearest.abs().clamp_min(1)).all(1)
         at = left[fits]
-        integers[at], steps[at], offsets[at] = nearest[fits].to(torch.int8), step[fits], offset[fits]
+        quants[at], scales[at], mins[at] = nearest[fits].to(torch.int8), scale[fits], minimum[fits]
         left = left[~fits]
         if not len(left):
-            return integers, steps, offsets
+            return quants, scales, mins
     return None

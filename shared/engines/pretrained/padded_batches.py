@@ -1,4 +1,4 @@
-"""Batches across visitors for encoders of transformers: pieces of nearly one length, padded, in one forward pass.
+"""Batches across visitors for encoders of transformers: items of similar length, padded, in one forward pass.
 
 Measured with DistilBERT's size (66 million parameters, float32) on one of this project's two cores: a forward pass
 takes 17 ms to read the weights, and 0.95 ms for each token. So a batch of short texts saves most of its time, one of
@@ -25,7 +25,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 PADDING = 16
-"""Tokens of padding that a piece may bring into a batch: a forward pass of its own costs as much."""
+"""Tokens of padding that an item may add to a batch: a separate forward pass costs as much."""
 
 SHARED_WORK = 8_000_000_000
 """Tokens times parameters from which a step gets all cores. On two instead of one, 128 tokens through DistilBERT's size
@@ -44,38 +44,39 @@ class PaddedBatches(Generic[P, R]):
         padding: int,
         all_cores_from: int = 0,
     ) -> None:
-        """`forward` gives a result for each piece, `length` is a piece's, in tokens or samples.
+        """`forward` gives a result for each item; `length` is an item's length in tokens or samples.
 
-        In that unit, padding included: no step but a single piece's is longer than `most`, and one of `all_cores_from`
-        or more gets all cores. `padding` is what a piece may bring into a batch; with 0 all are of one length.
+        The rest is in that unit. No step of several items is longer than `most`, padding included, and a step of
+        `all_cores_from` or more gets all cores. `padding`: the most that an item may add to a batch; with 0 the items
+        of a batch have equal lengths.
         """
         self.most = most
         self.padding = padding
         self._forward, self._length = forward, length
         self._all_cores_from = all_cores_from
 
-    def results(self, pieces: Sequence[P], compute: Compute = run_here) -> list[R]:
-        """One request's results in the order of its pieces, which the lane is given by length."""
-        order = sorted(range(len(pieces)), key=lambda place: self._length(pieces[place]))
-        found = dict(zip(order, compute.together(self, [pieces[place] for place in order]), strict=True))
-        return [found[place] for place in range(len(pieces))]
+    def results(self, items: Sequence[P], compute: Compute = run_here) -> list[R]:
+        """One request's results in the order of its items. They are submitted in order of length."""
+        order = sorted(range(len(items)), key=lambda place: self._length(items[place]))
+        found = dict(zip(order, compute.map(self, [items[place] for place in order]), strict=True))
+        return [found[place] for place in range(len(items))]
 
-    def __call__(self, pieces: Sequence[P]) -> Sequence[R]:
+    def __call__(self, items: Sequence[P]) -> Sequence[R]:
         with torch.inference_mode():
-            return self._forward(pieces)
+            return self._forward(items)
 
-    def room(self, pieces: Sequence[P], another: P) -> bool:
-        new = self._length(another)
-        # Asked of every piece that waits, so what is known at once comes first.
-        if (len(pieces) + 1) * new > self.most:
+    def can_join(self, batch: Sequence[P], item: P) -> bool:
+        new = self._length(item)
+        # Called for every item that waits, so the cheap test comes first.
+        if (len(batch) + 1) * new > self.most:
             return False
-        longest = max(map(self._length, pieces))
-        if (len(pieces) + 1) * longest > self.most:
+        longest = max(map(self._length, batch))
+        if (len(batch) + 1) * longest > self.most:
             return False
-        return (longest - new if new < longest else len(pieces) * (new - longest)) <= self.padding
+        return (longest - new if new < longest else len(batch) * (new - longest)) <= self.padding
 
-    def most_cores(self, pieces: Sequence[P]) -> int:
-        padded = len(pieces) * max(map(self._length, pieces))
+    def most_cores(self, items: Sequence[P]) -> int:
+        padded = len(items) * max(map(self._length, items))
         return sys.maxsize if padded >= self._all_cores_from else 1
 
 

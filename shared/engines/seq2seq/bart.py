@@ -1,7 +1,7 @@
-"""Marian as the Hub has it (opus-mt), and M2M100 with small100: both as transformers wrote them after BART.
+"""Marian in the Hub's format (opus-mt), and M2M100 with small100: transformers derives both from BART.
 
-Sinusoidal positions, layer norms and biases everywhere. Marian has its norms after each part and a bias of each token's
-logit; M2M100 has them before each part and after the last layer.
+Sinusoidal positions, layer norms and biases everywhere. Marian has its norms after each part, and a bias for each
+token's logit; M2M100 has them before each part and after the last layer.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import numpy as np
 from torch import Tensor
 
 from shared.engines.kernels.elementwise import GELU, GELU_TANH, RELU, SILU, Style
-from shared.engines.kernels.products import place as add_positions
+from shared.engines.kernels.products import add_positions
 from shared.engines.packed.positions import sinusoids
 from shared.engines.seq2seq.network import Published, Seq2SeqNetwork, Shape
 
 ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_new": GELU_TANH, "swish": SILU, "silu": SILU}
 EPSILON = 1e-5
-"""Of PyTorch's layer norms, where nothing else is said."""
+"""PyTorch's default for layer norms."""
 
 
 class BartLike(Seq2SeqNetwork):
-    """What the two have in common."""
+    """The base class of both."""
 
     prefix, layer, published_embedding = "model.", "model.{side}.layers.{number}.", "model.shared.weight"
     positions: np.ndarray
     """float32 (positions, width)."""
 
-    def near(self, weights: Mapping[str, Tensor], side: str) -> None:
-        """Nothing: the tokens bring their positions along."""
+    def relative_bias(self, weights: Mapping[str, Tensor], side: str) -> None:
+        """Nothing: positions are added to the embeddings."""
 
-    def place(self, x: np.ndarray, ids: Sequence[np.ndarray], before: Sequence[int]) -> None:
-        places = [self.places(some, start) for some, start in zip(ids, before, strict=True)]
-        add_positions(x, np.concatenate(places), self.positions)
+    def add_positions(self, x: np.ndarray, ids: Sequence[np.ndarray], before: Sequence[int]) -> None:
+        rows = [self.position_rows(some, start) for some, start in zip(ids, before, strict=True)]
+        add_positions(x, np.concatenate(rows), self.positions)
 
-    def places(self, ids: np.ndarray, before: int) -> np.ndarray:
+    def position_rows(self, ids: np.ndarray, before: int) -> np.ndarray:
         """Rows of `positions` for a sequence's tokens."""
         return np.arange(before, before + len(ids))
 
@@ -47,14 +47,14 @@ class BartLike(Seq2SeqNetwork):
         square = (width, width)
         found = {
             "qkv": {f"self_attn.{name}_proj": square for name in "qkv"},
-            "attended": {"self_attn.out_proj": square},
+            "attention_output": {"self_attn.out_proj": square},
             "up": {"fc1": (inner, width)},
             "down": {"fc2": (width, inner)},
         }
         if side == "decoder":
             found["queries"] = {"encoder_attn.q_proj": square}
             found["keys_values"] = {f"encoder_attn.{name}_proj": square for name in "kv"}
-            found["crossed"] = {"encoder_attn.out_proj": square}
+            found["cross_attention_output"] = {"encoder_attn.out_proj": square}
         return found
 
     @staticmethod
@@ -90,7 +90,7 @@ def _shape_of(config: Any, *, before: bool, positions: int | None) -> Shape | No
 
 
 class OpusNetwork(BartLike):
-    """As `MarianMTModel` of transformers (tested)."""
+    """Equals transformers' `MarianMTModel` (tested)."""
 
     model_type = "marian"
 
@@ -109,13 +109,13 @@ class OpusNetwork(BartLike):
         return None
 
     @classmethod
-    def more_of(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    def pack_more(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         positions = state["model.decoder.embed_positions.weight"].float().contiguous()
         return {"output_bias": state["final_logits_bias"][0].float().contiguous(), "positions": positions}
 
 
 class M2M100Network(BartLike):
-    """As `M2M100ForConditionalGeneration` of transformers (tested). Its positions have no end."""
+    """Equals transformers' `M2M100ForConditionalGeneration` (tested). Its positions are unlimited."""
 
     model_type = "m2m_100"
 
@@ -127,9 +127,9 @@ class M2M100Network(BartLike):
         self.positions = positions.numpy()
         self.nbytes += positions.nbytes
 
-    def places(self, ids: np.ndarray, before: int) -> np.ndarray:
-        said = ids != self.shape.padding
-        return np.where(said, np.cumsum(said) + before, 0) + self.shape.padding
+    def position_rows(self, ids: np.ndarray, before: int) -> np.ndarray:
+        real = ids != self.shape.padding
+        return np.where(real, np.cumsum(real) + before, 0) + self.shape.padding
 
     @staticmethod
     def shape_of(config: Any) -> Shape | None:

@@ -1,7 +1,7 @@
 """The fast engine for encoder-decoder models: texts of all visitors are batched token by token.
 
-Its weights are those that were published, kept as small as they were published. Architectures that are not written down
-(`seq2seq_architectures`) are loaded by the reference engine, `seq2seq`; so is everything where the compiler is missing.
+Its weights are as small as they were published. The reference engine loads the architectures that are not in
+`architectures`, and every checkpoint where the compiler is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.engines.packed.kernel_choice import why_not
 from shared.engines.pretrained.loading import WEIGHTS, load_pretrained, read_config
 from shared.engines.seq2seq import reference
 from shared.engines.seq2seq.rules import Rules
-from shared.engines.seq2seq.texts import read_texts
+from shared.engines.seq2seq.tokenizer import read_tokenizer
 from shared.engines.seq2seq.translating import Translating
 from shared.events import Progress
 from shared.settings import Settings
@@ -31,10 +31,9 @@ GENERATION = "generation_config.json"
 
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: those of the reference engine, which loads what this one cannot.
+    """Bytes of weights in memory, at most: the reference engine's, which loads the architectures that this one lacks.
 
-    Blocks have a step and an offset for each output, and the last may be half empty: a part in a hundred of a matrix
-    with 500 inputs.
+    Scales, mins and the padding of the last block add about 1 % to a matrix with 500 inputs.
     """
     return reference.memory_bytes(checkpoint) * 101 // 100
 
@@ -45,11 +44,11 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
         return reference.load(checkpoint, folder, settings, progress)
     from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq
 
-    texts = read_texts(checkpoint, folder)
+    tokenizer = read_tokenizer(checkpoint, folder)
     ready = _converted(checkpoint, folder, settings, progress)
     progress("reading weights", 0, checkpoint.parameters)
     rules = _rules(checkpoint, ready)
-    engine = BatchedSeq2Seq(_network(checkpoint, ready), texts, rules, checkpoint)
+    engine = BatchedSeq2Seq(_network(checkpoint, ready), tokenizer, rules, checkpoint)
     progress("compiling for this processor, once", 0, 0)
     engine.writer.warm_up(rules)
     return engine
@@ -78,10 +77,12 @@ def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress
 
 
 def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
+    from shared.engines.packed.weights import FORMAT
+
     def in_blocks(source: Path, target: Path) -> None:
         _in_blocks(checkpoint, source, target, progress)
 
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels")
+    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels", number=FORMAT)
 
 
 def _network(checkpoint: Checkpoint, folder: Path) -> Seq2SeqNetwork:
@@ -115,6 +116,6 @@ def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Pro
     # What transformers makes of a checkpoint that has none, and without the checks that refuse to write some.
     said = model.generation_config.to_dict()
     (target / GENERATION).write_text(json.dumps(said), encoding="utf-8")
-    weights = network.stored_of(model.state_dict(), shape)
+    weights = network.pack(model.state_dict(), shape)
     del model
     save_file(weights, target / WEIGHTS)

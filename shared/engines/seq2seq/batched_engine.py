@@ -12,7 +12,7 @@ from shared.engines.seq2seq.decoding import Written
 from shared.engines.seq2seq.layers import Seq2SeqLayers
 from shared.engines.seq2seq.network import Seq2SeqNetwork
 from shared.engines.seq2seq.rules import Rules
-from shared.engines.seq2seq.texts import Texts
+from shared.engines.seq2seq.tokenizer import Tokenizer
 from shared.engines.seq2seq.translating import Translating
 from shared.engines.seq2seq.writing import STEP_LINES, Beams, Drawn, Greedy, Text, Writer
 
@@ -23,11 +23,11 @@ HELD_TOKENS = 4096
 class BatchedSeq2Seq(Translating):
     """A `Seq2SeqLM` whose requests share their forward passes."""
 
-    def __init__(self, network: Seq2SeqNetwork, texts: Texts, rules: Rules, checkpoint: Checkpoint) -> None:
-        super().__init__(texts, rules, checkpoint)
+    def __init__(self, network: Seq2SeqNetwork, tokenizer: Tokenizer, rules: Rules, checkpoint: Checkpoint) -> None:
+        super().__init__(tokenizer, rules, checkpoint)
         self.writer = Writer(network)
         self.nbytes = network.nbytes
-        self.name = f"compiled-{network.stored_as}"
+        self.name = f"compiled-{network.number_format}"
 
     def generate(
         self, source: Sequence[int], sampling: Sampling, compute: Compute = run_here
@@ -38,7 +38,7 @@ class BatchedSeq2Seq(Translating):
         """
         self._check(source)
         text = Drawn(source, min(sampling.max_new_tokens, self.context_window), self.rules, sampling)
-        ended = compute.begin(self.writer, text)
+        ended = compute.submit(self.writer, text)
         ended.add_done_callback(lambda _: text.tokens.put(None))
         ids: list[int] = []
         shown = ""
@@ -71,9 +71,7 @@ class BatchedSeq2Seq(Translating):
         # Twice as many as are written in one step, so that there is one to take the place of one that ends.
         most = max(1, 2 * STEP_LINES // num_beams)
         for some in batches([len(ids) for ids in sources], most, HELD_TOKENS):
-            for place, written in zip(
-                some, compute.together(self.writer, [text(place) for place in some]), strict=True
-            ):
+            for place, written in zip(some, compute.map(self.writer, [text(place) for place in some]), strict=True):
                 found[place] = written
         return found
 

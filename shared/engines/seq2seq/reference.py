@@ -1,8 +1,8 @@
 """The PyTorch engine for encoder-decoder models: T5 and FLAN-T5, Marian (opus-mt), M2M100 and small100.
 
 Reads checkpoints in Hugging Face format, in float32: T5 was trained in bfloat16 on other processors, and its sums
-overflow or lose their end in half precision. Texts and tokens are in `seq2seq_texts.py` and `translating.py`, what
-happens in the decoder in `seq2seq_decoding.py`. The reference for `batched_seq2seq`: each request computes by itself.
+overflow or lose digits in half precision. Texts and tokens are in `tokenizer.py` and `translating.py`, the decoder's
+steps in `decoding.py`. Each request computes by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.engines.pretrained.pieces import batches
 from shared.engines.protocols import GeneratedToken, Sampling
 from shared.engines.seq2seq.decoding import Decoder, Written, decode, draw
 from shared.engines.seq2seq.rules import Rules
-from shared.engines.seq2seq.texts import Texts, read_texts
+from shared.engines.seq2seq.tokenizer import Tokenizer, read_tokenizer
 from shared.engines.seq2seq.translating import Translating
 from shared.events import Progress
 from shared.settings import Settings
@@ -36,8 +36,8 @@ class TorchSeq2Seq(Translating):
 
     name = "torch-fp32"
 
-    def __init__(self, model: Any, texts: Texts, checkpoint: Checkpoint) -> None:
-        super().__init__(texts, Rules(model.generation_config, model.config), checkpoint)
+    def __init__(self, model: Any, tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+        super().__init__(tokenizer, Rules(model.generation_config, model.config), checkpoint)
         self.model = model
         self.nbytes = sum({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}.values())
 
@@ -103,5 +103,5 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     Raises as `load_pretrained` does, `WeightsCorrupt` when tokenizer files are missing, and `SuiteError` for a
     generation config that asks for what `Rules` does not do.
     """
-    texts = read_texts(checkpoint, folder)
-    return TorchSeq2Seq(load_pretrained("AutoModelForSeq2SeqLM", checkpoint, folder, progress), texts, checkpoint)
+    tokenizer = read_tokenizer(checkpoint, folder)
+    return TorchSeq2Seq(load_pretrained("AutoModelForSeq2SeqLM", checkpoint, folder, progress), tokenizer, checkpoint)

@@ -1,4 +1,4 @@
-"""What a checkpoint's own configuration says of the texts that its decoder writes, in general and for each task."""
+"""A checkpoint's own configuration of what its decoder writes, in general and for each task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from shared.checkpoints.catalog import Pair
 from shared.errors import SuiteError, WeightsCorrupt
 
-NOT_DONE = {
+UNSUPPORTED = {
     "begin_suppress_tokens": None,
     "diversity_penalty": 0.0,
     "encoder_no_repeat_ngram_size": 0,
@@ -29,10 +29,10 @@ NOT_DONE = {
     "suppress_tokens": None,
     "watermarking_config": None,
 }
-"""What a generation config may ask for and `Rules` does not do, and the value that asks for nothing."""
+"""Generation options this engine does not implement, each with the value that switches it off."""
 
-MOST_BEAMS = 32
-"""That a checkpoint may prefer: so many lines has a step of the batched engine."""
+MAX_BEAMS = 32
+"""The most that a checkpoint may prefer: a step of the batched engine has so many lines."""
 
 
 def translation_task(pair: Pair) -> str:
@@ -41,11 +41,11 @@ def translation_task(pair: Pair) -> str:
 
 
 class Lines(Protocol):
-    """What is being written: the lines of a batch, all of them so many tokens long."""
+    """The lines of a batch in progress, all of the same length."""
 
     @property
     def written(self) -> Tensor:
-        """int64 (lines, tokens): of each line so far, the token that starts the decoder included."""
+        """int64 (lines, tokens): each line so far, the token that starts the decoder included."""
         ...
 
     @property
@@ -55,41 +55,41 @@ class Lines(Protocol):
 
     @property
     def first(self) -> int | None:
-        """What is forced as the first token."""
+        """The first token, if it is forced."""
         ...
 
 
 class Rules:
-    """What a checkpoint's generation config says of every output.
+    """The rules that a checkpoint's generation config sets for every output.
 
-    Done: `decoder_start_token_id`, `eos_token_id`, `forced_bos_token_id`, `forced_eos_token_id` (at each source's own
-    limit), `bad_words_ids`, `min_length`, `no_repeat_ngram_size`, `renormalize_logits`, and for beams `length_penalty`
-    and `early_stopping` (true or false). `num_beams` counts where the request names no number.
-    Left to the request: `max_length`, `do_sample` and what shapes sampling. A request may allow fewer tokens than
-    `min_length`; the text is cut there, as by `generate`.
-    Anything else that changes outputs raises `SuiteError`, so that no checkpoint quietly answers otherwise than its
-    authors meant.
+    Implemented: `decoder_start_token_id`, `eos_token_id`, `forced_bos_token_id`, `forced_eos_token_id` (at each
+    source's own limit), `bad_words_ids`, `min_length`, `no_repeat_ngram_size`, `renormalize_logits`, and for beams
+    `length_penalty` and `early_stopping` (true or false). `num_beams` is the default for requests without a number.
+    Set by the request: `max_length`, `do_sample` and the other sampling options. A request may allow fewer tokens than
+    `min_length`; the text is then cut, as `generate` does.
+    Any other option that changes outputs raises `SuiteError`, so that no checkpoint silently answers differently from
+    what its authors meant.
     """
 
     def __init__(self, generation: Any, config: Any = None) -> None:
         """`generation`: a `GenerationConfig`. `config`: the model's, whose `task_specific_params` `for_task` reads."""
-        asked = [name for name, nothing in NOT_DONE.items() if getattr(generation, name, None) not in (None, nothing)]
-        asked += ["early_stopping"] if generation.early_stopping not in (None, False, True) else []
-        asked += ["num_beams"] if generation.num_beams not in (None, *range(1, MOST_BEAMS + 1)) else []
-        if asked:
+        unsupported = [name for name, off in UNSUPPORTED.items() if getattr(generation, name, None) not in (None, off)]
+        unsupported += ["early_stopping"] if generation.early_stopping not in (None, False, True) else []
+        unsupported += ["num_beams"] if generation.num_beams not in (None, *range(1, MAX_BEAMS + 1)) else []
+        if unsupported:
             raise SuiteError(
-                f"the checkpoint's generation config asks for what this engine does not do ({', '.join(asked)}), and "
-                "its texts would be others than its authors mean; choose another checkpoint",
+                f"the checkpoint's generation config asks for what this engine does not do ({', '.join(unsupported)}), "
+                "and its texts would be others than its authors mean; choose another checkpoint",
                 field="model",
             )
         self.start: int = generation.decoder_start_token_id
         self.ends = _ids(generation.eos_token_id)
         self.num_beams: int = generation.num_beams or 1
-        """Where the request leaves it to the checkpoint; 1 is greedy."""
+        """The default for requests without a number; 1 is greedy."""
         self.length_penalty = 1.0 if generation.length_penalty is None else float(generation.length_penalty)
         self.early_stopping = bool(generation.early_stopping)
         self.first: int | None = generation.forced_bos_token_id
-        """The first token of every output, if the checkpoint says so; a translation's language may say otherwise."""
+        """The first token of every output, if the config forces one; a translation's language may override it."""
         self._last = _ids(generation.forced_eos_token_id)
         self._renormalize = bool(generation.renormalize_logits)
         self._processors = self._of_transformers(generation)
@@ -115,21 +115,22 @@ class Rules:
         return processors
 
     def for_task(self, task: str) -> Rules:
-        """With what config.json says of a task besides, as the pipelines of transformers 4 had it; these where nothing.
+        """With the task's own options in config.json, as the pipelines of transformers 4 applied them.
 
-        Raises `SuiteError` (field `model`) where that is more than is done here, or makes no sense.
+        Returns these rules unchanged where config.json says nothing of the task. Raises `SuiteError` (field `model`)
+        for options that are not implemented, and `WeightsCorrupt` for values that make no sense.
         """
         said = self._tasks.get(task)
         if not isinstance(said, dict):
             return self
-        if task not in self._of_tasks:  # asked at every request
+        if task not in self._of_tasks:  # called at every request
             self._of_tasks[task] = self._with(said, task)
         return self._of_tasks[task]
 
     def _with(self, said: dict[str, Any], task: str) -> Rules:
         generation = copy.deepcopy(self._generation)
         try:
-            generation.update(**said)  # but for a prefix, which is no matter of the decoder
+            generation.update(**said)  # a prefix among them has no effect: it is not the decoder's
             return Rules(generation)
         except (TypeError, ValueError) as error:
             raise WeightsCorrupt(
@@ -139,7 +140,7 @@ class Rules:
             ) from error
 
     def allowed(self, scores: Tensor, lines: Lines) -> Tensor:
-        """Scores of the next token, (lines, vocabulary), with what is forbidden at -inf.
+        """Scores of the next token, (lines, vocabulary), with forbidden tokens at -inf.
 
         `scores` are logits or log-probabilities, which are left unchanged.
         """
@@ -153,7 +154,7 @@ class Rules:
         return scores
 
     def log_probabilities(self, logits: Tensor, lines: Lines) -> Tensor:
-        """What greedy and beam search maximise, float32 (lines, vocabulary)."""
+        """The scores that greedy and beam search maximise, float32 (lines, vocabulary)."""
         scores = self.allowed(logits.log_softmax(-1), lines)
         return scores.log_softmax(-1) if self._renormalize else scores
 
@@ -163,7 +164,7 @@ def _ids(value: int | Sequence[int] | None) -> list[int]:
 
 
 def _only(tokens: list[int], scores: Tensor) -> Tensor:
-    """Scores under which nothing but `tokens` can be chosen."""
+    """Scores under which only `tokens` can be chosen."""
     only = torch.full_like(scores, -torch.inf)
     only[:, tokens] = 0
     return only

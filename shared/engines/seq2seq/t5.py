@@ -1,7 +1,7 @@
 """T5 (Raffel et al. 2020), and FLAN-T5, which is T5 1.1.
 
-RMS norms before each part, no biases, and no positions but in attention: a bias for each distance between two tokens.
-T5 1.1 has a gate in what follows attention, and an output matrix of its own.
+RMS norms before each part, no biases, and positions in attention alone: a bias for each distance between two tokens.
+T5 1.1 has gated feed-forward layers and a separate output matrix.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from shared.engines.kernels.elementwise import GELU_TANH, RELU, SILU, Style
 from shared.engines.seq2seq.network import Published, Seq2SeqNetwork, Shape
 
 ACTIVATIONS = {"relu": RELU, "gelu_new": GELU_TANH, "silu": SILU}
-NEAR = "{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+RELATIVE_BIAS = "{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
 
 class T5Network(Seq2SeqNetwork):
-    """As `T5ForConditionalGeneration` of transformers (tested)."""
+    """Equals transformers' `T5ForConditionalGeneration` (tested)."""
 
     model_type, prefix, layer = "t5", "transformer.", "{side}.block.{number}.layer."
     published_embedding = "shared.weight"
 
-    def near(self, weights: Mapping[str, Tensor], side: str) -> np.ndarray:
+    def relative_bias(self, weights: Mapping[str, Tensor], side: str) -> np.ndarray:
         shape = self.shape
         distances = torch.arange(-self.longest + 1, self.longest)
-        buckets = buckets_of(distances, shape.buckets, shape.farthest, both_ways=side == "encoder")
-        return weights[f"{side}.near"][buckets].T.contiguous().numpy()
+        buckets = buckets_of(distances, shape.buckets, shape.max_distance, both_ways=side == "encoder")
+        return weights[f"{side}.relative_bias"][buckets].T.contiguous().numpy()
 
-    def place(self, x: np.ndarray, ids: Sequence[np.ndarray], before: Sequence[int]) -> None:
-        """Nothing: attention knows the positions."""
+    def add_positions(self, x: np.ndarray, ids: Sequence[np.ndarray], before: Sequence[int]) -> None:
+        """Nothing: attention has a relative bias instead."""
 
     # -- weights -------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ class T5Network(Seq2SeqNetwork):
             scaled=False,
             output_scale=config.d_model**-0.5 if config.scale_decoder_outputs else 1.0,
             buckets=config.relative_attention_num_buckets,
-            farthest=config.relative_attention_max_distance,
+            max_distance=config.relative_attention_max_distance,
         )
 
     @staticmethod
@@ -68,14 +68,14 @@ class T5Network(Seq2SeqNetwork):
         gated = ("wi_0", "wi_1") if shape.style.gated else ("wi",)
         found = {
             "qkv": {f"0.SelfAttention.{name}": (wide, width) for name in "qkv"},
-            "attended": {"0.SelfAttention.o": (width, wide)},
+            "attention_output": {"0.SelfAttention.o": (width, wide)},
             "up": {f"{last}.DenseReluDense.{name}": (inner, width) for name in gated},
             "down": {f"{last}.DenseReluDense.wo": (width, inner)},
         }
         if side == "decoder":
             found["queries"] = {"1.EncDecAttention.q": (wide, width)}
             found["keys_values"] = {f"1.EncDecAttention.{name}": (wide, width) for name in "kv"}
-            found["crossed"] = {"1.EncDecAttention.o": (width, wide)}
+            found["cross_attention_output"] = {"1.EncDecAttention.o": (width, wide)}
         return found
 
     @staticmethod
@@ -87,16 +87,19 @@ class T5Network(Seq2SeqNetwork):
         return f"{side}.final_layer_norm"
 
     @classmethod
-    def more_of(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-        """(buckets, heads): the first layer's, which all use."""
-        return {f"{side}.near": state[NEAR.format(side=side)].float().contiguous() for side in ("encoder", "decoder")}
+    def pack_more(cls, state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+        """(buckets, heads): the first layer's, which all layers use."""
+        return {
+            f"{side}.relative_bias": state[RELATIVE_BIAS.format(side=side)].float().contiguous()
+            for side in ("encoder", "decoder")
+        }
 
 
-def buckets_of(distances: Tensor, buckets: int, farthest: int, *, both_ways: bool) -> Tensor:
-    """Which bias is for each distance, negative to what stands before: one each for half of them, then ever wider ones.
+def buckets_of(distances: Tensor, buckets: int, max_distance: int, *, both_ways: bool) -> Tensor:
+    """The bucket of each distance, which is negative to earlier tokens: half of them for one distance each, then wider.
 
-    As `T5Attention._relative_position_bucket` of transformers computes it (tested). Where attention does not look
-    ahead, what stands behind counts as distance 0, and is never asked for.
+    Equals transformers' `T5Attention._relative_position_bucket` (tested). Where attention does not look ahead, later
+    tokens count as distance 0, and are never asked for.
     """
     found = torch.zeros_like(distances)
     if both_ways:
@@ -105,6 +108,6 @@ def buckets_of(distances: Tensor, buckets: int, farthest: int, *, both_ways: boo
         away = distances.abs()
     else:
         away = (-distances).clamp_min(0)
-    near = buckets // 2
-    wider = torch.log(away.clamp_min(1).float() / near) / math.log(farthest / near) * (buckets - near)
-    return found + torch.where(away < near, away, (near + wider.long()).clamp_max(buckets - 1))
+    exact = buckets // 2
+    wider = torch.log(away.clamp_min(1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
+    return found + torch.where(away < exact, away, (exact + wider.long()).clamp_max(buckets - 1))

@@ -12,10 +12,10 @@ from typing import Self
 from shared.checkpoints.catalog import Checkpoint, Pair
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.pieces import split_long
-from shared.engines.protocols import KeepsNothing, Translated
+from shared.engines.protocols import NoCache, Translated
 from shared.engines.seq2seq.decoding import Written
 from shared.engines.seq2seq.rules import Rules, translation_task
-from shared.engines.seq2seq.texts import Texts
+from shared.engines.seq2seq.tokenizer import Tokenizer
 from shared.errors import InvalidInput, UnknownCheckpoint
 
 MAX_LENGTH_FACTOR, LENGTH_MARGIN = 3.0, 20
@@ -23,11 +23,11 @@ MAX_LENGTH_FACTOR, LENGTH_MARGIN = 3.0, 20
 knows less well take more tokens than English; it only has to stop a decoder that repeats itself."""
 
 
-class Translating(KeepsNothing, ABC):
+class Translating(NoCache, ABC):
     """Text in and out of an encoder-decoder."""
 
-    def __init__(self, texts: Texts, rules: Rules, checkpoint: Checkpoint) -> None:
-        self.texts, self.rules, self.checkpoint = texts, rules, checkpoint
+    def __init__(self, tokenizer: Tokenizer, rules: Rules, checkpoint: Checkpoint) -> None:
+        self.tokenizer, self.rules, self.checkpoint = tokenizer, rules, checkpoint
         self.context_window = checkpoint.context_window
 
     @abstractmethod
@@ -60,10 +60,10 @@ class Translating(KeepsNothing, ABC):
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids as the encoder reads them, end token included; of M2M100 and small100 without a language code."""
-        return self.texts.encode(text)
+        return self.tokenizer.encode(text)
 
     def detokenize(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
-        return self.texts.decode(ids, special_tokens=special_tokens)
+        return self.tokenizer.decode(ids, special_tokens=special_tokens)
 
     # -- one source ----------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class Translating(KeepsNothing, ABC):
         sources = [ids for pieces in prepared for ids in pieces]
         limits = [min(target_limit(len(ids)), self.context_window) for ids in sources]
         beams = num_beams or asked.num_beams
-        found = iter(asked.decoded(sources, limits, beams, compute, self.texts.first_token(pair)))
+        found = iter(asked.decoded(sources, limits, beams, compute, self.tokenizer.first_token(pair)))
         return [
             self._join(sentence, pieces, list(islice(found, len(pieces))))
             for sentence, pieces in zip(sentences, prepared, strict=True)
@@ -129,16 +129,18 @@ class Translating(KeepsNothing, ABC):
 
     def _prepare(self, sentence: str, pair: Pair) -> list[list[int]]:
         """Source tokens of a sentence: in one piece if it fits, in several if not, in none if nothing is readable."""
-        readable = any(map(str.isalnum, sentence)) and not self.texts.unreadable.issuperset(self.texts.words(sentence))
+        readable = any(map(str.isalnum, sentence)) and not self.tokenizer.unreadable.issuperset(
+            self.tokenizer.words(sentence)
+        )
         if not readable:
             return []
         prefix = self.checkpoint.prefixes.get("-".join(pair), "")
-        whole = self.texts.encode(prefix + sentence, pair)
+        whole = self.tokenizer.encode(prefix + sentence, pair)
         if len(whole) <= self.context_window:
             return [whole]
-        room = self.context_window - len(self.texts.encode(prefix, pair))
-        parts = split_long(sentence.split(), room, lambda words: [len(self.texts.words(word)) for word in words])
-        return [self.texts.encode(prefix + part, pair) for part in parts]
+        room = self.context_window - len(self.tokenizer.encode(prefix, pair))
+        parts = split_long(sentence.split(), room, lambda words: [len(self.tokenizer.words(word)) for word in words])
+        return [self.tokenizer.encode(prefix + part, pair) for part in parts]
 
     def _join(self, sentence: str, pieces: list[list[int]], outputs: list[Written]) -> Translated:
         new_tokens = sum(len(output.tokens) for output in outputs)

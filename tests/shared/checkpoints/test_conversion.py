@@ -175,6 +175,21 @@ def test_many_at_once_convert_once(ready: Ready) -> None:
     assert len(set(folders)) == 1
 
 
+def test_a_folder_of_another_format_is_never_loaded_and_goes(settings: Settings, source: Path) -> None:
+    def ready(convert: Converter, number: int, form: str = "") -> Path:
+        return converted(CHECKPOINT, source, settings, convert, lambda *_: None, form=form, number=number)
+
+    convert, other_form = Converter(), Converter()
+    ready(other_form, 1, "other")
+    folders = [ready(convert, number) for number in (1, 2, 2, 3)]
+    assert convert.calls == 3, "of each format once"
+    assert len(set(folders)) == 3
+    assert leftovers(settings) == {folders[-1].name, f"{CHECKPOINT.folder}-other"}
+    assert ready(convert, 1) == folders[0], "as after a return to an older version"
+    assert (convert.calls, other_form.calls) == (4, 1)
+    assert not folders[-1].exists()
+
+
 def test_what_was_converted_before_can_be_converted_into_another_form(settings: Settings, source: Path) -> None:
     """As a `.bin` is, into safetensors and then for the kernels, with all that lies beside it."""
     calls: list[Path] = []

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.checkpoints.catalog import Catalog, Checkpoint
-from shared.engines.decoders.prefixes import LEAST_TOKENS, Prefixes
+from shared.engines.decoders.prefixes import MIN_TOKENS, PrefixCache
 from shared.errors import Busy, MemoryRefused, SuiteError
 from shared.events import Loading, Progress
 from shared.scheduling import cache as cache_module
@@ -48,23 +48,23 @@ class FakeEngine:
 
     def __init__(self, nbytes: int, keeps: int = 0) -> None:
         self.nbytes = nbytes
-        self.prefixes: Prefixes[Block] = Prefixes(keeps)
+        self.prefixes: PrefixCache[Block] = PrefixCache(keeps)
         self._visitors = itertools.count()
 
     @property
-    def spare_bytes(self) -> int:
+    def cached_bytes(self) -> int:
         return self.prefixes.nbytes
 
     @property
-    def most_spare_bytes(self) -> int:
-        return self.prefixes.most_bytes
+    def max_cached_bytes(self) -> int:
+        return self.prefixes.max_bytes
 
-    def keep_at_most(self, nbytes: int) -> None:
-        self.prefixes.keep_at_most(nbytes)
+    def limit_cache(self, nbytes: int) -> None:
+        self.prefixes.limit(nbytes)
 
     def keep(self, nbytes: int) -> None:
         """As at the end of a request: another visitor's prompt was read."""
-        self.prefixes.keep(str(next(self._visitors)), range(LEAST_TOKENS), Block(nbytes))
+        self.prefixes.store(str(next(self._visitors)), range(MIN_TOKENS), Block(nbytes))
 
 
 @dataclass
@@ -649,9 +649,9 @@ def test_what_is_kept_goes_before_weights_do() -> None:
         engine = first.engine
     clock.now += 1
     cache.hold(checkpoint("b")).close()
-    assert (engine.spare_bytes, cache.bytes_held()) == (3, 9), "the oldest two went, the newest stays"
+    assert (engine.cached_bytes, cache.bytes_held()) == (3, 9), "the oldest two went, the newest stays"
     cache.hold(checkpoint("c")).close()
-    assert (engine.spare_bytes, cache.bytes_held()) == (0, 9)
+    assert (engine.cached_bytes, cache.bytes_held()) == (0, 9)
     assert names_of(cache) == {"a", "b", "c"}
     assert cache.report()["evictions"] == 0
     assert shelf.wrong == []
@@ -663,7 +663,7 @@ def test_an_engine_in_use_gives_up_what_it_keeps_too() -> None:
         first.engine.keep(6)
         assert cache.bytes_held() == 10
         cache.hold(checkpoint("b")).close()
-        assert (first.engine.spare_bytes, cache.bytes_held()) == (0, 10)
+        assert (first.engine.cached_bytes, cache.bytes_held()) == (0, 10)
         first.engine.keep(1)
         assert cache.bytes_held() == 10
     assert shelf.wrong == []
@@ -674,7 +674,7 @@ def test_keeping_stays_within_the_budget_and_within_its_own_bound() -> None:
     with cache.hold(checkpoint("a")) as first:
         for size, kept in ((6, 0), (5, 5), (2, 2), (2, 4), (2, 4)):
             first.engine.keep(size)
-            assert first.engine.spare_bytes == kept
+            assert first.engine.cached_bytes == kept
         with cache.hold(checkpoint("b")):
             first.engine.keep(5)  # more than the four bytes that are left: what there is stays
             assert cache.bytes_held() == 4 + 2 + 4
@@ -690,7 +690,7 @@ def test_what_was_evicted_or_failed_leaves_room_to_keep_again() -> None:
         assert cache.bytes_held() == 10
         cache.hold(checkpoint("b")).close()
         first.engine.keep(6)
-        assert first.engine.spare_bytes == 0
+        assert first.engine.cached_bytes == 0
         cache.unload("b")
         first.engine.keep(6)
         assert cache.bytes_held() == 10
@@ -713,7 +713,7 @@ def test_an_adopted_engine_keeps_within_the_budget_too() -> None:
     cache.adopt(checkpoint("a"), engine)
     for size in (7, 6):
         engine.keep(size)
-    assert (engine.spare_bytes, cache.bytes_held()) == (6, 10)
+    assert (engine.cached_bytes, cache.bytes_held()) == (6, 10)
 
 
 @pytest.mark.parametrize("last", ["a", "b"])
@@ -727,7 +727,7 @@ def test_of_several_the_last_used_may_keep_first(last: str) -> None:
         for engine in engines.values():
             for _ in range(5):
                 engine.keep(1)
-        kept = {name: engine.spare_bytes for name, engine in engines.items()}
+        kept = {name: engine.cached_bytes for name, engine in engines.items()}
         assert kept == {"a": 1, "b": 1, last: 4}
         assert cache.bytes_held() == 10
 

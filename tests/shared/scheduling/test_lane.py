@@ -352,33 +352,33 @@ def test_a_step_alone_gets_all_cores_and_two_share_them() -> None:
 
 
 class Sums:
-    """A kernel that notes its batches; a piece is its name and how many steps it wants."""
+    """A kernel that notes its batches; an item is its name and how many steps it wants."""
 
     def __init__(self, most: int = 8) -> None:
         self.batches: list[list[str]] = []
         self.most, self.first, self.go = most, threading.Event(), threading.Event()
 
-    def __call__(self, pieces: Sequence[list[Any]]) -> list[Any]:
-        self.batches.append([name for name, _ in pieces])
+    def __call__(self, items: Sequence[list[Any]]) -> list[Any]:
+        self.batches.append([name for name, _ in items])
         if not self.first.is_set():
             self.first.set()
             assert self.go.wait(SOON)
         outcomes: list[Any] = []
-        for piece in pieces:
-            piece[1] -= 1
-            failed = Failed(ValueError(piece[0])) if piece[0] == "broken" else None
-            outcomes.append(failed or (AGAIN if piece[1] else piece[0].upper()))
+        for item in items:
+            item[1] -= 1
+            failed = Failed(ValueError(item[0])) if item[0] == "broken" else None
+            outcomes.append(failed or (AGAIN if item[1] else item[0].upper()))
         return outcomes
 
-    def room(self, pieces: Sequence[Any], another: Any) -> bool:
-        return len(pieces) < self.most
+    def can_join(self, batch: Sequence[Any], item: Any) -> bool:
+        return len(batch) < self.most
 
-    def most_cores(self, pieces: Sequence[Any]) -> int:
+    def most_cores(self, items: Sequence[Any]) -> int:
         return 1
 
 
-def begin(lane: Lane, kernel: Sums, visitor: str, name: str, steps: int = 1, **how: Any) -> Any:
-    return lane.begin(visitor, kernel, [name, steps], how.pop("cancel", threading.Event()), Timing(), **how)
+def submit(lane: Lane, kernel: Sums, visitor: str, name: str, steps: int = 1, **how: Any) -> Any:
+    return lane.submit(visitor, kernel, [name, steps], how.pop("cancel", threading.Event()), Timing(), **how)
 
 
 @pytest.fixture
@@ -390,9 +390,9 @@ def single() -> Iterator[Lane]:
 
 def test_what_waits_for_one_kernel_is_computed_together_and_joins_and_leaves(single: Lane) -> None:
     kernel = Sums()
-    futures = [begin(single, kernel, "a", "alone", 2)]
+    futures = [submit(single, kernel, "a", "alone", 2)]
     assert kernel.first.wait(SOON)
-    futures += [begin(single, kernel, visitor, name, steps) for visitor, name, steps in (("b", "x", 1), ("c", "y", 3))]
+    futures += [submit(single, kernel, visitor, name, steps) for visitor, name, steps in (("b", "x", 1), ("c", "y", 3))]
     kernel.go.set()
     assert [future.result(SOON) for future in futures] == ["ALONE", "X", "Y"]
     assert kernel.batches[0] == ["alone"]
@@ -402,10 +402,10 @@ def test_what_waits_for_one_kernel_is_computed_together_and_joins_and_leaves(sin
 
 def test_ones_many_pieces_leave_room_for_anothers_one(single: Lane) -> None:
     kernel = Sums(most=4)
-    begun = [begin(single, kernel, "greedy", "first")]
+    begun = [submit(single, kernel, "greedy", "first")]
     assert kernel.first.wait(SOON)
-    begun += [begin(single, kernel, "greedy", f"row {n}") for n in range(40)]
-    begun.append(begin(single, kernel, "modest", "click"))
+    begun += [submit(single, kernel, "greedy", f"row {n}") for n in range(40)]
+    begun.append(submit(single, kernel, "modest", "click"))
     kernel.go.set()
     assert all(future.result(SOON) for future in begun)
     assert "click" in kernel.batches[1]
@@ -414,11 +414,11 @@ def test_ones_many_pieces_leave_room_for_anothers_one(single: Lane) -> None:
 
 def test_two_free_cores_divide_what_waits_for_one_kernel() -> None:
     lane, kernel, other = Lane(2, width=2), Sums(), Sums()
-    begun = [begin(lane, other, "z", "other")]
+    begun = [submit(lane, other, "z", "other")]
     assert other.first.wait(SOON)
-    begun.append(begin(lane, kernel, "a", "first"))
+    begun.append(submit(lane, kernel, "a", "first"))
     assert kernel.first.wait(SOON)
-    begun += [begin(lane, kernel, visitor, visitor) for visitor in "bcdefgh"]
+    begun += [submit(lane, kernel, visitor, visitor) for visitor in "bcdefgh"]
     other.go.set()  # one core is free, the other still has the first of eight
     assert all(future.result(SOON) for future in begun[2:6])
     kernel.go.set()
@@ -430,10 +430,10 @@ def test_two_free_cores_divide_what_waits_for_one_kernel() -> None:
 def test_another_group_or_kernel_is_another_batch(single: Lane) -> None:
     kernel, other = Sums(), Sums()
     other.first.set()
-    begun = [begin(single, kernel, "a", "plain")]
+    begun = [submit(single, kernel, "a", "plain")]
     assert kernel.first.wait(SOON)
-    begun += [begin(single, kernel, "b", "plain"), begin(single, kernel, "c", "adapted", group="adapter")]
-    begun += [begin(single, other, "d", "other")]
+    begun += [submit(single, kernel, "b", "plain"), submit(single, kernel, "c", "adapted", group="adapter")]
+    begun += [submit(single, other, "d", "other")]
     kernel.go.set()
     assert [future.result(SOON) for future in begun] == ["PLAIN", "PLAIN", "ADAPTED", "OTHER"]
     assert kernel.batches == [["plain"], ["plain"], ["adapted"]]
@@ -441,11 +441,11 @@ def test_another_group_or_kernel_is_another_batch(single: Lane) -> None:
 
 def test_the_cancelled_and_the_broken_leave_the_others_unharmed(single: Lane) -> None:
     kernel, cancel = Sums(), threading.Event()
-    begun = [begin(single, kernel, "a", "first")]
+    begun = [submit(single, kernel, "a", "first")]
     assert kernel.first.wait(SOON)
-    gone = begin(single, kernel, "b", "gone", 5, cancel=cancel)
-    broken = begin(single, kernel, "c", "broken")
-    begun.append(begin(single, kernel, "d", "last", 3))
+    gone = submit(single, kernel, "b", "gone", 5, cancel=cancel)
+    broken = submit(single, kernel, "c", "broken")
+    begun.append(submit(single, kernel, "d", "last", 3))
     cancel.set()
     kernel.go.set()
     assert [future.result(SOON) for future in begun] == ["FIRST", "LAST"]
@@ -458,7 +458,7 @@ def test_the_cancelled_and_the_broken_leave_the_others_unharmed(single: Lane) ->
 
 def test_closing_ends_what_wants_another_step() -> None:
     lane, kernel = Lane(1), Sums()
-    future = begin(lane, kernel, "a", "endless", 10**9)
+    future = submit(lane, kernel, "a", "endless", 10**9)
     assert kernel.first.wait(SOON)
     kernel.go.set()
     lane.close()

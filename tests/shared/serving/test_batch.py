@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared.checkpoints.adapters import Adapters
 from shared.checkpoints.catalog import Catalog
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import Cancelled, InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.fetching.hub_files import HubFiles
@@ -213,7 +213,7 @@ def shout(request: Shout, context: Context) -> Iterator[Event]:
     yield
 
 
-class FakeEngine(KeepsNothing):
+class FakeEngine(NoCache):
     name, nbytes = "fake", 1
 
 

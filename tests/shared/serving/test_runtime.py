@@ -23,7 +23,7 @@ def test_answers_do_not_depend_on_the_number_of_threads(runtime: Runtime) -> Non
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for nbytes in (0, 10**9):  # nothing is kept, or the second time would read the last token alone
-            model.engine.keep_at_most(nbytes)
+            model.engine.limit_cache(nbytes)
         logits.append(model.engine.next_token_logits(prompt))
         vectors.append(encoder.engine.encode(texts))
     torch.set_num_threads(before)

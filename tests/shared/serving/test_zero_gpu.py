@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shared.checkpoints.catalog import Catalog
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import Busy, InvalidInput, NeedsDownload, SuiteError
 from shared.events import Done, Event, RunInfo, Running
 from shared.scheduling.cache import ModelCache
@@ -66,7 +66,7 @@ def test_errors_survive_the_way_from_another_process(error: SuiteError) -> None:
     assert (type(read), str(read), vars(read)) == (type(error), str(error), vars(error))
 
 
-class Engine(KeepsNothing):
+class Engine(NoCache):
     name = "test"
     nbytes = 1000
 

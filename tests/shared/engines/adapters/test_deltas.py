@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared.checkpoints.adapter_folder import read_folder
-from shared.engines.adapters.adapted import Adapted, put_on
+from shared.engines.adapters.adapted import Adapted, apply_adapter
 from shared.engines.adapters.deltas import load
 from shared.engines.compute import run_here
 from shared.engines.decoders.architectures import architecture_of
@@ -76,7 +76,7 @@ def on(base: Any, folder: Path, checkpoint: Any = LLAMA, **description: Any) -> 
     """The adapter in a folder, put on a base."""
     write_metadata(folder, checkpoint=checkpoint.id, **description)
     adapter = read_folder(folder, KNOWN)
-    return put_on(checkpoint, base, load(adapter, folder, quiet))
+    return apply_adapter(checkpoint, base, load(adapter, folder, quiet))
 
 
 def with_(adapted: Adapted) -> Any:
@@ -148,11 +148,11 @@ class Adapting:
     def __call__(self, step: Callable[[], Any], /) -> Any:
         return self._adapted.active_during(step)()
 
-    def begin(self, kernel: Any, piece: Any, /) -> Any:
-        return self(lambda: run_here.begin(kernel, piece))
+    def submit(self, kernel: Any, item: Any, /) -> Any:
+        return self(lambda: run_here.submit(kernel, item))
 
-    def together(self, kernel: Any, pieces: Any, /) -> Any:
-        return self(lambda: run_here.together(kernel, pieces))
+    def map(self, kernel: Any, items: Any, /) -> Any:
+        return self(lambda: run_here.map(kernel, items))
 
 
 def batched(folder: Path, checkpoint: Any, settings: Settings, **changes: Any) -> BatchedCausalLM:
@@ -163,7 +163,7 @@ def batched(folder: Path, checkpoint: Any, settings: Settings, **changes: Any) -
     found = architecture_of(model.config)
     assert found is not None
     kind, shape = found
-    network = kind(kind.stored(model.state_dict(), shape), shape)
+    network = kind(kind.pack(model.state_dict(), shape), shape)
     tokenizer = load_causal_lm(checkpoint, folder, settings, quiet).tokenizer
     return BatchedCausalLM(network, tokenizer, shape.positions, [model.config.eos_token_id], checkpoint_id="tiny")
 
@@ -413,13 +413,13 @@ def test_an_adapter_does_not_keep_its_base_in_memory(folders: Path, settings: Se
     write_metadata(tmp_path / "one", checkpoint="llama")
     engine = load_causal_lm(LLAMA, folders / "llama", settings, quiet)
     held = load(read_folder(tmp_path / "one", KNOWN), tmp_path / "one", quiet)
-    put_on(LLAMA, engine, held)
+    apply_adapter(LLAMA, engine, held)
     gone = weakref.ref(engine.model)
     del engine
     gc.collect()
     assert gone() is None
     again = load_causal_lm(LLAMA, folders / "llama", settings, quiet)
-    adapted = put_on(LLAMA, again, held)
+    adapted = apply_adapter(LLAMA, again, held)
     assert greedy(again, PROMPTS[0], with_(adapted)) != greedy(again, PROMPTS[0])
 
 

@@ -24,7 +24,7 @@ from shared.engines.decoders import batched as batched_module
 from shared.engines.decoders import reference as reference_module
 from shared.engines.decoders.architectures import architecture_of
 from shared.engines.decoders.batched_engine import BatchedCausalLM
-from shared.engines.decoders.decoding import Completion, Memory, Part
+from shared.engines.decoders.decoding import Chunk, Completion, KeyValueCache
 from shared.engines.decoders.reference import TorchCausalLM
 from shared.engines.kernels.likeliest import likeliest
 from shared.engines.protocols import Sampling
@@ -101,7 +101,7 @@ def batched(model: Any) -> BatchedCausalLM:
     found = architecture_of(model.config)
     assert found is not None
     network, shape = found
-    return BatchedCausalLM(network(network.stored(model.state_dict(), shape), shape), byte_tokenizer(), WINDOW, [END])
+    return BatchedCausalLM(network(network.pack(model.state_dict(), shape), shape), byte_tokenizer(), WINDOW, [END])
 
 
 def reference(model: Any) -> TorchCausalLM:
@@ -121,11 +121,11 @@ class Turns:
     def __call__(self, step: Callable[[], Any], /) -> Any:
         return self._lane.run(self.owner, step, self._cancel, Timing())
 
-    def begin(self, kernel: Any, piece: Any, /) -> Any:
-        return self._lane.begin(self.owner, kernel, piece, self._cancel, Timing())
+    def submit(self, kernel: Any, item: Any, /) -> Any:
+        return self._lane.submit(self.owner, kernel, item, self._cancel, Timing())
 
-    def together(self, kernel: Any, pieces: Sequence[Any], /) -> Any:
-        return all_of([self.begin(kernel, piece) for piece in pieces])
+    def map(self, kernel: Any, items: Sequence[Any], /) -> Any:
+        return all_of([self.submit(kernel, item) for item in items])
 
 
 @pytest.fixture
@@ -238,9 +238,9 @@ def test_learned_positions_are_used_to_the_last_and_no_further(monkeypatch: pyte
     positions: list[int] = []
     call = fast.decoder.network.states
 
-    def noted(ids: Any, sequences: Any, kept: Any) -> Any:
+    def noted(ids: Any, sequences: Any, logit_positions: Any) -> Any:
         positions.extend(sequences.positions.tolist())
-        return call(ids, sequences, kept)
+        return call(ids, sequences, logit_positions)
 
     monkeypatch.setattr(fast.decoder.network, "states", noted)
     for room in (0, 1, 3):
@@ -307,18 +307,18 @@ def requests(number: int) -> tuple[list[int], Sampling]:
 def test_a_text_is_the_same_alone_and_in_company(
     form: str, architecture: str, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last bit: greedy and with seeds, prompts of other lengths beside it, rows joining and leaving."""
+    """To the last bit: greedy and with seeds, prompts of other lengths beside it, sequences joining and leaving."""
     monkeypatch.setattr("shared.engines.decoders.decoding.STEP_TOKENS", 24)
     fast = batched(published(MODELS[architecture](0), form))
     alone = [[(t.id, t.probability) for t in fast.generate(*requests(n))] for n in range(8)]
     sizes = []
-    call = fast.decoder.read
+    call = fast.decoder.forward
 
-    def noted(memories: Any, parts: Any) -> Any:
-        sizes.append(len(parts))
-        return call(memories, parts)
+    def noted(caches: Any, chunks: Any) -> Any:
+        sizes.append(len(chunks))
+        return call(caches, chunks)
 
-    monkeypatch.setattr(fast.decoder, "read", noted)
+    monkeypatch.setattr(fast.decoder, "forward", noted)
     with ThreadPoolExecutor(8) as threads:
         begun = [
             threads.submit(
@@ -335,23 +335,23 @@ def test_one_who_leaves_and_one_who_fails_harm_nobody(model: Any, lane: Lane, mo
     fast = batched(model)
     expected = {n: written(fast, *requests(n)) for n in range(6)}
     cancel = threading.Event()
-    take = Completion.take
+    consume = Completion.consume
 
-    def failing(self: Completion, part: Part, logits: torch.Tensor) -> Any:
-        if len(self._seen) == len(requests(3)[0]) + 2 and self._seen[:5] == requests(3)[0][:5]:
-            raise RuntimeError("this row alone")
-        return take(self, part, logits)
+    def failing(self: Completion, chunk: Chunk, logits: torch.Tensor) -> Any:
+        if len(self._ids) == len(requests(3)[0]) + 2 and self._ids[:5] == requests(3)[0][:5]:
+            raise RuntimeError("this sequence alone")
+        if len(self._ids) == len(requests(4)[0]) + 2 and self._ids[:5] == requests(4)[0][:5]:
+            cancel.set()
+        return consume(self, chunk, logits)
 
-    monkeypatch.setattr(Completion, "take", failing)
+    monkeypatch.setattr(Completion, "consume", failing)
 
     def ask(n: int) -> Any:
         found = []
         turns = Turns(lane, f"visitor {n}", cancel if n == 4 else None)
         try:
             for token in fast.generate(*requests(n), turns):
-                found.append(token.id)
-                if n == 4:
-                    cancel.set()
+                found.append(token.id)  # noqa: PERF401 - the tokens before an error count too
         except (Cancelled, RuntimeError) as error:
             return type(error), found
         return found
@@ -370,25 +370,25 @@ def test_a_batch_that_fails_as_a_whole_is_tried_row_by_row(
 ) -> None:
     fast = batched(model)
     expected = [written(fast, *requests(n)) for n in range(4)]
-    call = fast.decoder.read
+    call = fast.decoder.forward
 
-    def only_one(memories: Any, parts: Any) -> Any:
-        if len(parts) > 1:
+    def only_one(caches: Any, chunks: Any) -> Any:
+        if len(chunks) > 1:
             raise MemoryError
-        return call(memories, parts)
+        return call(caches, chunks)
 
-    monkeypatch.setattr(fast.decoder, "read", only_one)
+    monkeypatch.setattr(fast.decoder, "forward", only_one)
     with ThreadPoolExecutor(4) as threads:
         begun = [threads.submit(written, fast, *requests(n), Turns(lane, f"visitor {n}")) for n in range(4)]
         assert [one.result(SOON) for one in begun] == expected
 
 
 def test_a_reader_who_wants_no_more_ends_the_row(model: Any, lane: Lane) -> None:
-    """As when a page is closed between two tokens: the row leaves at its next step."""
+    """As when a page is closed between two tokens: the sequence leaves at its next step."""
     fast = batched(model)
     steps: list[int] = []
-    call = fast.decoder.read
-    fast.decoder.read = lambda memories, parts: (steps.append(1), call(memories, parts))[1]  # type: ignore[method-assign]
+    call = fast.decoder.forward
+    fast.decoder.forward = lambda caches, chunks: (steps.append(1), call(caches, chunks))[1]  # type: ignore[method-assign]
     tokens = fast.generate([3, 4, 5], Sampling(max_new_tokens=150), Turns(lane, "visitor"))
     next(tokens)
     tokens.close()  # pyright: ignore[reportAttributeAccessIssue] - it is a generator
@@ -400,22 +400,22 @@ def test_a_reader_who_wants_no_more_ends_the_row(model: Any, lane: Lane) -> None
 
 
 def read_by(engine: BatchedCausalLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Tokens of each part that the engine reads from now on."""
+    """Tokens of each chunk that the engine reads from now on."""
     read: list[int] = []
-    call = engine.decoder.read
+    call = engine.decoder.forward
 
-    def noted(memories: Sequence[Memory], parts: Sequence[Part]) -> Any:
-        read.extend(len(part.ids) for part in parts)
-        return call(memories, parts)
+    def noted(caches: Sequence[KeyValueCache], chunks: Sequence[Chunk]) -> Any:
+        read.extend(len(chunk.ids) for chunk in chunks)
+        return call(caches, chunks)
 
-    monkeypatch.setattr(engine.decoder, "read", noted)
+    monkeypatch.setattr(engine.decoder, "forward", noted)
     return read
 
 
 class Visitor:
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.begin, self.together = run_here.begin, run_here.together
+        self.submit, self.map = run_here.submit, run_here.map
 
     def __call__(self, step: Callable[[], Any], /) -> Any:
         return step()
@@ -451,14 +451,14 @@ def test_examples_are_read_once_for_all_texts_and_for_the_next_ones(
 
 def test_no_more_is_kept_than_there_is_room_for(model: Any) -> None:
     fast = batched(model)
-    one = Memory(fast.decoder.shape, 60).tensor.nbytes
-    fast.prefixes.most_bytes = 3 * one
+    one = KeyValueCache(fast.decoder.shape, 60).tensor.nbytes
+    fast.prefixes.max_bytes = 3 * one
     for n in range(10):
         fast.next_token_logits([n + 1] * 60, Visitor(f"visitor {n}"))
         assert fast.prefixes.nbytes <= 3 * one
     assert fast.prefixes.longest("visitor 9", [10] * 60)[0] == 59
     assert fast.prefixes.longest("visitor 0", [1] * 60) == (0, None)
-    fast.prefixes.keep_at_most(0)
+    fast.prefixes.limit(0)
     assert fast.prefixes.nbytes == 0
 
 

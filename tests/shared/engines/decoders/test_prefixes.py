@@ -11,7 +11,7 @@ import pytest
 
 from shared.engines.compute import RunHere
 from shared.engines.decoders import batched
-from shared.engines.decoders.prefixes import LEAST_TOKENS, Prefixes
+from shared.engines.decoders.prefixes import MIN_TOKENS, PrefixCache
 from shared.scheduling.cache import ModelCache
 from shared.settings import Settings
 from tests.tiny_checkpoints.decoders import llama_chat
@@ -31,35 +31,35 @@ class Visitor(RunHere):
         self.owner = owner
 
 
-def keep(prefixes: Prefixes[Block], owner: str, nbytes: int) -> None:
-    prefixes.keep(owner, range(LEAST_TOKENS), Block(nbytes))
+def keep(prefixes: PrefixCache[Block], owner: str, nbytes: int) -> None:
+    prefixes.store(owner, range(MIN_TOKENS), Block(nbytes))
 
 
-def known(prefixes: Prefixes[Block], *owners: str) -> list[bool]:
-    return [prefixes.longest(owner, range(LEAST_TOKENS + 1))[1] is not None for owner in owners]
+def known(prefixes: PrefixCache[Block], *owners: str) -> list[bool]:
+    return [prefixes.longest(owner, range(MIN_TOKENS + 1))[1] is not None for owner in owners]
 
 
 def test_less_room_drops_the_oldest_and_more_room_is_used_again() -> None:
-    prefixes: Prefixes[Block] = Prefixes(10)
+    prefixes: PrefixCache[Block] = PrefixCache(10)
     for owner in ("ada", "bob", "cleo"):
         keep(prefixes, owner, 3)
-    prefixes.keep_at_most(6)
+    prefixes.limit(6)
     assert (prefixes.nbytes, known(prefixes, "ada", "bob", "cleo")) == (6, [False, True, True])
     keep(prefixes, "dora", 3)
     assert (prefixes.nbytes, known(prefixes, "bob", "cleo", "dora")) == (6, [False, True, True])
-    prefixes.keep_at_most(0)
+    prefixes.limit(0)
     keep(prefixes, "ada", 1)
     assert prefixes.nbytes == 0
-    prefixes.keep_at_most(100)
+    prefixes.limit(100)
     for owner in ("ada", "bob", "cleo", "dora"):
         keep(prefixes, owner, 3)
     assert prefixes.nbytes == 9
 
 
 def test_what_is_larger_than_the_room_drops_nothing() -> None:
-    prefixes: Prefixes[Block] = Prefixes(10)
+    prefixes: PrefixCache[Block] = PrefixCache(10)
     keep(prefixes, "ada", 4)
-    prefixes.keep_at_most(5)
+    prefixes.limit(5)
     keep(prefixes, "bob", 6)
     assert known(prefixes, "ada", "bob") == [True, False]
 
@@ -83,11 +83,11 @@ def test_the_fast_engine_keeps_what_the_cache_leaves_it(load: Callable[..., Any]
         for n in range(50):
             engine.next_token_logits([*PROMPT, n], Visitor(f"visitor {n}"))
             assert cache.bytes_held() <= cache.budget
-        assert 1000 < engine.spare_bytes == cache.bytes_held() - size
+        assert 1000 < engine.cached_bytes == cache.bytes_held() - size
         length, _ = engine.prefixes.longest("visitor 49", PROMPT)
         assert length == len(PROMPT) - 1
         with cache.hold(second):
-            assert engine.spare_bytes <= 1000
+            assert engine.cached_bytes <= 1000
             assert cache.bytes_held() <= cache.budget
             engine.next_token_logits(PROMPT, Visitor("ada"))
             assert cache.bytes_held() <= cache.budget

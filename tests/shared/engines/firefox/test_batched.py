@@ -12,8 +12,8 @@ import pytest
 from shared.checkpoints.catalog import Catalog
 from shared.engines.firefox import batched
 from shared.engines.firefox import reference as reference_module
-from shared.engines.firefox.batched import BatchedMarianTranslator
-from shared.engines.firefox.reference import MarianTranslator
+from shared.engines.firefox.batched import BatchedFirefoxTranslator
+from shared.engines.firefox.reference import TorchFirefoxTranslator
 from shared.scheduling.lane import Lane
 from shared.settings import Settings
 from tests.shared.engines.decoders.test_batched import Turns
@@ -29,18 +29,18 @@ def loaded(settings: Settings, weights: Callable[[str], Path]) -> Callable[[Any]
 
 
 @pytest.fixture(scope="module")
-def fast(loaded: Callable[[Any], Any]) -> BatchedMarianTranslator:
+def fast(loaded: Callable[[Any], Any]) -> BatchedFirefoxTranslator:
     return loaded(batched)
 
 
 @pytest.fixture(scope="module")
-def reference(loaded: Callable[[Any], Any]) -> MarianTranslator:
+def reference(loaded: Callable[[Any], Any]) -> TorchFirefoxTranslator:
     return loaded(reference_module)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_texts_and_scores_are_the_references(
-    fast: BatchedMarianTranslator, reference: MarianTranslator, num_beams: int
+    fast: BatchedFirefoxTranslator, reference: TorchFirefoxTranslator, num_beams: int
 ) -> None:
     assert fast.name == "compiled-int8"
     ours, theirs = fast.translate(SENTENCES, num_beams), reference.translate(SENTENCES, num_beams)
@@ -50,7 +50,7 @@ def test_texts_and_scores_are_the_references(
 
 
 def test_visitors_at_once_get_what_each_would_get_alone(
-    fast: BatchedMarianTranslator, monkeypatch: pytest.MonkeyPatch
+    fast: BatchedFirefoxTranslator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lane, sizes = Lane(2, width=2), []
     network = fast.decoder.network
@@ -69,7 +69,7 @@ def test_visitors_at_once_get_what_each_would_get_alone(
     assert max(sizes) > 1
 
 
-def test_a_long_sentence_and_a_short_one_end_each_at_its_own_time(fast: BatchedMarianTranslator) -> None:
+def test_a_long_sentence_and_a_short_one_end_each_at_its_own_time(fast: BatchedFirefoxTranslator) -> None:
     short, long = fast.translate(["Yes.", "The children are playing in the garden behind the old house."])
     assert short.new_tokens < long.new_tokens
     assert short.text == fast.translate(["Yes."])[0].text
@@ -79,10 +79,10 @@ def test_the_reference_answers_where_it_is_set(settings: Settings, weights: Call
     checkpoint = Catalog.read().choose_by_id("firefox-translations-en-pt")
     plain = settings.model_copy(update={"engines": "reference"})
     engine = batched.load(checkpoint, weights(checkpoint.id), plain, lambda *_: None)
-    assert isinstance(engine, MarianTranslator)
+    assert isinstance(engine, TorchFirefoxTranslator)
 
 
-def test_tokens_and_places_that_the_network_does_not_have_are_refused(fast: BatchedMarianTranslator) -> None:
+def test_tokens_and_places_that_the_network_does_not_have_are_refused(fast: BatchedFirefoxTranslator) -> None:
     network = fast.decoder.network
     for source in ([len(network.decoder.vocabulary.bias)], [-1], [5] * (len(network.decoder.positions) + 1)):
         with pytest.raises(IndexError):

@@ -18,7 +18,7 @@ from shared.checkpoints.catalog import Catalog, Checkpoint
 from shared.engines.compute import RunHere
 from shared.engines.firefox.file import MarianFile
 from shared.engines.firefox.network import ARCHITECTURE, FloatEmbeddings, Int8Embeddings, Weights
-from shared.engines.firefox.reference import MarianTranslator, load, memory_bytes
+from shared.engines.firefox.reference import TorchFirefoxTranslator, load, memory_bytes
 from shared.engines.packed.positions import sinusoids
 from shared.engines.pretrained.pieces import batches, split_long
 from shared.errors import Cancelled, WeightsCorrupt
@@ -46,26 +46,28 @@ def checkpoint(checkpoint_id: str) -> Checkpoint:
     return next(checkpoint for checkpoint in Catalog.read() if checkpoint.id == checkpoint_id)
 
 
-def read(folder: Path, checkpoint_id: str) -> MarianTranslator:
+def read(folder: Path, checkpoint_id: str) -> TorchFirefoxTranslator:
     return load(checkpoint(checkpoint_id), folder, Settings.model_validate({}), lambda what, done, total: None)
 
 
 @pytest.fixture(scope="module")
-def en_pt(weights: Callable[[str], Path]) -> MarianTranslator:
+def en_pt(weights: Callable[[str], Path]) -> TorchFirefoxTranslator:
     return read(weights("firefox-translations-en-pt"), "firefox-translations-en-pt")
 
 
 @pytest.fixture(scope="module")
-def pt_en(weights: Callable[[str], Path]) -> MarianTranslator:
+def pt_en(weights: Callable[[str], Path]) -> TorchFirefoxTranslator:
     return read(weights("firefox-translations-pt-en"), "firefox-translations-pt-en")
 
 
-def texts(translator: MarianTranslator, sentences: list[str], num_beams: int = 1) -> list[str]:
+def texts(translator: TorchFirefoxTranslator, sentences: list[str], num_beams: int = 1) -> list[str]:
     return [found.text for found in translator.translate(sentences, num_beams)]
 
 
 @pytest.mark.parametrize("num_beams", [1, 4])
-def test_translates_well_in_both_directions(en_pt: MarianTranslator, pt_en: MarianTranslator, num_beams: int) -> None:
+def test_translates_well_in_both_directions(
+    en_pt: TorchFirefoxTranslator, pt_en: TorchFirefoxTranslator, num_beams: int
+) -> None:
     """chrF on these sentences; a wrong detail in the network (norm, positions, transposition) halves it."""
     english, portuguese = map(list, zip(*EN_PT, strict=True))
     assert "casa" in texts(en_pt, ["The house is big."], num_beams)[0].lower()
@@ -74,7 +76,7 @@ def test_translates_well_in_both_directions(en_pt: MarianTranslator, pt_en: Mari
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_the_same_alone_and_in_a_batch(en_pt: MarianTranslator, num_beams: int) -> None:
+def test_the_same_alone_and_in_a_batch(en_pt: TorchFirefoxTranslator, num_beams: int) -> None:
     """Neighbours, padding and leaving early do not change a translation.
 
     Sums in floats do differ in their last digits with the shape of a batch, so a true tie between two
@@ -90,7 +92,7 @@ def test_the_same_alone_and_in_a_batch(en_pt: MarianTranslator, num_beams: int) 
     assert backwards == [found.text for found in together][::-1]
 
 
-def test_beams_find_likelier_translations(pt_en: MarianTranslator) -> None:
+def test_beams_find_likelier_translations(pt_en: TorchFirefoxTranslator) -> None:
     """Per token, what both maximise; on the whole, since a search with few beams may miss a good prefix."""
     sentences = [portuguese for _, portuguese in EN_PT]
     greedy = [found.log_probability for found in pt_en.translate(sentences)]
@@ -99,7 +101,7 @@ def test_beams_find_likelier_translations(pt_en: MarianTranslator) -> None:
     assert all(beam >= one - 0.02 for beam, one in zip(beams, greedy, strict=True))
 
 
-def test_log_probability_is_that_of_the_text(en_pt: MarianTranslator) -> None:
+def test_log_probability_is_that_of_the_text(en_pt: TorchFirefoxTranslator) -> None:
     """Forced through the decoder once more, the translation scores what was reported."""
     (found,) = en_pt.translate(["The children are playing in the garden."])
     target = [*en_pt.vocabulary.encode(found.text), 0]
@@ -113,28 +115,30 @@ def test_log_probability_is_that_of_the_text(en_pt: MarianTranslator) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t "])
-def test_blank_is_blank(en_pt: MarianTranslator, blank: str) -> None:
+def test_blank_is_blank(en_pt: TorchFirefoxTranslator, blank: str) -> None:
     (found,) = en_pt.translate([blank])
     assert (found.text, found.input_tokens, found.new_tokens, found.log_probability) == ("", 0, 0, 0.0)
 
 
-def test_no_sentences(en_pt: MarianTranslator) -> None:
+def test_no_sentences(en_pt: TorchFirefoxTranslator) -> None:
     assert en_pt.translate([]) == []
 
 
 @pytest.mark.parametrize("text", ["...", "!", "?!", "— —", "🍕", "😊 🍕", "東京", "- 🍕 -"])
-def test_what_has_no_words_stays_as_it_is(en_pt: MarianTranslator, text: str) -> None:
+def test_what_has_no_words_stays_as_it_is(en_pt: TorchFirefoxTranslator, text: str) -> None:
     assert texts(en_pt, [text], 1) == [text]
 
 
-def test_emoji_and_foreign_scripts_at_the_ends_are_kept(en_pt: MarianTranslator, pt_en: MarianTranslator) -> None:
+def test_emoji_and_foreign_scripts_at_the_ends_are_kept(
+    en_pt: TorchFirefoxTranslator, pt_en: TorchFirefoxTranslator
+) -> None:
     (text,) = texts(en_pt, ["😊 Good morning 🍕 🍕"])
     assert text.startswith("😊 Bom dia")
     assert text.endswith("🍕 🍕")
     assert texts(pt_en, ["Bom dia 😊"])[0].endswith("😊")
 
 
-def test_unknown_characters_inside_never_come_out_as_such(en_pt: MarianTranslator) -> None:
+def test_unknown_characters_inside_never_come_out_as_such(en_pt: TorchFirefoxTranslator) -> None:
     for num_beams in (1, 4):
         (text,) = texts(en_pt, ["I love pizza 🍕 so much!"], num_beams)
         assert "pizza" in text
@@ -142,14 +146,14 @@ def test_unknown_characters_inside_never_come_out_as_such(en_pt: MarianTranslato
 
 
 @pytest.mark.parametrize("word", ["A", "Yes", "7", "dog"])
-def test_a_single_token(en_pt: MarianTranslator, word: str) -> None:
+def test_a_single_token(en_pt: TorchFirefoxTranslator, word: str) -> None:
     (found,) = en_pt.translate([word])
     assert found.input_tokens == 2
     assert found.text
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])
-def test_a_long_sentence_is_translated_to_its_end(en_pt: MarianTranslator, num_beams: int) -> None:
+def test_a_long_sentence_is_translated_to_its_end(en_pt: TorchFirefoxTranslator, num_beams: int) -> None:
     cities = ["Madrid", "Berlin", "Tokyo", "Cairo", "Chicago"] * 10
     sentence = ", ".join(f"my cousin number {n} lives in {city}" for n, city in enumerate(cities, 1)) + "."
     (found,) = en_pt.translate([sentence], num_beams)
@@ -158,7 +162,7 @@ def test_a_long_sentence_is_translated_to_its_end(en_pt: MarianTranslator, num_b
     assert found.new_tokens < 1.3 * found.input_tokens
 
 
-def test_a_word_longer_than_the_window(en_pt: MarianTranslator) -> None:
+def test_a_word_longer_than_the_window(en_pt: TorchFirefoxTranslator) -> None:
     (found,) = en_pt.translate(["x" * 2000])
     assert found.input_tokens > 256
 
@@ -199,7 +203,7 @@ def test_batches_are_bounded_and_complete() -> None:
         assert len(batch) * max(lengths[place] for place in batch) <= 2048
 
 
-def test_one_long_sentence_does_not_cost_the_short_ones(en_pt: MarianTranslator) -> None:
+def test_one_long_sentence_does_not_cost_the_short_ones(en_pt: TorchFirefoxTranslator) -> None:
     """Sentences that have ended leave the batch: the steps' lines add up to the tokens written."""
     lines = []
     logits = en_pt.network.embeddings.logits
@@ -217,7 +221,7 @@ def test_one_long_sentence_does_not_cost_the_short_ones(en_pt: MarianTranslator)
 
 @pytest.mark.parametrize("num_beams", [1, 4])
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
-def test_stops_within_a_step(en_pt: MarianTranslator, num_beams: int, steps: int) -> None:
+def test_stops_within_a_step(en_pt: TorchFirefoxTranslator, num_beams: int, steps: int) -> None:
     compute = Steps(stop_after=steps)
     with pytest.raises(Cancelled):
         en_pt.translate([english for english, _ in EN_PT], num_beams, RunHere(compute))
@@ -225,13 +229,13 @@ def test_stops_within_a_step(en_pt: MarianTranslator, num_beams: int, steps: int
     assert texts(en_pt, ["The house is big."]) == ["A casa é grande."]
 
 
-def test_every_token_is_one_step(en_pt: MarianTranslator) -> None:
+def test_every_token_is_one_step(en_pt: TorchFirefoxTranslator) -> None:
     compute = Steps()
     (found,) = en_pt.translate(["The house is big."], 1, RunHere(compute))
     assert compute.taken == 1 + found.new_tokens
 
 
-def test_steps_may_run_in_another_thread(en_pt: MarianTranslator) -> None:
+def test_steps_may_run_in_another_thread(en_pt: TorchFirefoxTranslator) -> None:
     """As they do on the compute lane; inference mode is a matter of the thread."""
 
     def elsewhere(step: Callable[[], T], /) -> T:
@@ -246,12 +250,12 @@ def test_steps_may_run_in_another_thread(en_pt: MarianTranslator) -> None:
         assert found.text == "A casa é grande."
 
 
-def test_memory_is_known_before_loading(en_pt: MarianTranslator) -> None:
+def test_memory_is_known_before_loading(en_pt: TorchFirefoxTranslator) -> None:
     bound = memory_bytes(checkpoint("firefox-translations-en-pt"))
     assert en_pt.nbytes <= bound
     embeddings = en_pt.network.embeddings
     if isinstance(embeddings, Int8Embeddings):
-        floats = FloatEmbeddings(embeddings.integers, embeddings.multiplier, embeddings.bias)
+        floats = FloatEmbeddings(embeddings.quants, embeddings.multiplier, embeddings.bias)
         assert en_pt.nbytes - embeddings.nbytes + floats.nbytes <= bound
 
 
@@ -309,14 +313,14 @@ def test_int8_embeddings_agree_with_float32() -> None:
     torch.testing.assert_close(saturated, torch.full((2, 3), -5.0 * 128 * 64))
 
 
-def test_float_embeddings_translate_alike(en_pt: MarianTranslator) -> None:
+def test_float_embeddings_translate_alike(en_pt: TorchFirefoxTranslator) -> None:
     embeddings = en_pt.network.embeddings
     if not isinstance(embeddings, Int8Embeddings):
         pytest.skip("this processor uses float32 anyway")
     sentences = [english for english, _ in EN_PT]
     expected = texts(en_pt, sentences)
     with pytest.MonkeyPatch.context() as patch:
-        floats = FloatEmbeddings(embeddings.integers, embeddings.multiplier, embeddings.bias)
+        floats = FloatEmbeddings(embeddings.quants, embeddings.multiplier, embeddings.bias)
         patch.setattr(en_pt.network, "embeddings", floats)
         assert texts(en_pt, sentences) == expected
 

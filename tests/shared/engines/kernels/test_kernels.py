@@ -11,7 +11,7 @@ from shared.engines.kernels.attention import Heads, attend_many, attend_one, sof
 from shared.engines.kernels.elementwise import gelu, gelu_tanh, layer_norm, swiglu
 from shared.engines.kernels.products import LANES, Matrix, embed
 from shared.engines.kernels.products import product as multiply
-from shared.engines.packed.weights import stored
+from shared.engines.packed.weights import pack
 from tests.shared.engines.packed.test_weights import quantised
 
 FORMS = {
@@ -22,12 +22,12 @@ FORMS = {
 
 
 def matrix_of(weight: torch.Tensor) -> Matrix:
-    integers, steps, offsets = (tensor[0].numpy() for tensor in stored("one", [weight]).values())
-    return Matrix(integers.view(np.uint16) if integers.dtype == np.int16 else integers, steps, offsets)
+    quants, scales, mins = (tensor[0].numpy() for tensor in pack("one", [weight]).values())
+    return Matrix(quants.view(np.uint16) if quants.dtype == np.int16 else quants, scales, mins)
 
 
 def product(x: torch.Tensor, matrix: Matrix, out: int) -> torch.Tensor:
-    found = np.empty((len(x), len(matrix.integers) * LANES), np.float32)
+    found = np.empty((len(x), len(matrix.quants) * LANES), np.float32)
     multiply(x.contiguous().numpy(), matrix, found)
     return torch.from_numpy(found)[:, :out]
 

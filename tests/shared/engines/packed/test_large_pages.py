@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from shared.engines.packed.large_pages import read_file
 
 TENSORS = {
-    "integers": torch.arange(-64, 64, dtype=torch.int8).view(2, 4, 16),
+    "quants": torch.arange(-64, 64, dtype=torch.int8).view(2, 4, 16),
     "halves": torch.randn(3, 5).bfloat16().view(torch.int16),
     "floats": torch.randn(7, 3),
     "one": torch.tensor([2.5]),

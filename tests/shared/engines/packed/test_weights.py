@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.engines.packed.weights import LANES, grid_of, parts_of, stored
+from shared.engines.packed.weights import LANES, grid_of, pack, parts_of
 
 
 def quantised(weight: torch.Tensor, size: int, levels: int) -> torch.Tensor:
@@ -31,16 +31,16 @@ def quantised(weight: torch.Tensor, size: int, levels: int) -> torch.Tensor:
 
 
 def unpacked(tensors: dict[str, torch.Tensor], name: str, out: int) -> torch.Tensor:
-    """What `decoder_kernels` computes with: float32 (layers, out, in)."""
-    integers, steps, offsets = parts_of(tensors, name)
-    if integers.dtype == torch.int16:
-        integers = integers.view(torch.bfloat16)
-    if integers.dtype == torch.int8:
-        layers, blocks, pairs, lanes, _ = integers.shape
-        integers = integers.transpose(3, 4).reshape(layers, blocks, 2 * pairs, lanes)
-    size = integers.shape[2] // steps.shape[2]
-    whole = integers.float() * steps.repeat_interleave(size, 2) + offsets.repeat_interleave(size, 2)
-    return whole.transpose(2, 3).reshape(len(integers), -1, integers.shape[2])[:, :out]
+    """What the kernels compute with: float32 (layers, out, in)."""
+    quants, scales, mins = parts_of(tensors, name)
+    if quants.dtype == torch.int16:
+        quants = quants.view(torch.bfloat16)
+    if quants.dtype == torch.int8:
+        layers, blocks, pairs, lanes, _ = quants.shape
+        quants = quants.transpose(3, 4).reshape(layers, blocks, 2 * pairs, lanes)
+    size = quants.shape[2] // scales.shape[2]
+    whole = quants.float() * scales.repeat_interleave(size, 2) + mins.repeat_interleave(size, 2)
+    return whole.transpose(2, 3).reshape(len(quants), -1, quants.shape[2])[:, :out]
 
 
 @settings(max_examples=40, deadline=None)
@@ -53,9 +53,9 @@ def unpacked(tensors: dict[str, torch.Tensor], name: str, out: int) -> torch.Ten
 def test_what_was_quantised_is_kept_in_a_byte_each(levels: int, size: int, scale: float, seed: int) -> None:
     torch.manual_seed(seed)
     published = [quantised(torch.randn(70, 96) * scale, size, levels) for _ in range(2)]
-    tensors = stored("down", published)
-    assert tensors["down.integers"].dtype == torch.int8
-    assert tensors["down.integers"].shape == (2, 2, 48, LANES, 2)
+    tensors = pack("down", published)
+    assert tensors["down.quants"].dtype == torch.int8
+    assert tensors["down.quants"].shape == (2, 2, 48, LANES, 2)
     for one, layer in zip(published, unpacked(tensors, "down", 70), strict=True):
         # Steps are found anew from the extremes, which float32 holds to one part in ten million.
         torch.testing.assert_close(layer, one, rtol=1e-6, atol=1e-6 * float(one.abs().max()))
@@ -66,16 +66,16 @@ def test_what_was_not_quantised_is_kept_as_it_was(published: str, form: torch.dt
     torch.manual_seed(0)
     weight = torch.randn(130, 36)
     weight = weight.bfloat16().float() if published == "bf16" else weight
-    tensors = stored("qkv", [weight])
-    assert tensors["qkv.integers"].dtype == form
+    tensors = pack("qkv", [weight])
+    assert tensors["qkv.quants"].dtype == form
     assert torch.equal(unpacked(tensors, "qkv", 130)[0], weight)
 
 
 def test_one_matrix_off_the_levels_and_none_is_rounded() -> None:
     torch.manual_seed(0)
     weights = [quantised(torch.randn(64, 32), 32, 15), torch.randn(64, 32)]
-    tensors = stored("down", weights)
-    assert tensors["down.integers"].dtype == torch.float32
+    tensors = pack("down", weights)
+    assert tensors["down.quants"].dtype == torch.float32
     for weight, layer in zip(weights, unpacked(tensors, "down", 64), strict=True):
         assert torch.equal(layer, weight)
 
@@ -84,8 +84,8 @@ def test_groups_of_one_value_and_a_stray_one() -> None:
     same = torch.tensor([[0.0] * 16, [0.25] * 16, [-3.0] * 16])
     found = grid_of(same)
     assert found is not None
-    integers, steps, offsets = found
-    torch.testing.assert_close(integers.float() * steps[:, None] + offsets[:, None], same, rtol=1e-6, atol=0)
+    quants, scales, mins = found
+    torch.testing.assert_close(quants.float() * scales[:, None] + mins[:, None], same, rtol=1e-6, atol=0)
     one_off = quantised(torch.randn(4, 32), 32, 15)
     one_off[2, 5] += 0.013
     assert grid_of(one_off) is None

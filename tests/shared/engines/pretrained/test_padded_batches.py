@@ -197,7 +197,7 @@ def test_unequal_lengths_share_a_step_where_padding_is_not_read(served: tuple[Ca
     assert (engine.batches.padding == 0) is reads_padding
     if case is CASES["wav2vec2 with a mask"]:
         short, long = (sounds(1, seconds)[0] for seconds in (0.5, 0.7))
-        assert engine.batches.room([short], long)
+        assert engine.batches.can_join([short], long)
         (alone,), (beside, _) = engine.batches([short]), engine.batches([short, long])
         np.testing.assert_allclose(beside, alone, atol=1e-5)
 

@@ -94,12 +94,12 @@ def network_of(model: Any, longest: int = 200) -> Seq2SeqNetwork:
     found = architecture_of(model.config)
     assert found is not None
     network, shape = found
-    return network(network.stored_of(model.state_dict(), shape), shape, longest)
+    return network(network.pack(model.state_dict(), shape), shape, longest)
 
 
 def logits(network: Seq2SeqNetwork, source: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
     """After each of the tokens; beside a line that is longer by some."""
-    mine, other = (Line(memory, network.room(len(tokens) + 3), 5) for memory in network.read([source, [7] * 70]))
+    mine, other = (Line(read, network.new_cache(len(tokens) + 3), 5) for read in network.read([source, [7] * 70]))
     for _ in range(3):
         network.write([other])
     found = []
@@ -112,10 +112,10 @@ def logits(network: Seq2SeqNetwork, source: Sequence[int], tokens: Sequence[int]
 @pytest.mark.parametrize("form", PUBLISHED)
 @pytest.mark.parametrize("kind", ["t5", "flan_t5", "marian", "m2m100"])
 def test_logits_are_those_of_transformers_in_float32(folders: dict[str, Path], kind: str, form: str) -> None:
-    """Sources and texts of one token and of more than a vector's; distances beyond T5's farthest."""
+    """Sources and texts of one token and of more than a vector's; distances beyond T5's max_distance."""
     model = modest(AutoModelForSeq2SeqLM.from_pretrained(folders[kind]), form)
     network = network_of(model)
-    assert network.stored_as == form
+    assert network.number_format == form
     for length in (1, 9, 150):
         source, tokens = ([(step * i) % 131 + 3 for i in range(length)] for step in (7, 11))
         with torch.inference_mode():
@@ -124,19 +124,19 @@ def test_logits_are_those_of_transformers_in_float32(folders: dict[str, Path], k
         torch.testing.assert_close(logits(network, source, tokens), expected, atol=near, rtol=0)
 
 
-@pytest.mark.parametrize(("buckets", "farthest"), [(32, 128), (8, 20)])
+@pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (8, 20)])
 @pytest.mark.parametrize("both_ways", [True, False])
-def test_distances_are_t5s(buckets: int, farthest: int, both_ways: bool) -> None:
+def test_distances_are_t5s(buckets: int, max_distance: int, both_ways: bool) -> None:
     distances = torch.arange(-600, 601 if both_ways else 1)
-    theirs = T5Attention._relative_position_bucket(distances, both_ways, buckets, farthest)
-    assert torch.equal(buckets_of(distances, buckets, farthest, both_ways=both_ways), theirs)
+    theirs = T5Attention._relative_position_bucket(distances, both_ways, buckets, max_distance)
+    assert torch.equal(buckets_of(distances, buckets, max_distance, both_ways=both_ways), theirs)
 
 
 def test_a_padding_token_that_is_written_has_no_place(folders: dict[str, Path]) -> None:
     """M2M100 counts places from behind its padding token's number, and gives that token none."""
     model = modest(AutoModelForSeq2SeqLM.from_pretrained(folders["m2m100"]))
     network, pad = network_of(model), model.config.pad_token_id
-    line = Line(network.read([[9, 8]])[0], network.room(4), 2)
+    line = Line(network.read([[9, 8]])[0], network.new_cache(4), 2)
     found = []
     for token in (2, 5, pad, 6):
         line.newest = token
@@ -156,16 +156,16 @@ def test_tokens_and_places_that_there_are_not_are_refused(fast: BatchedSeq2Seq) 
     for source in ([3, network.shape.vocabulary], [-1], [5] * (network.longest + 1)):
         with pytest.raises(IndexError):
             network.read([source])
-    line = Line(network.read([[5]])[0], network.room(1), 5)
+    line = Line(network.read([[5]])[0], network.new_cache(1), 5)
     network.write([line])
-    with pytest.raises(IndexError, match="longer than its memory"):
+    with pytest.raises(IndexError, match="longer than its cache"):
         network.write([line])
 
 
 def test_the_longest_source_and_text_fit(fast: BatchedSeq2Seq) -> None:
     network = fast.writer.network
-    line = Line(network.read([[5] * 512])[0], network.room(512), 5, 511)
-    line.memory[:] = 0
+    line = Line(network.read([[5] * 512])[0], network.new_cache(512), 5, 511)
+    line.cache[:] = 0
     assert torch.isfinite(network.write([line])).all()
 
 
@@ -234,16 +234,16 @@ def test_one_who_leaves_and_one_who_fails_harm_nobody(
     fast: BatchedSeq2Seq, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {n: ask(fast, n) for n in range(8)}
-    cancel, take = threading.Event(), Drawn.take
+    cancel, consume = threading.Event(), Drawn.consume
 
     def failing(self: Drawn, logits: torch.Tensor) -> Any:
         if self._sampling.seed == 4:
             raise RuntimeError("this text alone")
         if self._sampling.seed == 0:
             cancel.set()
-        return take(self, logits)
+        return consume(self, logits)
 
-    monkeypatch.setattr(Drawn, "take", failing)
+    monkeypatch.setattr(Drawn, "consume", failing)
 
     def answer(n: int) -> Any:
         try:
@@ -299,14 +299,14 @@ def own(tmp_path: Path) -> Settings:
 def test_weights_are_converted_once_and_mapped(folders: dict[str, Path], own: Settings) -> None:
     engine = load(folders["t5"], own)
     assert engine.name == "compiled-fp32"
-    (written,) = own.converted_dir.glob("*-kernels")
+    (written,) = (path for path in own.converted_dir.glob("*-kernels*") if path.is_dir())
     before = (written / WEIGHTS).stat().st_mtime_ns
     assert load(folders["t5"], own).translate(SENTENCES[:2], pair=PAIR) == engine.translate(SENTENCES[:2], pair=PAIR)
     assert (written / WEIGHTS).stat().st_mtime_ns == before
     (written / WEIGHTS).unlink()  # and not written over, since it is mapped
     (written / WEIGHTS).write_bytes(b"damaged")
     assert load(folders["t5"], own).translate(SENTENCES[:2], pair=PAIR) == engine.translate(SENTENCES[:2], pair=PAIR)
-    # Of real widths: beside 32 inputs, steps and offsets take a sixteenth.
+    # Of real widths: beside 32 inputs, scales and mins take a sixteenth.
     assert batched.memory_bytes(engine.checkpoint) == 404_000
 
 
@@ -363,11 +363,11 @@ def test_odd_sizes_are_left_to_the_reference() -> None:
     assert architecture_of(T5Config()) is not None
 
 
-def test_integers_are_kept_as_integers(folders: dict[str, Path], own: Settings, tmp_path: Path) -> None:
+def test_quants_stay_integers(folders: dict[str, Path], own: Settings, tmp_path: Path) -> None:
     """A checkpoint whose weights lie on levels takes a quarter of the bytes."""
     model = modest(AutoModelForSeq2SeqLM.from_pretrained(folders["m2m100"]), "int8")
     folder = shutil.copytree(folders["m2m100"], tmp_path / "int8")
     model.save_pretrained(folder)
     engine = load(folder, own, kind="m2m100")
     assert engine.name == "compiled-int8"
-    assert engine.writer.network.output._matrix.matrix.integers.dtype == np.int8
+    assert engine.writer.network.output._matrix.matrix.quants.dtype == np.int8

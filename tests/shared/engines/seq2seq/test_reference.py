@@ -1,6 +1,6 @@
 """The encoder-decoder engines give what transformers' own `generate` gives, on tiny checkpoints of each kind.
 
-The fast one and its reference alike; what only the fast one does is in `test_batched_seq2seq`.
+The fast one and its reference alike; what only the fast one does is in `test_batched`.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def ours(engine: Any, source: Sequence[int], sampling: Sampling, compute: Any = 
 
 def first(engine: Any, pair: Pair = PAIR) -> dict[str, Any]:
     """What `generate` must be told for a pair of languages."""
-    token = engine.texts.first_token(pair)
+    token = engine.tokenizer.first_token(pair)
     return {} if token is None else {"forced_bos_token_id": token}
 
 
@@ -164,7 +164,7 @@ def said_of(engine: Any, task: str, num_beams: int) -> dict[str, Any]:
 
 def as_given(engine: Any, sentence: str, pair: Pair = PAIR) -> list[int]:
     """The source tokens of a sentence to translate."""
-    return engine.texts.encode(engine.checkpoint.prefixes.get("-".join(pair), "") + sentence, pair)
+    return engine.tokenizer.encode(engine.checkpoint.prefixes.get("-".join(pair), "") + sentence, pair)
 
 
 # -- as transformers does ----------------------------------------------------------------------------
@@ -243,9 +243,9 @@ def asking(engine: Any, **options: Any) -> Any:
         assert hasattr(model.generation_config, name)
         setattr(model.generation_config, name, value)
     if isinstance(engine, TorchSeq2Seq):
-        return TorchSeq2Seq(model, engine.texts, engine.checkpoint)
+        return TorchSeq2Seq(model, engine.tokenizer, engine.checkpoint)
     rules = Rules(model.generation_config, model.config)
-    other: Any = BatchedSeq2Seq(engine.writer.network, engine.texts, rules, engine.checkpoint)
+    other: Any = BatchedSeq2Seq(engine.writer.network, engine.tokenizer, rules, engine.checkpoint)
     other.model = model
     return other
 
@@ -462,7 +462,7 @@ def test_a_forced_language_counts_as_certain(engines: dict[str, Any]) -> None:
     (found,) = engine.translate(SENTENCES[:1], pair=PAIR)
     limit = target_limit(len(source))
     tokens = theirs(engine, source, limit, **first(engine))
-    assert tokens[0] == engine.texts.first_token(PAIR)
+    assert tokens[0] == engine.tokenizer.first_token(PAIR)
     expected = sum(log_probabilities(engine, source, tokens)[1:]) / len(tokens)
     assert found.log_probability == pytest.approx(expected, abs=1e-4)
 
@@ -707,7 +707,7 @@ def test_long_sentences_are_translated_in_parts(
     assert max(map(len, read_by_encoder)) <= window
     frame = len(as_given(engine, ""))
     # No token is lost, but a word cut in the middle is cut into other tokens.
-    whole = len(engine.texts.words(" ".join(tiny.ENGLISH[:8])))
+    whole = len(engine.tokenizer.words(" ".join(tiny.ENGLISH[:8])))
     assert sum(len(source) - frame for source in read_by_encoder) >= whole
     assert found.input_tokens == sum(map(len, read_by_encoder))
 

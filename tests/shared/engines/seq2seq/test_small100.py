@@ -14,7 +14,7 @@ from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CO
 
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.seq2seq.small100 import LANGUAGES, LanguageCodeTokenizer
-from shared.engines.seq2seq.texts import read_texts
+from shared.engines.seq2seq.tokenizer import read_tokenizer
 from shared.errors import WeightsCorrupt
 from tests.tiny_checkpoints import seq2seq as tiny
 
@@ -132,10 +132,10 @@ def test_which_language_is_told_depends_on_the_checkpoint(
 ) -> None:
     """By its id, or by the class that its tokenizer's config names."""
     getattr(tiny, kind)(tmp_path)
-    texts = read_texts(Checkpoint.model_construct(id=name), tmp_path)
+    tokenizer = read_tokenizer(Checkpoint.model_construct(id=name), tmp_path)
     expected = LanguageCodeTokenizer.read(tmp_path, code_of=code_of)
-    assert texts.encode("Yes.", ("en", "fr")) == expected.encode("Yes.", ("en", "fr"))
-    assert texts.first_token(("en", "fr")) == expected.first_token(("en", "fr"))
+    assert tokenizer.encode("Yes.", ("en", "fr")) == expected.encode("Yes.", ("en", "fr"))
+    assert tokenizer.first_token(("en", "fr")) == expected.first_token(("en", "fr"))
 
 
 @pytest.mark.parametrize(

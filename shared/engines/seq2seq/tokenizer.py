@@ -22,7 +22,7 @@ FILES = {
 """Tokenizer files by type of model; others need `tokenizer.json`. Without them transformers makes up an empty one."""
 
 
-class Texts(Protocol):
+class Tokenizer(Protocol):
     """What the engine asks of a tokenizer."""
 
     unreadable: frozenset[int]
@@ -43,7 +43,7 @@ class Texts(Protocol):
         ...
 
 
-class FastTexts:
+class FastTokenizer:
     """A tokenizer of the `tokenizers` library (T5)."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -65,7 +65,7 @@ class FastTexts:
         return None
 
 
-class MarianTexts:
+class MarianTokenizer:
     """Marian's tokenizer, written in Python: one SentencePiece model reads the source, another writes the target."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -90,7 +90,7 @@ class MarianTexts:
         return None
 
 
-def read_texts(checkpoint: Checkpoint, folder: Path) -> Texts:
+def read_tokenizer(checkpoint: Checkpoint, folder: Path) -> Tokenizer:
     """The tokenizer in a checkpoint's folder. Raises `WeightsCorrupt` when files are missing or unreadable."""
     from transformers import AutoTokenizer
 
@@ -103,7 +103,7 @@ def read_texts(checkpoint: Checkpoint, folder: Path) -> Texts:
     # It recommends a package for a normalisation of punctuation that it does not do.
     warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
     tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    return MarianTexts(tokenizer) if model_type == "marian" else FastTexts(tokenizer)
+    return MarianTokenizer(tokenizer) if model_type == "marian" else FastTokenizer(tokenizer)
 
 
 def _is_small100(checkpoint: Checkpoint, folder: Path) -> bool:
