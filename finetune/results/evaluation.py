@@ -31,7 +31,7 @@ TABLE = "evaluation.md"
 
 @dataclass
 class Measured:
-    """One system on the held-out rows. All metrics but perplexity are 0 to 1."""
+    """One system on the held-out rows. Our metrics are 0 to 1, but for perplexity."""
 
     name: str
     kind: str
@@ -147,7 +147,7 @@ def measure(system: System, recipe: Recipe, items: Sequence[Item]) -> Measured:
     found = Measured(
         system.name,
         system.kind,
-        scores(answers, references, generates=recipe.generates),
+        scores(answers, references, generates=recipe.generates, more=recipe.evaluation.metrics),
         interval(rows),
         seconds,
         None if recipe.generates else confusion(answers, references),

@@ -39,7 +39,7 @@ GENERATED = {"README.md", "recipe.yaml", TRAINING, EVALUATION, PLOT}
 VOCABULARY_FILES = {"tokenizer.json", "vocab.json", "added_tokens.json"}
 """JSON that is words alone."""
 PATH_KEYS = {"file", "audio_folder"}
-MODEL_KEYS = {"teacher", "_name_or_path", "name_or_path"}
+MAYBE_PATH_KEYS = {"teacher", "metrics", "_name_or_path", "name_or_path"}
 """Keys of values that may be paths, or ids on the Hub."""
 
 
@@ -118,7 +118,7 @@ def without_paths(value: Any, base: Base, private_paths: tuple[str, ...], key: s
         return base.published_as
     if key in PATH_KEYS:
         return _file_name(value)
-    if key in MODEL_KEYS and _is_path(value):
+    if key in MAYBE_PATH_KEYS and _is_path(value):
         return _file_name(value)
     for path in private_paths:
         value = value.replace(path, "…")

@@ -16,7 +16,7 @@ from finetune.base import shared_parts
 from finetune.data.split import Parts
 from finetune.parts import read_parts
 from finetune.recipe import Recipe
-from finetune.results import evaluation
+from finetune.results import evaluation, metrics
 from finetune.results.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.results.loss_curve import draw
 from finetune.run.estimate import estimate
@@ -46,6 +46,8 @@ def run_job(
     run = run_of(recipe, settings)
     say(f"{recipe.title}: {recipe.base}, {recipe.method.name} → {run.folder}")
     try:
+        if measure:
+            metrics.require(recipe.evaluation.metrics)
         with turn_of(run, settings), shared_parts(settings) as runtime:
             trained, parts = trained_model(recipe, run, runtime, resume)
             if not processes.is_main_process():
@@ -188,8 +190,8 @@ def comparison(one: Path, other: Path) -> tuple[list[tuple[str, str, str]], str]
     found = [read_evaluation(folder) for folder in (one, other)]
     facts = [facts_of(folder) for folder in (one, other)]
     figures = [content["systems"][-1]["metrics"] for content in found]
-    names = dict.fromkeys(name for metrics in figures for name in metrics)
-    cells = [[f"{metrics[name]:.3f}" if name in metrics else "" for metrics in figures] for name in names]
+    names = dict.fromkeys(name for values in figures for name in values)
+    cells = [[f"{values[name]:.3f}" if name in values else "" for values in figures] for name in names]
     rows = [(name, pair[0], pair[1]) for name, pair in zip(names, cells, strict=True)]
     for name, value in FACTS.items():
         rows.append((name, value(facts[0]), value(facts[1])))

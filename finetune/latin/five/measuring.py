@@ -12,7 +12,7 @@ from finetune.latin.five.features import ClipFeatures, select
 from finetune.latin.five.fitting import LABELS, NONE, among_five, answers, label_of
 from finetune.latin.synthesis.patterns import GENRES
 from finetune.latin.synthesis.style import OTHER
-from finetune.results.scores import interval
+from finetune.results.scores import bootstrap, interval
 from shared.engines.audio.musicnn_head import Head
 
 
@@ -70,9 +70,7 @@ def group_interval(right: np.ndarray, groups: Sequence[str]) -> tuple[float, flo
     names = sorted(set(groups))
     sums = np.array([right[[g == name for g in groups]].sum() for name in names])
     sizes = np.array([sum(g == name for g in groups) for name in names])
-    drawn = np.random.default_rng(0).integers(0, len(names), (1000, len(names)))
-    low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
-    return round(float(low), 3), round(float(high), 3)
+    return bootstrap((sums, sizes), lambda right, size, axis: right.sum(axis) / size.sum(axis), digits=3)
 
 
 def as_table(figures: Sequence[Figure]) -> str:
