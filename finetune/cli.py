@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from finetune.recipe import read_recipe, shipped_recipes
-from finetune.run.background import step_aside
+from finetune.run.background import lower_priority
 from finetune.run_folder import run_of
 from shared.errors import SuiteError
 from shared.settings import Settings
@@ -50,13 +50,13 @@ def train(
     skip_evaluation: Annotated[bool, typer.Option("--skip-evaluation", help="Train only.")] = False,
 ) -> None:
     """Train a recipe, measure it against its base, keep the result for the suite, and publish it if asked."""
-    from finetune.run.job import dry, run_job
+    from finetune.run.job import preview, run_job
 
     chosen, settings = read_recipe(recipe, changes or ()), Settings()
     if background:
-        step_aside()
+        lower_priority()
     if dry_run:
-        dry(chosen, settings)
+        preview(chosen, settings)
         return
     run_job(
         chosen,

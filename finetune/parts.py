@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune.data import corpora
-from finetune.data.sounds import on_disk
+from finetune.data.sounds import write_recordings
 from finetune.data.sources import Corpus
 from finetune.data.split import Parts, split
 from finetune.recipe import Recipe
@@ -16,5 +16,5 @@ def read_parts(recipe: Recipe, runtime: Runtime, progress: Progress) -> Parts:
     source = recipe.data.source
     rows = corpora.read(source.corpus, runtime.settings, progress) if isinstance(source, Corpus) else source.rows()
     if recipe.task == "audio-classification":
-        rows = on_disk(rows, recipe.data.input, runtime.settings.cache_dir / "sounds")
+        rows = write_recordings(rows, recipe.data.input, runtime.settings.cache_dir / "sounds")
     return split(rows, recipe.data, generates=recipe.generates)

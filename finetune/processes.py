@@ -1,6 +1,7 @@
 """Several processes that train one run together, as `accelerate launch` and `torchrun` start them.
 
-The first writes: status, log, result, evaluation. The others compute. Alone, a process is the first and all there are.
+The functions have accelerate's names. The main process writes status, log, result and evaluation; the others only
+compute. A process that was started alone is the main one.
 """
 
 from __future__ import annotations
@@ -8,38 +9,38 @@ from __future__ import annotations
 import os
 
 
-def count() -> int:
+def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def meet() -> None:
-    """Waits until every process is here."""
-    if count() > 1:
+def wait_for_everyone() -> None:
+    """Blocks until every process has called this."""
+    if num_processes() > 1:
         import torch
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
 
 
-def any_says(yes: bool) -> bool:
-    """Whether at least one process says so; all of them must ask."""
-    if count() < 2:
-        return yes
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true in at least one process. Every process must call this."""
+    if num_processes() < 2:
+        return flag
     import torch
 
-    said = torch.tensor(int(yes), device="cuda" if torch.cuda.is_available() else "cpu")
-    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
-    return bool(said)
+    reduced = torch.tensor(int(flag), device="cuda" if torch.cuda.is_available() else "cpu")
+    torch.distributed.all_reduce(reduced, torch.distributed.ReduceOp.MAX)
+    return bool(reduced)
 
 
-def leave() -> None:
-    """Ends the connection of the processes; after it each goes its own way."""
+def destroy() -> None:
+    """Waits for all processes and destroys the process group; after it each one runs by itself."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        meet()
+        wait_for_everyone()
         torch.distributed.destroy_process_group()

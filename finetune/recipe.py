@@ -49,6 +49,9 @@ class Evaluation(Strict):
     rows: int = Field(default=500, ge=1, description="Held-out rows measured, at most.")
     shots: tuple[int, ...] = Field(default=(4, 8), description="Examples of the few-shot comparisons; of labels: each.")
     max_new_tokens: int = Field(default=48, ge=1, le=1024)
+    metrics: tuple[str, ...] = Field(
+        default=(), description="Beside the task's own: names or scripts of metrics of the library `evaluate`."
+    )
 
 
 class Publishing(Strict):

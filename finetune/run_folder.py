@@ -17,8 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from dataclasses import replace as replaced
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,10 +34,10 @@ State = Literal["waiting", "preparing", "training", "evaluating", "done", "stopp
 
 EVALUATION = "evaluation.json"
 
-AT_WORK: frozenset[str] = frozenset({"waiting", "preparing", "training", "evaluating"})
+ACTIVE_STATES: frozenset[str] = frozenset({"waiting", "preparing", "training", "evaluating"})
 
 
-_LOOKING = threading.Lock()
+_LOCK_CHECK = threading.Lock()
 """Two that look at a lock at once would each take the other for its holder."""
 
 
@@ -98,7 +97,7 @@ class Run:
     def alive(self) -> bool:
         """Whether a process works on it now. A killed one leaves its last words behind, and no lock."""
         lock = FileLock(self.folder / "lock")
-        with _LOOKING:
+        with _LOCK_CHECK:
             try:
                 lock.acquire(timeout=0.05, poll_interval=0.01)  # another process may be looking
             except Timeout:
@@ -106,7 +105,7 @@ class Run:
             lock.release()
             return False
 
-    def measured(self) -> dict[str, Any] | None:
+    def evaluation(self) -> dict[str, Any] | None:
         """What `finetune.results.evaluation` wrote of the result; None where it was not measured."""
         try:
             return json.loads((self.result / EVALUATION).read_text(encoding="utf-8"))
@@ -116,26 +115,26 @@ class Run:
     def state(self) -> State | Literal["dead"]:
         """What its status says, unless the process that should be at it is gone: killed, or out of memory."""
         state, alive = self.status().state, self.alive()
-        if state in AT_WORK and not alive:
+        if state in ACTIVE_STATES and not alive:
             return "stopped" if self.stop_file.exists() else "dead"
         return "evaluating" if state == "done" and alive else state
 
     def write(self, status: Status) -> None:
         """Of several processes the first one's counts."""
-        if not processes.first():
+        if not processes.is_main_process():
             return
         status.updated = time.time()
         if status.pid == os.getpid():
             status.peak_memory = max(status.peak_memory, peak_memory())
-        replace(self.folder / "status.json", json.dumps(asdict(status), indent=1))
+        write_atomically(self.folder / "status.json", json.dumps(asdict(status), indent=1))
 
     def update(self, **changes: Any) -> None:
         """Changes what its status says of these, and leaves the rest as it was."""
         status = self.status() if (self.folder / "status.json").is_file() else Status()
-        self.write(replaced(status, **changes))
+        self.write(replace(status, **changes))
 
     def log(self, entry: dict[str, Any]) -> None:
-        if not processes.first():
+        if not processes.is_main_process():
             return
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -151,7 +150,7 @@ class Run:
         return sorted(found.values(), key=lambda entry: entry["step"])
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Only one process works on a run; in that one, who holds it may take it again. Raises `Busy`.
 
         A stop that was asked for before is forgotten.
@@ -186,7 +185,7 @@ def all_runs(settings: Settings) -> list[Run]:
     return [Run(path) for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
-def replace(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Writes a file in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.write_text(text, encoding="utf-8")

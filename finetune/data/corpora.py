@@ -54,7 +54,7 @@ ARTICLE_WORDS = 150
 """Of an article that a headline is written for: news says the most important things first."""
 
 
-OF_ONE_SENDER = 20
+MAX_PER_SENDER = 20
 """Mails: a news feed that sent 623 would otherwise be a tenth of all."""
 
 
@@ -133,7 +133,7 @@ def _mails(package: tarfile.TarFile) -> Iterator[Row]:
     for path, content in _raw_mails(package):
         mail = read_mail(content)
         thread = mail.subject.lower()
-        if thread in threads or senders[mail.sender] >= OF_ONE_SENDER:
+        if thread in threads or senders[mail.sender] >= MAX_PER_SENDER:
             continue
         if thread:
             threads.add(thread)

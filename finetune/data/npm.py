@@ -21,9 +21,9 @@ from shared.events import Progress
 from shared.fetching.wheel import FetchFailed
 from shared.settings import Settings
 
-UNTELLING = ("code ", "syscall ", "path ", "errno ", "A complete log")
+UNINFORMATIVE_PREFIXES = ("code ", "syscall ", "path ", "errno ", "A complete log")
 """How lines of npm's errors begin that do not name the cause."""
-MINUTES = 20
+TIMEOUT_MINUTES = 20
 """npm tries again by itself; after so long it is ended."""
 
 
@@ -51,14 +51,14 @@ def tarball(source: NpmPackage, settings: Settings, progress: Progress) -> Path:
         if not final.is_file():
             progress(f"fetching {source.package}", 0, source.size)
             with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder) as temporary:
-                fetched = packed(source, Path(temporary))
+                fetched = npm_pack(source, Path(temporary))
                 check(fetched, source)
                 fetched.rename(final)
             progress(f"fetching {source.package}", source.size, source.size)
     return final
 
 
-def packed(source: NpmPackage, folder: Path) -> Path:
+def npm_pack(source: NpmPackage, folder: Path) -> Path:
     """What `npm pack` puts into the folder. Raises `FetchFailed`."""
     npm = shutil.which("npm")
     if npm is None:
@@ -75,17 +75,17 @@ def packed(source: NpmPackage, folder: Path) -> Path:
             capture_output=True,
             text=True,
             env={**os.environ, "npm_config_audit": "false", "npm_config_fund": "false"},
-            timeout=60 * MINUTES,
+            timeout=60 * TIMEOUT_MINUTES,
             check=False,
         )
         said = ran.stderr
     except subprocess.TimeoutExpired:
-        said = f"nothing for {MINUTES} minutes"
+        said = f"nothing for {TIMEOUT_MINUTES} minutes"
     found = list(folder.glob("*.tgz"))
     if len(found) != 1:
         raise FetchFailed(
             f"{source.package} could not be fetched: the registry that npm is set up with could not be reached, or "
-            f"does not have it. npm says: {last_words(said)} Check the network, the proxy and npm's own settings "
+            f"does not have it. npm says: {cause(said)} Check the network, the proxy and npm's own settings "
             "(`npm config list`), then try again."
         )
     return found[0]
@@ -103,10 +103,10 @@ def check(file: Path, source: NpmPackage) -> None:
         )
 
 
-def last_words(stderr: str) -> str:
+def cause(stderr: str) -> str:
     """The line of npm's output that names the cause, without credentials."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [re.sub(r"^npm (error|ERR!)\s*", "", line) for line in lines if re.match(r"npm (error|ERR!)", line)]
-    causes = [line for line in errors if not line.startswith(UNTELLING)]
+    causes = [line for line in errors if not line.startswith(UNINFORMATIVE_PREFIXES)]
     words = re.sub(r"//[^/@\s]*@", "//", (causes or lines or ["nothing."])[0])
     return words if len(words) <= 300 else words[:300] + "…"

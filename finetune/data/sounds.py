@@ -75,7 +75,7 @@ def repository_rows(dataset: str, split: str, revision: str | None) -> Iterator[
             yield {"audio": str(file), "label": label}
 
 
-def on_disk(rows: Iterator[Row], column: str, folder: Path) -> Iterator[Row]:
+def write_recordings(rows: Iterator[Row], column: str, folder: Path) -> Iterator[Row]:
     """Rows whose recordings are bytes (as data sets hold them) with these written into `folder`, by their hash.
 
     Raises `SuiteError` for what is no recording.

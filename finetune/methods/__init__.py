@@ -20,7 +20,7 @@ from finetune.methods.qlora import QLoRA
 Method = Full | Partial | BitFit | IA3 | LoRA | QLoRA | Distillation
 
 
-class Adapts(Protocol):
+class TrainingMethod(Protocol):
     """What every method is."""
 
     name: Any
@@ -36,4 +36,4 @@ class Adapts(Protocol):
         ...
 
 
-__all__ = ["IA3", "Adapts", "BitFit", "Distillation", "Full", "LoRA", "Method", "Partial", "QLoRA"]
+__all__ = ["IA3", "BitFit", "Distillation", "Full", "LoRA", "Method", "Partial", "QLoRA", "TrainingMethod"]

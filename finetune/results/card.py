@@ -128,9 +128,9 @@ def data_name(source: dict[str, Any]) -> tuple[str, str]:
 
 def body(subject: Subject, facts: dict[str, Any], evaluation: dict[str, Any] | None) -> str:
     recipe, publishing = facts["recipe"], facts["recipe"]["publishing"]
-    parts = [f"# {plain(recipe['title'])}", warning(evaluation), simpler(evaluation), plain(recipe["summary"])]
-    parts += ["## What it does", *what(subject, facts)]
-    parts += ["## Before and after", *measured(evaluation)]
+    parts = [f"# {plain(recipe['title'])}", warning(evaluation), simpler_method(evaluation), plain(recipe["summary"])]
+    parts += ["## What it does", *description(subject, facts)]
+    parts += ["## Before and after", *results(evaluation)]
     parts += ["## Data", *data(facts)]
     parts += ["## Training", *training(subject, facts)]
     if subject.plot:
@@ -149,11 +149,11 @@ def warning(evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
         return "> **Not measured.** Nobody has compared it with its base."
     if not evaluation["beats_base"] and evaluation["lead"] is not None:
-        return f"> **It did not beat its base.** {said(evaluation)}"
+        return f"> **It did not beat its base.** {verdict(evaluation)}"
     return ""
 
 
-def simpler(evaluation: dict[str, Any] | None) -> str:
+def simpler_method(evaluation: dict[str, Any] | None) -> str:
     """A method without any foundation model that does as well, if there is one."""
     if evaluation is None:
         return ""
@@ -173,11 +173,11 @@ def simpler(evaluation: dict[str, Any] | None) -> str:
     )
 
 
-def said(evaluation: dict[str, Any]) -> str:
+def verdict(evaluation: dict[str, Any]) -> str:
     return plain(evaluation["verdict"].replace("Publishing it needs --force.", ""), 500)
 
 
-def what(subject: Subject, facts: dict[str, Any]) -> list[str]:
+def description(subject: Subject, facts: dict[str, Any]) -> list[str]:
     recipe, labels = facts["recipe"], facts["labels"]
     found = []
     if labels:
@@ -190,11 +190,11 @@ def what(subject: Subject, facts: dict[str, Any]) -> list[str]:
     return found or [f"Task: {recipe['task']}."]
 
 
-def measured(evaluation: dict[str, Any] | None) -> list[str]:
+def results(evaluation: dict[str, Any] | None) -> list[str]:
     if evaluation is None:
         return ["It was not measured."]
     systems = [system | {"failed": plain(system["failed"])} for system in evaluation["systems"]]
-    found = [as_table({**evaluation, "systems": systems, "verdict": said(evaluation)})]
+    found = [as_table({**evaluation, "systems": systems, "verdict": verdict(evaluation)})]
     matrix = systems[-1]["confusion"]
     if matrix:
         found += ["The tuned model's answers:", confusions(matrix)]
@@ -256,7 +256,7 @@ def training(subject: Subject, facts: dict[str, Any]) -> list[str]:
     share = 100 * status["trainable"] / max(status["parameters"], 1)
     settings = {f"method.{key}": value for key, value in recipe["method"].items()}
     settings |= {f"training.{key}": value for key, value in recipe["training"].items()}
-    rows = "\n".join(f"| {key} | {plain(shown(value))} |" for key, value in settings.items())
+    rows = "\n".join(f"| {key} | {plain(as_text(value))} |" for key, value in settings.items())
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in facts["versions"].items())
     return [
         f"{base}.",
@@ -268,7 +268,7 @@ def training(subject: Subject, facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     return ", ".join(map(str, value)) or "the usual" if isinstance(value, list | tuple) else str(value)
 
 

@@ -108,13 +108,13 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
     context, model, names = Context(runtime, "finetune", admin=True), base.checkpoint.id, ", ".join(parts.labels)
     known: dict[str, Any] = {}
 
-    def asked_of(lease: Any) -> Any:
-        return Remembering(lease, known) if base.checkpoint.kind == "sentence-encoder" else lease
+    def encoder_of(lease: Any) -> Any:
+        return CachedEncoder(lease, known) if base.checkpoint.kind == "sentence-encoder" else lease
 
     def zero(items: Sequence[Item]) -> list[str]:
         asked = [
             ZeroShot(
-                text=_accepted(item.input, runtime),
+                text=_truncated(item.input, runtime),
                 candidate_labels=names,
                 hypothesis_template=DESCRIPTION,
                 multi_label=False,
@@ -123,18 +123,18 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
             for item in items
         ]
         with _lease(context, model, "zero-shot-classification") as lease:
-            return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), asked_of(lease))]
+            return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), encoder_of(lease))]
 
     def few(shots: int) -> Answer:
         def answer(items: Sequence[Item]) -> list[str]:
             chosen = examples(parts, shots, recipe.data.split.seed, each_label=True)
             with _lease(context, model, "few-shot-classification") as lease:
                 shown: Any = [
-                    {"text": _cut_text(_accepted(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
+                    {"text": _cut_text(_truncated(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
                 ]
                 asked = [
                     FewShot(
-                        text=_cut_text(_accepted(item.input, runtime), recipe, lease),
+                        text=_cut_text(_truncated(item.input, runtime), recipe, lease),
                         candidate_labels=names,
                         examples=shown,
                         instruction=FewShot.model_fields["instruction"].default
@@ -144,7 +144,7 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
                     )
                     for item in items
                 ]
-                return [answer.label for answer in few_shot_rows(asked, asked_of(lease))]
+                return [answer.label for answer in few_shot_rows(asked, encoder_of(lease))]
 
         return answer
 
@@ -162,7 +162,7 @@ def _lease(context: Context, model: str, task: Any) -> Any:
             return ready.value
 
 
-class Remembering:
+class CachedEncoder:
     """A sentence encoder on loan that reads each text once, however many systems ask about it."""
 
     def __init__(self, lease: Any, known: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ def _cut_text(text: str, recipe: Recipe, lease: Any) -> str:
     return text[: 4 * recipe.training.max_length]
 
 
-def _accepted(text: str, runtime: Runtime) -> str:
+def _truncated(text: str, runtime: Runtime) -> str:
     """As much of a row as a visitor may send."""
     return text[: runtime.settings.max_chars]
 
@@ -233,7 +233,7 @@ def replying_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
 
 def rewriting_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]:
     """The base with its prompt; examples only where the prompt has a place for the text, so that blocks can be made."""
-    from finetune.tasks.sequence_to_sequence import asked
+    from finetune.tasks.sequence_to_sequence import with_instruction
 
     task = task_of(recipe)
     processor = task.load_processor(base.folder, recipe)
@@ -242,13 +242,16 @@ def rewriting_base(recipe: Recipe, base: Base, parts: Parts) -> Iterator[System]
 
     def system(shots: int) -> System:
         shown = examples(parts, shots, recipe.data.split.seed, each_label=False)
-        blocks = [f"{asked(one.input, recipe.instruction)} {one.target}\n\n" for one in shown]
+        blocks = [f"{with_instruction(one.input, recipe.instruction)} {one.target}\n\n" for one in shown]
         # T5 reads positions relative to each other, so a prompt may be longer than those it was trained on.
         longer = recipe.training.model_copy(update={"max_length": (shots + 1) * length})
         plain = recipe.model_copy(update={"instruction": "", "training": longer})
 
         def answer(items: Sequence[Item]) -> list[str]:
-            prompts = [Item("".join([*blocks, asked(item.input, recipe.instruction)]), item.target) for item in items]
+            prompts = [
+                Item("".join([*blocks, with_instruction(item.input, recipe.instruction)]), item.target)
+                for item in items
+            ]
             return task.answers(model, processor, prompts, plain, (), lambda *_: None)
 
         return System(_name(shots), "base", answer)

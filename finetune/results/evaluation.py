@@ -22,7 +22,7 @@ from finetune.recipe import Recipe
 from finetune.results.comparisons import System, systems
 from finetune.results.loading import Trained
 from finetune.results.scores import Interval, confusion, difference, headline, interval, per_row, perplexity, scores
-from finetune.run_folder import EVALUATION, replace, runs_folder, write_json
+from finetune.run_folder import EVALUATION, runs_folder, write_atomically, write_json
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 
@@ -31,7 +31,7 @@ TABLE = "evaluation.md"
 
 @dataclass
 class Measured:
-    """One system on the held-out rows. All metrics but perplexity are 0 to 1."""
+    """One system on the held-out rows. Our metrics are 0 to 1, but for perplexity."""
 
     name: str
     kind: str
@@ -96,7 +96,7 @@ def evaluate(
 ) -> Evaluation:
     """Measures every system, the tuned one last."""
     items = parts.test[: recipe.evaluation.rows]
-    found = compared_with(recipe, parts, items, runtime, base, say)
+    found = measure_others(recipe, parts, items, runtime, base, say)
     say("measuring: tuned")
     found.append(measure(tuned_system(trained), recipe, items))
     name = "perplexity" if found[-1].metrics.get("perplexity") else headline(recipe.task)
@@ -106,7 +106,7 @@ def evaluate(
     return done
 
 
-def compared_with(
+def measure_others(
     recipe: Recipe, parts: Parts, items: Sequence[Item], runtime: Runtime, base: Any, say: Callable[[str], None]
 ) -> list[Measured]:
     """Every system but the tuned one. Recipes over the same base and rows share what was measured of them."""
@@ -130,7 +130,7 @@ def compared_with(
         found.append(measure(system, recipe, items))
     if not any(system.failed for system in found):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        replace(kept, json.dumps([{**asdict(one), "rows": one.rows.tolist()} for one in found]))
+        write_atomically(kept, json.dumps([{**asdict(one), "rows": one.rows.tolist()} for one in found]))
     return found
 
 
@@ -147,7 +147,7 @@ def measure(system: System, recipe: Recipe, items: Sequence[Item]) -> Measured:
     found = Measured(
         system.name,
         system.kind,
-        scores(answers, references, generates=recipe.generates),
+        scores(answers, references, generates=recipe.generates, more=recipe.evaluation.metrics),
         interval(rows),
         seconds,
         None if recipe.generates else confusion(answers, references),

@@ -33,8 +33,7 @@ from finetune.recipe import Recipe
 from finetune.results import scores
 from finetune.results.evaluation import measure, tuned_system
 from finetune.results.loading import Trained, base_of, facts_of, load_trained, merge, plain
-from finetune.run_folder import PACKAGES, write_json
-from finetune.run_folder import replace as replace_file
+from finetune.run_folder import PACKAGES, write_atomically, write_json
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 from shared.settings import Settings
@@ -82,13 +81,13 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
             say(f"exporting: {name}")
             try:
                 form = made()
-                metrics, speed = measured(form, items)
+                metrics, speed = measure_form(form, items)
             except (SuiteError, RuntimeError, ValueError, NotImplementedError, ImportError, OSError) as error:
                 forms.append(Form(name, failed=" ".join(str(error).split())[:300] or type(error).__name__))
                 continue
             headline = headline or headline_of(metrics, recipe)
             forms.append(Form(name, weight_bytes(form.folder), metrics.get(headline), None, speed))
-    forms = compared(forms, headline)
+    forms = with_losses(forms, headline)
     content = {
         "recipe": recipe.name,
         "base": recipe.base,
@@ -103,7 +102,7 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
     }
     write_json(out / f".{EXPORT}", content)
     (out / f".{EXPORT}").replace(out / EXPORT)
-    replace_file(out / TABLE, as_table(content) + "\n")
+    write_atomically(out / TABLE, as_table(content) + "\n")
     say(as_table(content))
     return content
 
@@ -115,24 +114,24 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
     architecture = type(plain(trained.model))
 
     def merged() -> Trained:
-        with in_place_of(out / "merged") as building:
+        with atomic_folder(out / "merged") as building:
             model = merge(trained.model)
             model.save_pretrained(building, safe_serialization=True)
             trained.processor.save_pretrained(building)
         return read_back(trained, architecture, out / "merged")
 
     def quantized(name: str) -> Trained:
-        with in_place_of(out / name) as building:
+        with atomic_folder(out / name) as building:
             if not (out / "merged").is_dir():
                 raise SuiteError("it is made from the merged form, which could not be written")
             bare = without_weights(architecture, out / "merged")
-            if name == "nf4" and (odd := odd_inputs(bare)):
+            if name == "nf4" and (odd := unsupported_widths(bare)):
                 raise SuiteError(
                     f"this model has linear modules of {odd[0]} inputs, and NF4 on a CPU needs a multiple of {BLOCK}"
                 )
             model = architecture.from_pretrained(
                 out / "merged",
-                quantization_config=quantization(name, recipe, kept_whole(bare)),
+                quantization_config=quantization(name, recipe, unquantized_modules(bare)),
                 dtype=_dtype(recipe),
                 local_files_only=True,
             )
@@ -149,7 +148,7 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
 
 
 @contextlib.contextmanager
-def in_place_of(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path) -> Iterator[Path]:
     """A folder to write into, which gets its name when it is whole. What failed leaves nothing of that name behind."""
     building = final.with_name(f".{final.name}.part")
     for old in (building, final):
@@ -185,7 +184,7 @@ def without_weights(architecture: Any, folder: Path) -> Any:
         return architecture(AutoConfig.from_pretrained(folder, local_files_only=True))
 
 
-def kept_whole(model: Any) -> list[str]:
+def unquantized_modules(model: Any) -> list[str]:
     """Names of modules that are not quantized: a task's head, and what turns states into tokens.
 
     They are small, and every answer goes through them.
@@ -198,7 +197,7 @@ def kept_whole(model: Any) -> list[str]:
     ]
 
 
-def odd_inputs(model: Any) -> list[int]:
+def unsupported_widths(model: Any) -> list[int]:
     """Widths of the modules that NF4 cannot compute here, in ascending order; none where there is a GPU."""
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -206,7 +205,7 @@ def odd_inputs(model: Any) -> list[int]:
     if torch.cuda.is_available():
         return []
     found: set[int] = set()
-    whole = tuple(f"{name}." for name in kept_whole(model))
+    whole = tuple(f"{name}." for name in unquantized_modules(model))
     for name, module in model.named_modules():
         if f"{name}.".startswith(whole):
             continue
@@ -242,7 +241,7 @@ def read_back(trained: Trained, architecture: Any, folder: Path) -> Trained:
     return replace(trained, folder=folder, model=model, processor=processor)
 
 
-def measured(form: Trained, items: Sequence[Item]) -> tuple[dict[str, float], float | None]:
+def measure_form(form: Trained, items: Sequence[Item]) -> tuple[dict[str, float], float | None]:
     """Metrics on the items, and rows (tokens) a second. Raises `SuiteError`."""
     if not items:
         return {}, None
@@ -273,7 +272,7 @@ def headline_of(metrics: dict[str, float], recipe: Recipe) -> str:
     return "perplexity" if metrics.get("perplexity") else scores.headline(recipe.task)
 
 
-def compared(forms: Sequence[Form], headline: str) -> list[Form]:
+def with_losses(forms: Sequence[Form], headline: str) -> list[Form]:
     """With what each lost against the merged form; of perplexity less is better."""
     merged = next((form.metric for form in forms if form.name == "merged"), None)
     sign = -1 if headline == "perplexity" else 1

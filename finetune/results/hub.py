@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
-PUBLISHED = (
+PUBLISHED_FILES = (
     *("README.md", "recipe.yaml", "training.json", "evaluation.json", "suite_adapter.json", "loss.png"),
     *("adapter_config.json", "adapter_model.safetensors"),
     *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
@@ -33,7 +33,7 @@ PUBLISHED = (
 
 
 def is_published(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in PUBLISHED)
+    return any(fnmatch(name, pattern) for pattern in PUBLISHED_FILES)
 
 
 def is_repository(name: str) -> bool:
@@ -94,7 +94,7 @@ def _without(token: str | None, error: SuiteError) -> SuiteError:
     return error
 
 
-def downloaded(api: Any, repo: str, revision: str, names: Iterable[str], folder: Path) -> Path:
+def download(api: Any, repo: str, revision: str, names: Iterable[str], folder: Path) -> Path:
     """Those files of a repository at a revision, in `folder`. Raises `SuiteError`."""
     wanted = sorted(names)
 
@@ -109,7 +109,7 @@ def downloaded(api: Any, repo: str, revision: str, names: Iterable[str], folder:
     return folder
 
 
-def pulled(repo: str, settings: Settings) -> Path:
+def pull(repo: str, settings: Settings) -> Path:
     """Folder of this machine with a trained checkpoint from the Hub, fetched the first time. Raises `SuiteError`."""
     from huggingface_hub import HfApi, constants
 
@@ -130,6 +130,6 @@ def pulled(repo: str, settings: Settings) -> Path:
     with FileLock(building.with_suffix(".lock")):
         if not final.is_dir():
             building.mkdir(exist_ok=True)
-            downloaded(api, repo, str(info.sha), filter(is_published, names), building)
+            download(api, repo, str(info.sha), filter(is_published, names), building)
             building.rename(final)
     return final

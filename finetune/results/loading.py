@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.base import Base, find_base
 from finetune.recipe import Recipe, check_recipe, recipe_file
-from finetune.results.hub import is_repository, pulled
+from finetune.results.hub import is_repository, pull
 from finetune.run_folder import all_runs
 from finetune.tasks import TrainingTask, task_of
 from shared.errors import SuiteError
@@ -48,7 +48,7 @@ def find_trained(name: str | Path, runtime: Runtime) -> Path:
     except SuiteError:
         if isinstance(name, str) and is_repository(name) and not Path(name).exists():
             runtime.hub.require()
-            return pulled(name, runtime.settings)
+            return pull(name, runtime.settings)
         raise SuiteError(
             f"{str(name)!r} is neither a folder that a run wrote nor the name of a recipe, nor a repository user/name",
             field="checkpoint",

@@ -19,7 +19,7 @@ from finetune.base import Base
 from finetune.data.split import Item
 from finetune.recipe import check_recipe
 from finetune.results.card import Subject, card
-from finetune.results.hub import api_of, asked, downloaded, is_published, is_repository
+from finetune.results.hub import api_of, asked, download, is_published, is_repository
 from finetune.results.loading import TRAINING, base_of, facts_of, load_trained
 from finetune.results.loss_curve import draw
 from finetune.run_folder import EVALUATION
@@ -32,14 +32,14 @@ Say = Callable[[str], None]
 Files = dict[str, bytes | Path]
 """By the name they get: content, or the file that holds it."""
 
-TOLD = "suite_adapter.json"
+METADATA = "suite_adapter.json"
 PLOT = "loss.png"
-MADE = {"README.md", "recipe.yaml", TRAINING, EVALUATION, PLOT}
+GENERATED = {"README.md", "recipe.yaml", TRAINING, EVALUATION, PLOT}
 """Written for the occasion; the rest is copied."""
-VOCABULARY = {"tokenizer.json", "vocab.json", "added_tokens.json"}
+VOCABULARY_FILES = {"tokenizer.json", "vocab.json", "added_tokens.json"}
 """JSON that is words alone."""
-PATHS = {"file", "audio_folder"}
-NAMES = {"teacher", "_name_or_path", "name_or_path"}
+PATH_KEYS = {"file", "audio_folder"}
+MAYBE_PATH_KEYS = {"teacher", "metrics", "_name_or_path", "name_or_path"}
 """Keys of values that may be paths, or ids on the Hub."""
 
 
@@ -61,7 +61,7 @@ def publish(
     commit = upload(api, repo, files, before)
     say(f"uploaded {len(files)} files, {sum(map(size, files.values())) / 1e6:.1f} MB: {', '.join(sorted(files))}")
     with tempfile.TemporaryDirectory() as temporary:
-        back = downloaded(api, repo, commit, files, Path(temporary) / "pulled")
+        back = download(api, repo, commit, files, Path(temporary) / "pulled")
         verify(files, folder, back, runtime, say)
     return f"{api.endpoint}/{repo}"
 
@@ -71,16 +71,16 @@ def publish(
 
 def contents(folder: Path, repo: str, base: Base, *, secrets: tuple[str, ...], private_paths: tuple[str, ...]) -> Files:
     """Every file that is published. Raises `SuiteError` where something secret would be."""
-    facts = cleaned(facts_of(folder), base, private_paths)
-    evaluation = cleaned(_json(folder / EVALUATION), base, private_paths)
+    facts = without_paths(facts_of(folder), base, private_paths)
+    evaluation = without_paths(_json(folder / EVALUATION), base, private_paths)
     if evaluation:
         evaluation.pop("samples", None)  # rows of somebody's data
     files: Files = {}
     for path in sorted(folder.iterdir()):
-        if not is_published(path.name) or path.name in MADE:
+        if not is_published(path.name) or path.name in GENERATED:
             continue
-        if path.suffix == ".json" and path.name not in VOCABULARY:
-            files[path.name] = _written(cleaned(_json(path), base, private_paths))
+        if path.suffix == ".json" and path.name not in VOCABULARY_FILES:
+            files[path.name] = _as_json(without_paths(_json(path), base, private_paths))
         else:
             files[path.name] = path
     weights = [path for name, path in files.items() if name.endswith(".safetensors")]
@@ -88,17 +88,17 @@ def contents(folder: Path, repo: str, base: Base, *, secrets: tuple[str, ...], p
         raise SuiteError(f"{folder.name} holds no weights (safetensors); train it again", field="checkpoint")
     if plot := _plot(folder, facts["recipe"]["title"]):
         files[PLOT] = plot
-    files[TRAINING] = _written(facts)
+    files[TRAINING] = _as_json(facts)
     files["recipe.yaml"] = check_recipe(facts["recipe"]).to_yaml().encode()
     if evaluation:
-        files[EVALUATION] = _written(evaluation)
+        files[EVALUATION] = _as_json(evaluation)
     subject = Subject(
         repo=repo,
         base=base.published_as,
         checkpoint=base.checkpoint.id,
         four_bits=four_bits(base),
         nbytes=sum(map(size, weights)),
-        instruction=(_json(folder / TOLD) or {}).get("instruction") or "",
+        instruction=(_json(folder / METADATA) or {}).get("instruction") or "",
         plot=PLOT in files,
     )
     files["README.md"] = card(subject, facts, evaluation).encode()
@@ -106,20 +106,20 @@ def contents(folder: Path, repo: str, base: Base, *, secrets: tuple[str, ...], p
     return files
 
 
-def cleaned(value: Any, base: Base, private_paths: tuple[str, ...], key: str = "") -> Any:
+def without_paths(value: Any, base: Base, private_paths: tuple[str, ...], key: str = "") -> Any:
     """Without paths of this machine: of a data file its name stays, of a model its id."""
     if isinstance(value, dict):
-        return {k: cleaned(v, base, private_paths, str(k)) for k, v in value.items()}
+        return {k: without_paths(v, base, private_paths, str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [cleaned(one, base, private_paths, key) for one in value]
+        return [without_paths(one, base, private_paths, key) for one in value]
     if not isinstance(value, str):
         return value
     if key == "base_model_name_or_path":
         return base.published_as
-    if key in PATHS:
-        return _last(value)
-    if key in NAMES and _is_path(value):
-        return _last(value)
+    if key in PATH_KEYS:
+        return _file_name(value)
+    if key in MAYBE_PATH_KEYS and _is_path(value):
+        return _file_name(value)
     for path in private_paths:
         value = value.replace(path, "…")
     return value
@@ -136,7 +136,7 @@ def refuse_secrets(files: Mapping[str, bytes | Path], secrets: tuple[str, ...], 
         data = content.read_bytes() if isinstance(content, Path) else content
         if any(secret.encode() in data for secret in secrets if secret):
             raise SuiteError(f"{name} holds the token for the Hub, so nothing was published; take it out")
-        text = name.endswith((".json", ".yaml", ".md", ".jinja")) and name not in VOCABULARY
+        text = name.endswith((".json", ".yaml", ".md", ".jinja")) and name not in VOCABULARY_FILES
         if text and any(path.encode() in data for path in private_paths):
             raise SuiteError(f"{name} names a folder of this machine, so nothing was published; take it out")
 
@@ -171,7 +171,7 @@ def _json(path: Path) -> Any:
     return None
 
 
-def _written(content: Any) -> bytes:
+def _as_json(content: Any) -> bytes:
     return json.dumps(content, indent=1, ensure_ascii=False).encode()
 
 
@@ -180,7 +180,7 @@ def _is_path(value: str) -> bool:
     return absolute or value.startswith(("~", ".")) or Path(value).exists()
 
 
-def _last(value: str) -> str:
+def _file_name(value: str) -> str:
     return PureWindowsPath(value).name if "\\" in value else PurePosixPath(value).name
 
 

@@ -1,39 +1,31 @@
-"""What answers are worth: metrics with their intervals, and whether one system is better than another.
-
-The metrics are `evaluate` scripts that ship in `finetune/results/metrics`, since the library's own come from a Hub.
-"""
+"""What answers are worth: metrics with their intervals, and whether one system is better than another."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-METRICS = Path(__file__).with_name("metrics")
-RESAMPLES = 1000
+from finetune.results.metrics import compute
 
 LABEL_METRICS = ("accuracy", "f1")
 TEXT_METRICS = ("rouge", "chrf")
+RESAMPLES = 1000
 
 Interval = tuple[float, float]
 
 
-def metric(name: str) -> Any:
-    """A metric of `finetune/results/metrics` through `evaluate`."""
-    import evaluate
-
-    return evaluate.load(str(METRICS / name))
-
-
-def scores(answers: Sequence[str], references: Sequence[str], *, generates: bool) -> dict[str, float]:
-    """Every metric that fits, 0 to 1."""
+def scores(
+    answers: Sequence[str], references: Sequence[str], *, generates: bool, more: Sequence[str] = ()
+) -> dict[str, float]:
+    """The task's metrics, 0 to 1, and `more` that a recipe names. Raises `SuiteError` as `metrics.compute` does."""
     found: dict[str, float] = {}
-    for name in TEXT_METRICS if generates else LABEL_METRICS:
-        found |= metric(name).compute(predictions=list(answers), references=list(references))
-    return {name: round(float(value), 4) for name, value in found.items()}
+    for name in dict.fromkeys([*(TEXT_METRICS if generates else LABEL_METRICS), *more]):
+        for key, value in compute(name, answers, references).items():
+            found.setdefault(key, round(value, 4))
+    return found
 
 
 def headline(task: str) -> str:
@@ -57,11 +49,26 @@ def per_row(answers: Sequence[str], references: Sequence[str], task: str) -> np.
     return np.array([scorer.score(r, a)["rougeL"].fmeasure for a, r in zip(answers, references, strict=True)])
 
 
-def interval(values: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = lambda drawn: drawn.mean(axis=1)) -> Interval:
-    """95 % interval by resampling rows with replacement (Efron 1979)."""
-    drawn = values[np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))]
-    low, high = np.quantile(of(drawn), [0.025, 0.975])
-    return round(float(low), 4), round(float(high), 4)
+def interval(values: np.ndarray) -> Interval:
+    """95 % interval of the mean by resampling rows with replacement (Efron 1979): the percentile bootstrap."""
+    if len(values) < 2:  # which scipy refuses
+        return round(float(values.mean()), 4), round(float(values.mean()), 4)
+    return bootstrap((values,), np.mean)
+
+
+def bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., Any], digits: int = 4) -> Interval:
+    """Percentile interval of a statistic whose samples (rows,) are resampled together. The same at every call."""
+    from scipy import stats
+
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        paired=len(samples) > 1,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return round(float(found.low), digits), round(float(found.high), digits)
 
 
 def difference(better: np.ndarray, than: np.ndarray) -> Interval:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finetune.tasks.sequence_to_sequence import asked
+from finetune.tasks.sequence_to_sequence import with_instruction
 
 CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -106,7 +106,7 @@ def _write(text: str, instruction: str, recipe: dict[str, Any]) -> list[str]:
             'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
         ]
     return [
-        f"text = {literal(asked(text, instruction))}",
+        f"text = {literal(with_instruction(text, instruction))}",
         'inputs = tokenizer(text, return_tensors="pt")',
         "with torch.inference_mode():",
         f"    written = model.generate(**inputs, {options})",

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from finetune.recipe import Recipe
-from finetune.run_folder import Run, replace, run_of, runs_folder
+from finetune.run_folder import Run, run_of, runs_folder, write_atomically
 from shared.errors import Busy, SuiteError
 from shared.settings import Settings
 
@@ -46,7 +46,7 @@ def start(recipe: Recipe, settings: Settings, *, resume: bool = False) -> Run:
         if run.alive():
             raise Busy(f"{recipe.name} with these settings is at work already; look at it beside this form")
         run.folder.mkdir(parents=True, exist_ok=True)
-        replace(run.folder / "recipe.yaml", recipe.to_yaml())
+        write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
         if not resume:
             (run.folder / "status.json").unlink(missing_ok=True)
         run.update(state="waiting", what="starting", pid=0, error="")
@@ -82,7 +82,7 @@ def _is_training(pid: int) -> bool:
     return False
 
 
-def step_aside() -> None:
+def lower_priority() -> None:
     """Gives way to whatever else wants the processor: training takes what the demos leave."""
     windows = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", None)
     psutil.Process().nice(LOWEST if windows is None else windows)
@@ -130,7 +130,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def last_words(run: Run, lines: int = 12) -> str:
+def log_tail(run: Run, lines: int = 12) -> str:
     """The end of what its process printed."""
     try:
         with (run.folder / OUTPUT).open("rb") as file:

@@ -32,7 +32,7 @@ class Estimate:
     trainable: int
     parameters: int
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         share = 100 * self.trainable / max(self.parameters, 1)
         return (
             f"{self.steps:,} steps over {self.rows:,} rows, about {duration(self.seconds)} "
@@ -79,7 +79,7 @@ def steps_of(prepared: Prepared) -> int:
     settings = prepared.recipe.training
     if settings.max_steps:
         return settings.max_steps
-    batches = math.ceil(math.ceil(len(prepared.train_rows) / settings.batch_size) / processes.count())
+    batches = math.ceil(math.ceil(len(prepared.train_rows) / settings.batch_size) / processes.num_processes())
     per_epoch = max(1, math.ceil(batches / settings.gradient_accumulation))
     return math.ceil(per_epoch * settings.epochs)
 

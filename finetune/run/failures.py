@@ -23,17 +23,17 @@ class OutOfMemory(SuiteError):
 
 
 @contextlib.contextmanager
-def told(recipe: Recipe, folder: Path) -> Iterator[None]:
+def errors_in_words(recipe: Recipe, folder: Path) -> Iterator[None]:
     """Raises what is known of an error as a `SuiteError`; leaves the others as they are."""
     try:
         yield
     except Exception as error:
-        if (known := in_words(error, recipe, folder)) is None or known is error:
+        if (known := as_suite_error(error, recipe, folder)) is None or known is error:
             raise
         raise known from error
 
 
-def in_words(error: Exception, recipe: Recipe, folder: Path) -> SuiteError | None:
+def as_suite_error(error: Exception, recipe: Recipe, folder: Path) -> SuiteError | None:
     """None for an error of another kind, which is a mistake in a program."""
     if isinstance(error, SuiteError):
         return error

@@ -16,11 +16,11 @@ from finetune.base import shared_parts
 from finetune.data.split import Parts
 from finetune.parts import read_parts
 from finetune.recipe import Recipe
-from finetune.results import evaluation
+from finetune.results import evaluation, metrics
 from finetune.results.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.results.loss_curve import draw
 from finetune.run.estimate import estimate
-from finetune.run.failures import told
+from finetune.run.failures import errors_in_words
 from finetune.run.prepared import Prepared, prepare
 from finetune.run.train import Stopped, train
 from finetune.run.turn import turn
@@ -46,16 +46,18 @@ def run_job(
     run = run_of(recipe, settings)
     say(f"{recipe.title}: {recipe.base}, {recipe.method.name} → {run.folder}")
     try:
-        with at_work(run, settings), shared_parts(settings) as runtime:
+        if measure:
+            metrics.require(recipe.evaluation.metrics)
+        with turn_of(run, settings), shared_parts(settings) as runtime:
             trained, parts = trained_model(recipe, run, runtime, resume)
-            if not processes.first():
+            if not processes.is_main_process():
                 return
             if measure:
                 say(evaluation.as_table(measure_result(trained, parts, run, runtime)))
             if recipe.saves == "adapter":
-                say(f"the suite offers it now as {recipe.base}+{kept(recipe, run, settings)}")
+                say(f"the suite offers it now as {recipe.base}+{install_adapter(recipe, run, settings)}")
     except Stopped:
-        run.update(state="done" if run.measured() else "stopped", what="")
+        run.update(state="done" if run.evaluation() else "stopped", what="")
         say(f"stopped at step {run.status().step}; go on with: python -m finetune {recipe.name} --resume")
         raise SystemExit(130) from None
     if push_to_hub:
@@ -63,12 +65,12 @@ def run_job(
 
 
 @contextlib.contextmanager
-def at_work(run: Run, settings: Settings) -> Iterator[None]:
+def turn_of(run: Run, settings: Settings) -> Iterator[None]:
     """Holds the run, and waits for its turn. Of several processes of one run, the first does."""
-    if not processes.first():
+    if not processes.is_main_process():
         yield
         return
-    with run.held(), turn(run, settings, Waiting(run)):
+    with run.locked(), turn(run, settings, QueueStatus(run)):
         yield
 
 
@@ -78,9 +80,9 @@ def trained_model(recipe: Recipe, run: Run, runtime: Runtime, resume: bool) -> t
         say("it was trained already; going on with what is left")
         if run.stop_file.exists():
             raise Stopped
-        return load_trained(run.result, None, runtime), read_parts(recipe, runtime, Line())
-    prepared, _ = train(recipe, run, runtime, resume=resume, progress=Line(), say=say)
-    if processes.first():
+        return load_trained(run.result, None, runtime), read_parts(recipe, runtime, ProgressLine())
+    prepared, _ = train(recipe, run, runtime, resume=resume, progress=ProgressLine(), say=say)
+    if processes.is_main_process():
         status = run.status()
         say(f"trained {status.step} steps in {duration(status.seconds)}; at most {status.peak_memory / 1e9:.1f} GB")
         draw(run.entries(), run.result / "loss.png", recipe.title)
@@ -94,17 +96,17 @@ def as_trained(prepared: Prepared, run: Run) -> Trained:
 
 
 def measure_result(trained: Trained, parts: Parts, run: Run, runtime: Runtime) -> dict[str, Any]:
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         if run.stop_file.exists():
             raise Stopped
         say(text)
         run.update(state="evaluating", what=text, pid=os.getpid(), error="")
 
-    tell("measuring")
+    report("measuring")
     try:
-        with told(trained.recipe, run.folder):
+        with errors_in_words(trained.recipe, run.folder):
             base = base_of(facts_of(trained.folder), runtime)
-            done = evaluation.evaluate(trained.recipe, parts, trained, runtime, base, tell)
+            done = evaluation.evaluate(trained.recipe, parts, trained, runtime, base, report)
             content = evaluation.write(done, run.result)
     except SuiteError as error:
         run.update(state="done", what="", error=f"it was trained, but could not be measured: {error}")
@@ -113,7 +115,7 @@ def measure_result(trained: Trained, parts: Parts, run: Run, runtime: Runtime) -
     return content
 
 
-class Waiting:
+class QueueStatus:
     """Says once for whom the run waits, keeps its status true, and obeys a stop."""
 
     def __init__(self, run: Run) -> None:
@@ -129,39 +131,36 @@ class Waiting:
             say(f"waiting: {', '.join(earlier)} came earlier, and one training at a time is all this machine should do")
 
 
-def kept(recipe: Recipe, run: Run, settings: Settings) -> str:
-    """As `keep`; where that fails, the run's status says so. Raises `SuiteError`."""
+def install_adapter(recipe: Recipe, run: Run, settings: Settings) -> str:
+    """Copies the adapter to where the suite finds it, in one step, and returns its name.
+
+    Raises `SuiteError`, whose text the run's status then holds too.
+    """
+    name = recipe.publishing.name or recipe.name
+    final = settings.cache_dir / ADAPTERS / name
+    building, old = final.with_name(f".{name}.part"), final.with_name(f".{name}.old")
     try:
-        with told(recipe, run.folder):
-            return keep(recipe, run, settings)
+        with errors_in_words(recipe, run.folder):
+            for folder in (building, old):
+                shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(run.result, building)
+            if final.exists():
+                final.rename(old)
+            building.rename(final)
     except SuiteError as error:
         run.update(error=f"it was trained, but could not be put where the suite finds it: {error}")
         raise
-
-
-def keep(recipe: Recipe, run: Run, settings: Settings) -> str:
-    """Puts the adapter where the suite finds it, in one step; returns its name."""
-    name = recipe.publishing.name or recipe.name
-    final = settings.cache_dir / ADAPTERS / name
-    building = final.with_name(f".{name}.part")
-    shutil.rmtree(building, ignore_errors=True)
-    shutil.copytree(run.result, building)
-    old = final.with_name(f".{name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    building.rename(final)
     shutil.rmtree(old, ignore_errors=True)
     return name
 
 
-def dry(recipe: Recipe, settings: Settings) -> None:
+def preview(recipe: Recipe, settings: Settings) -> None:
     """Everything up to the first step: rows, splits, estimate. Writes nothing."""
-    with shared_parts(settings) as runtime, told(recipe, settings.cache_dir):
-        prepared = prepare(recipe, runtime, Line())
+    with shared_parts(settings) as runtime, errors_in_words(recipe, settings.cache_dir):
+        prepared = prepare(recipe, runtime, ProgressLine())
         expected = estimate(prepared)
     rows = ", ".join(f"{count:,} {what}" for what, count in prepared.facts["rows"].items())
-    say(f"{recipe.title}: {recipe.base}, {recipe.method.name}\nrows: {rows}\n{expected.in_words()}")
+    say(f"{recipe.title}: {recipe.base}, {recipe.method.name}\nrows: {rows}\n{expected.summary()}")
     if prepared.labels:
         say(f"labels: {', '.join(prepared.labels)}")
 
@@ -169,7 +168,7 @@ def dry(recipe: Recipe, settings: Settings) -> None:
 def evaluate_again(checkpoint: str, settings: Settings) -> None:
     with shared_parts(settings) as runtime:
         trained = load_trained(checkpoint, None, runtime)
-        parts = read_parts(trained.recipe, runtime, Line())
+        parts = read_parts(trained.recipe, runtime, ProgressLine())
         base = base_of(facts_of(trained.folder), runtime)
         done = evaluation.evaluate(trained.recipe, parts, trained, runtime, base, say)
     say(evaluation.as_table(evaluation.write(done, trained.folder)))
@@ -179,28 +178,28 @@ def compare_results(one: str, other: str, settings: Settings) -> None:
     """Prints the figures of two results side by side. Raises `SuiteError`."""
     with shared_parts(settings) as runtime:
         folders = [find_trained(name, runtime) for name in (one, other)]
-    rows, note = compared(*folders)
+    rows, note = comparison(*folders)
     if note:
         say(f"note: {note}")
     lines = [f"| | {one} | {other} |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in rows)]
     say("\n".join(lines))
 
 
-def compared(one: Path, other: Path) -> tuple[list[tuple[str, str, str]], str]:
+def comparison(one: Path, other: Path) -> tuple[list[tuple[str, str, str]], str]:
     """Rows of name and both values, and what must be known to read them. Raises `SuiteError`."""
-    found = [measured(folder) for folder in (one, other)]
+    found = [read_evaluation(folder) for folder in (one, other)]
     facts = [facts_of(folder) for folder in (one, other)]
     figures = [content["systems"][-1]["metrics"] for content in found]
-    names = dict.fromkeys(name for metrics in figures for name in metrics)
-    cells = [[f"{metrics[name]:.3f}" if name in metrics else "" for metrics in figures] for name in names]
+    names = dict.fromkeys(name for values in figures for name in values)
+    cells = [[f"{values[name]:.3f}" if name in values else "" for values in figures] for name in names]
     rows = [(name, pair[0], pair[1]) for name, pair in zip(names, cells, strict=True)]
-    for name, value in COMPARED.items():
+    for name, value in FACTS.items():
         rows.append((name, value(facts[0]), value(facts[1])))
     same = facts[0]["recipe"]["data"] == facts[1]["recipe"]["data"]
     return rows, "" if same else "these were measured on different rows"
 
 
-COMPARED: dict[str, Callable[[dict[str, Any]], str]] = {
+FACTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "method": lambda facts: facts["recipe"]["method"]["name"],
     "trainable parameters": lambda facts: f"{facts['status']['trainable']:,}",
     "seconds": lambda facts: f"{facts['status']['seconds']:.0f}",
@@ -216,12 +215,12 @@ def publish_result(
 
     with shared_parts(settings) as runtime:
         folder = find_trained(checkpoint, runtime)
-        if not force and not measured(folder)["beats_base"]:
-            raise SuiteError(f"{measured(folder)['verdict']} Nothing was published.")
+        if not force and not read_evaluation(folder)["beats_base"]:
+            raise SuiteError(f"{read_evaluation(folder)['verdict']} Nothing was published.")
         say(f"published: {publish(folder, repo, runtime, private=private, say=say, token=token)}")
 
 
-def measured(folder: Path) -> dict[str, Any]:
+def read_evaluation(folder: Path) -> dict[str, Any]:
     """Raises `SuiteError` where nothing was measured."""
     try:
         return json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
@@ -232,18 +231,18 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    if processes.first():
+    if processes.is_main_process():
         print(text, flush=True)
 
 
-class Line:
+class ProgressLine:
     """Progress on one line of the terminal; in a log, a line for each part, and each tenth of the training."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int] = ("", -1)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if not processes.first():
+        if not processes.is_main_process():
             return
         tenth = 10 * done // total if total and what == "training" else 0
         if sys.stderr.isatty():

@@ -20,10 +20,10 @@ from finetune.methods import Distillation
 from finetune.recipe import Recipe
 from finetune.results.loading import load_trained, merge
 from finetune.run.estimate import Estimate, estimate
-from finetune.run.failures import told
+from finetune.run.failures import errors_in_words
 from finetune.run.prepared import Prepared, prepare
 from finetune.run.watch import Stopped, Watch
-from finetune.run_folder import PACKAGES, Run, Status, replace, write_json
+from finetune.run_folder import PACKAGES, Run, Status, write_atomically, write_json
 from shared.events import Progress
 from shared.serving.runtime import Runtime
 
@@ -42,23 +42,23 @@ def train(
     Raises `Stopped` after a stop, at which the run can be resumed, and `SuiteError` for whatever went wrong, which
     `run.status()` then tells too.
     """
-    with run.held() if processes.first() else contextlib.nullcontext():
-        if processes.first():
+    with run.locked() if processes.is_main_process() else contextlib.nullcontext():
+        if processes.is_main_process():
             _clear(recipe, run, resume=resume)
-        processes.meet()
+        processes.wait_for_everyone()
         checkpoint = run.last_checkpoint() if resume else None
         watch = Watch(run, progress)
         try:
-            with told(recipe, run.folder):
+            with errors_in_words(recipe, run.folder):
                 prepared = prepare(recipe, runtime, watch.preparing)
                 expected = estimate(prepared)
                 watch.expect(prepared.model, expected)
-                say(expected.in_words())
+                say(expected.summary())
                 trainer = make_trainer(prepared, run, watch, expected.steps, runtime)
                 _train(trainer, checkpoint, watch)
-                if processes.first():
+                if processes.is_main_process():
                     save_result(prepared, run, watch.status, expected)
-                processes.leave()
+                processes.destroy()
                 watch.done()
                 return prepared, expected
         except Stopped:
@@ -74,7 +74,7 @@ def _clear(recipe: Recipe, run: Run, *, resume: bool) -> None:
         for old in (run.checkpoints, run.result):
             shutil.rmtree(old, ignore_errors=True)
         (run.folder / "log.jsonl").unlink(missing_ok=True)
-    replace(run.folder / "recipe.yaml", recipe.to_yaml())
+    write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
 
 
 def make_trainer(prepared: Prepared, run: Run, watch: Watch, steps: int, runtime: Runtime) -> Any:

@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from finetune.run_folder import Run, runs_folder
 from shared.settings import Settings
 
-LOOKS_EVERY = 0.5
+POLL_SECONDS = 0.5
 """Seconds between two looks at the line."""
-YOUNG = 2.0
+GRACE_SECONDS = 2.0
 """Seconds for which a ticket counts as held although it is not locked yet: its process is just taking it."""
 
 
@@ -27,43 +27,43 @@ def turn(run: Run, settings: Settings, waiting: Callable[[list[str]], None]) -> 
 
     What `waiting` raises ends the wait.
     """
-    line = line_folder(settings)
+    line = queue_folder(settings)
     line.mkdir(parents=True, exist_ok=True)
     path = line / f"{time.time_ns():020d}-{run.folder.name}"
     ticket = FileLock(path)
     ticket.acquire()
     try:
-        while earlier := [other for other in in_line(settings) if other < path]:
-            waiting([name_of(other) for other in earlier])
-            time.sleep(LOOKS_EVERY)
+        while earlier := [other for other in tickets(settings) if other < path]:
+            waiting([run_name(other) for other in earlier])
+            time.sleep(POLL_SECONDS)
         # Tickets make the order, by a clock that may be set; that there is one is not left to them.
-        with FileLock(line / "at-work", poll_interval=LOOKS_EVERY):
+        with FileLock(line / "at-work", poll_interval=POLL_SECONDS):
             yield
     finally:
         ticket.release()
         _remove(path)
 
 
-def names_in_line(settings: Settings) -> list[str]:
+def queued_runs(settings: Settings) -> list[str]:
     """Names of the folders of the runs that work or wait, in the order of their turns."""
-    return [name_of(path) for path in in_line(settings)]
+    return [run_name(path) for path in tickets(settings)]
 
 
-def in_line(settings: Settings) -> list[Path]:
+def tickets(settings: Settings) -> list[Path]:
     """The tickets that processes hold, the earliest first. Removes those of dead ones."""
-    return [path for path in sorted(line_folder(settings).glob("[0-9]*-*")) if _is_held(path)]
+    return [path for path in sorted(queue_folder(settings).glob("[0-9]*-*")) if _is_held(path)]
 
 
-def name_of(ticket: Path) -> str:
+def run_name(ticket: Path) -> str:
     return ticket.name.partition("-")[2]
 
 
-def line_folder(settings: Settings) -> Path:
+def queue_folder(settings: Settings) -> Path:
     return runs_folder(settings) / "line"
 
 
 def _is_held(path: Path) -> bool:
-    if 0 <= time.time() - int(path.name.partition("-")[0]) / 1e9 < YOUNG:
+    if 0 <= time.time() - int(path.name.partition("-")[0]) / 1e9 < GRACE_SECONDS:
         return True
     lock = FileLock(path)
     try:

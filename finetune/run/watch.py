@@ -39,7 +39,7 @@ class Watch:
         run.write(self.status)
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        if processes.count() == 1 and self.run.stop_file.exists():
+        if processes.num_processes() == 1 and self.run.stop_file.exists():
             raise Stopped
         if what != self.status.what:
             self.status.what = what
@@ -72,8 +72,7 @@ class Watch:
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """While it trains, Ctrl-C and a plea to end stop the run after its step; before and after, they mean what
-        they always do."""
+        """During training, Ctrl-C and SIGTERM stop the run after its step; before and after it, they act as usual."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -99,7 +98,7 @@ class Watch:
                 watch.logged(state, control, logs or {})
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                wanted = processes.any_says(watch.run.stop_file.exists())
+                wanted = processes.any_process(watch.run.stop_file.exists())
                 if wanted and state.global_step < state.max_steps:
                     control.should_save = True
                     control.should_training_stop = True

@@ -39,4 +39,4 @@ def build(edge: Edge, tab: gr.Tab) -> None:
         return *runs.show(request, name), gr.HTML(visible=not may_publish(settings, request))
 
     for event in (tab.select, runs.refresh.click):
-        event(opened, runs.menu, [*runs.seen, sign_in], queue=False, **PRIVATE)
+        event(opened, runs.menu, [*runs.outputs, sign_in], queue=False, **PRIVATE)

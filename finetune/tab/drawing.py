@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from finetune.recipe import Recipe
-from finetune.run.background import last_words
-from finetune.run.turn import names_in_line
+from finetune.run.background import log_tail
+from finetune.run.turn import queued_runs
 from finetune.run_folder import Run, Status, duration
 from shared.errors import SuiteError
 from shared.page import render
@@ -33,7 +33,7 @@ HEADLINES = {
 }
 
 
-def in_a_line(run: Run) -> str:
+def menu_line(run: Run) -> str:
     """For the menu: name, state, when."""
     age = max(0.0, time.time() - run.status().updated)
     when = "now" if age < 60 else f"{duration(age)} ago"
@@ -71,7 +71,7 @@ def _of_steps(status: Status, state: str) -> str:
 def progress(run: Run, status: Status, state: str, settings: Settings) -> str:
     """A bar with the time that is left, or why there is nothing to wait for."""
     if state == "waiting":
-        line = names_in_line(settings)
+        line = queued_runs(settings)
         place = line.index(run.folder.name) if run.folder.name in line else 0
         before = f"{place} before it: {', '.join(line[:place])}" if place else "starting"
         return _waiting(f"One training at a time; {before}", 0.0)
@@ -86,7 +86,7 @@ def progress(run: Run, status: Status, state: str, settings: Settings) -> str:
     if state == "failed":
         return render.problem(SuiteError(status.error or "nobody knows why"))
     if state == "dead":
-        words = last_words(run)
+        words = log_tail(run)
         said = f"<pre>{escape(words)}</pre>" if words else ""
         return (
             '<div class="problem" role="alert">Its process is gone: killed, out of memory, or the machine was switched '
@@ -103,10 +103,10 @@ def _waiting(text: str, share: float) -> str:
     )
 
 
-def curve(entries: Sequence[dict[str, Any]], each: str, now_and_then: str, title: str) -> str:
+def curve(entries: Sequence[dict[str, Any]], dense: str, sparse: str, title: str) -> str:
     """A measure of each step, thin and smoothed, and one of some steps, with dots. Nothing before the second point."""
-    thin = _points(entries, each)
-    dotted = _points(entries, now_and_then)
+    thin = _points(entries, dense)
+    dotted = _points(entries, sparse)
     if len(thin) + len(dotted) < 2:
         return ""
     steps = [x for x, _ in thin + dotted]
@@ -137,7 +137,9 @@ def curve(entries: Sequence[dict[str, Any]], each: str, now_and_then: str, title
         f'<text x="{WIDTH - 8}" y="{HEIGHT - 4}" text-anchor="end">step {last:,}</text>'
     )
     latest = f"{(dotted or thin)[-1][1]:.3f}"
-    kinds = [f"<span><i class='{kind}'></i>{name}</span>" for kind, name in KEY if (thin if kind == "mean" else dotted)]
+    kinds = [
+        f"<span><i class='{kind}'></i>{name}</span>" for kind, name in LEGEND if (thin if kind == "mean" else dotted)
+    ]
     return (
         f'<figure class="curve"><figcaption>{escape(title)} {"".join(kinds)}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by step, now {latest}">'
@@ -145,7 +147,7 @@ def curve(entries: Sequence[dict[str, Any]], each: str, now_and_then: str, title
     )
 
 
-KEY = (("mean", "training, smoothed"), ("dotted", "validation"))
+LEGEND = (("mean", "training, smoothed"), ("dotted", "validation"))
 
 
 def _points(entries: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -163,7 +165,7 @@ def _smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
 
 def before_and_after(run: Run) -> str:
     """What `evaluation.json` says: every system on the same held-out rows, the verdict, some answers."""
-    content = run.measured()
+    content = run.evaluation()
     if content is None:
         return ""
     metric = content["metric"]

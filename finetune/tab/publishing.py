@@ -33,7 +33,7 @@ _publishing: set[asyncio.Task[None]] = set()
 """Keeps what publishes alive when its page is closed."""
 
 
-class Wanted(BaseModel):
+class PublishRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     run: str
@@ -64,7 +64,7 @@ def route(settings: Settings) -> Route:
         task = asyncio.create_task(_publish(run, wanted, settings, lines))
         _publishing.add(task)
         task.add_done_callback(_publishing.discard)
-        return StreamingResponse(_as_they_come(lines), media_type="text/plain; charset=utf-8")
+        return StreamingResponse(_stream(lines), media_type="text/plain; charset=utf-8")
 
     return Route("/finetune/publish", publish, methods=["POST"])
 
@@ -74,7 +74,7 @@ def may_publish(settings: Settings, request: Any) -> bool:
     return (shows_token if settings.auth.get_secret_value() else is_admin)(settings, request)
 
 
-async def _read(request: HttpRequest) -> Wanted | str:
+async def _read(request: HttpRequest) -> PublishRequest | str:
     """The request, or what is wrong with it; never a word of what it held."""
     body = b""
     async for part in request.stream():
@@ -82,7 +82,7 @@ async def _read(request: HttpRequest) -> Wanted | str:
         if len(body) > LONGEST_BODY:
             return "The request is too long."
     try:
-        wanted = Wanted.model_validate(json.loads(body))
+        wanted = PublishRequest.model_validate(json.loads(body))
         return wanted if wanted.token.get_secret_value().strip() else "A token of the Hub is needed."
     except ValidationError as error:
         names = {str(detail["loc"][0]) for detail in error.errors(include_input=False) if detail["loc"]}
@@ -93,9 +93,9 @@ async def _read(request: HttpRequest) -> Wanted | str:
         return "The request must be JSON."
 
 
-async def _publish(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.Queue[str | None]) -> None:
+async def _publish(run: Run, wanted: PublishRequest, settings: Settings, lines: asyncio.Queue[str | None]) -> None:
     try:
-        await lines.put("done" if await _published(run, wanted, settings, lines) else "failed")
+        await lines.put("done" if await _run_publisher(run, wanted, settings, lines) else "failed")
     except Exception as error:  # what it says may hold anything
         log.warning("publishing broke off (%s)", type(error).__name__)
         await lines.put("The publishing broke off; the server's log says more.\nfailed")
@@ -103,7 +103,9 @@ async def _publish(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.
         await lines.put(None)
 
 
-async def _published(run: Run, wanted: Wanted, settings: Settings, lines: asyncio.Queue[str | None]) -> bool:
+async def _run_publisher(
+    run: Run, wanted: PublishRequest, settings: Settings, lines: asyncio.Queue[str | None]
+) -> bool:
     token = wanted.token.get_secret_value().strip()
     flags = ["--token-from-stdin", *(["--public"] if wanted.public else []), *(["--force"] if wanted.force else [])]
     process = await asyncio.create_subprocess_exec(
@@ -129,7 +131,7 @@ async def _published(run: Run, wanted: Wanted, settings: Settings, lines: asynci
             process.kill()
 
 
-async def _as_they_come(lines: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+async def _stream(lines: asyncio.Queue[str | None]) -> AsyncIterator[str]:
     while (line := await lines.get()) is not None:
         yield re.sub(r"[\x00-\x08\x0b-\x1f]", "", line) + "\n"
 

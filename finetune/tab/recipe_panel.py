@@ -14,8 +14,8 @@ import gradio as gr
 
 from finetune.recipe import read_recipe, shipped_recipes
 from finetune.run import background
-from finetune.run.turn import line_folder
-from finetune.run_folder import replace
+from finetune.run.turn import queue_folder
+from finetune.run_folder import write_atomically
 from finetune.tab.drawing import describe
 from finetune.tab.form import FIELDS, Form, columns_of, fields_of, guess_columns, name_for
 from finetune.tab.runs_panel import RunsPanel
@@ -124,11 +124,11 @@ class RecipePanel:
                 run = background.start(form.as_recipe(self.settings), self.settings)
                 terminal = escape(form.command(self.settings))
             except SuiteError as error:
-                return *(gr.skip() for _ in runs.seen), render.problem(error)
+                return *(gr.skip() for _ in runs.outputs), render.problem(error)
             said = f'<div class="snippet"><h4>The same from a terminal</h4><pre>{terminal}</pre></div>'
-            return *runs.look(run.folder.name), said
+            return *runs.view_of(run.folder.name), said
 
-        self.start_button.click(start, values, [*runs.seen, self.said], **quick)
+        self.start_button.click(start, values, [*runs.outputs, self.said], **quick)
         self.estimate_button.click(self.estimate, values, [self.said, self.stop.button], **PRIVATE)
         self.stop.wire()
 
@@ -176,9 +176,9 @@ class RecipePanel:
 
 async def dry_run(recipe: str, settings: Settings) -> AsyncGenerator[str, None]:
     """What the run would be, in a process that ends with this. Raises `SuiteError` with that one's words."""
-    path = line_folder(settings) / f"estimate-{os.getpid()}-{next(_numbers)}.yaml"
+    path = queue_folder(settings) / f"estimate-{os.getpid()}-{next(_numbers)}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, recipe)
+    write_atomically(path, recipe)
     process = await asyncio.create_subprocess_exec(
         *background.command("train", path, "--dry-run", "--background"),
         cwd=background.ROOT,

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from finetune.run import background
-from finetune.run_folder import AT_WORK, Run, all_runs, run_of
-from finetune.tab.drawing import draw_run, in_a_line
+from finetune.run_folder import ACTIVE_STATES, Run, all_runs, run_of
+from finetune.tab.drawing import draw_run, menu_line
 from finetune.tab.publishing import FORM
 from shared.errors import SuiteError
 from shared.page import render
@@ -18,7 +18,7 @@ from shared.page.inputs import PRIVATE
 from shared.settings import Settings
 from shared.transport.admin import is_admin, require_admin
 
-LOOKS_EVERY = 1.0
+POLL_SECONDS = 1.0
 """Seconds between two looks at a run that is at work."""
 
 NO_RUN = render.shown(
@@ -52,40 +52,40 @@ class RunsPanel:
             compared = gr.HTML("", elem_id="finetune-compared", padding=False)
         with gr.Accordion("Publish", open=False):
             gr.HTML(ABOUT_PUBLISHING + FORM, padding=False)
-        self.timer = gr.Timer(LOOKS_EVERY, active=False)
+        self.timer = gr.Timer(POLL_SECONDS, active=False)
 
-        self.seen = [self.menu, self.other, self.view, self.timer, stop, resume]
-        """What `look` fills."""
+        self.outputs = [self.menu, self.other, self.view, self.timer, stop, resume]
+        """What `view_of` fills."""
         quick: dict[str, Any] = {"queue": False, **PRIVATE}
-        self.menu.input(self.show, self.menu, self.seen, **quick)
-        self.timer.tick(self.tick, self.menu, self.seen, **quick)
-        stop.click(self.stop, self.menu, [*self.seen, said], **quick)
-        resume.click(self.resume, self.menu, [*self.seen, said], **quick)
+        self.menu.input(self.show, self.menu, self.outputs, **quick)
+        self.timer.tick(self.tick, self.menu, self.outputs, **quick)
+        stop.click(self.stop, self.menu, [*self.outputs, said], **quick)
+        resume.click(self.resume, self.menu, [*self.outputs, said], **quick)
         compare.click(self.compare, [self.menu, self.other], compared, **quick)
 
-    def look(self, name: str | None) -> tuple[Any, ...]:
+    def view_of(self, name: str | None) -> tuple[Any, ...]:
         """The menus, the run of this name or else the newest, a timer that ticks while it is at work, Stop, Resume."""
         runs = all_runs(self.settings)
         chosen = next((run for run in runs if run.folder.name == name), runs[0] if runs else None)
         if chosen is None:
             nothing = gr.Dropdown([], value=None)
             return nothing, nothing, NO_RUN, gr.Timer(active=False), *[gr.Button(interactive=False)] * 2
-        others = [(in_a_line(run), run.folder.name) for run in runs if run.measured() and run is not chosen]
+        others = [(menu_line(run), run.folder.name) for run in runs if run.evaluation() and run is not chosen]
         return (
-            gr.Dropdown([(in_a_line(run), run.folder.name) for run in runs], value=chosen.folder.name),
+            gr.Dropdown([(menu_line(run), run.folder.name) for run in runs], value=chosen.folder.name),
             gr.Dropdown(others),
             *self._about(chosen),
         )
 
     def _about(self, run: Run) -> tuple[Any, Any, Any, Any]:
         """The run, the timer, Stop, Resume."""
-        at_work = run.state() in AT_WORK
+        at_work = run.state() in ACTIVE_STATES
         return (
             # With its name, which the form for publishing reads from here.
             f'<div data-run="{escape(run.folder.name)}">{draw_run(run, self.settings)}</div>',
             gr.Timer(active=at_work),
             gr.Button(interactive=at_work),
-            gr.Button(interactive=not at_work and (run.measured() is None or bool(run.status().error))),
+            gr.Button(interactive=not at_work and (run.evaluation() is None or bool(run.status().error))),
         )
 
     # -- events --------------------------------------------------------------------------------
@@ -93,29 +93,29 @@ class RunsPanel:
     def show(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         if not is_admin(self.settings, request):
             return *[gr.skip()] * 3, gr.Timer(active=False), *[gr.skip()] * 2
-        return self.look(name)
+        return self.view_of(name)
 
     def tick(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         """The run alone while it is at work: a menu that changes under the hand cannot be used."""
-        run = self._named(name)
-        if run is None or run.state() not in AT_WORK or not is_admin(self.settings, request):
+        run = self._find(name)
+        if run is None or run.state() not in ACTIVE_STATES or not is_admin(self.settings, request):
             return self.show(request, name)
         return gr.skip(), gr.skip(), *self._about(run)
 
     def stop(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         def act() -> str:
-            run = self._chosen(name)
-            if run.state() not in AT_WORK:
+            run = self._selected(name)
+            if run.state() not in ACTIVE_STATES:
                 raise SuiteError("this run is not at work, so there is nothing to stop")
             background.stop(run)
             return "It stops after the step it is in, and can be resumed from there."
 
-        return self._acted(request, act, name)
+        return self._act(request, act, name)
 
     def resume(self, request: gr.Request, name: str | None) -> tuple[Any, ...]:
         def act() -> str:
-            run = self._chosen(name)
-            if run.state() not in AT_WORK and run.measured() and not run.status().error:
+            run = self._selected(name)
+            if run.state() not in ACTIVE_STATES and run.evaluation() and not run.status().error:
                 raise SuiteError("this run is finished; change a setting of the form and start another")
             if run_of(run.recipe, self.settings).folder != run.folder:
                 raise SuiteError(
@@ -124,38 +124,38 @@ class RunsPanel:
             background.start(run.recipe, self.settings, resume=True)
             return ""
 
-        return self._acted(request, act, name)
+        return self._act(request, act, name)
 
     def compare(self, request: gr.Request, one: str | None, other: str | None) -> str:
-        from finetune.run.job import compared  # which brings all of scikit-learn
+        from finetune.run.job import comparison  # which brings all of scikit-learn
 
         try:
             require_admin(self.settings, request)
             if not other:
                 raise SuiteError("choose another run that was measured")
-            runs = self._chosen(one), self._chosen(other)
-            if not runs[0].measured():
+            runs = self._selected(one), self._selected(other)
+            if not runs[0].evaluation():
                 raise SuiteError("the run that is shown was not measured; Resume measures it")
-            rows, note = compared(runs[0].result, runs[1].result)
+            rows, note = comparison(runs[0].result, runs[1].result)
         except SuiteError as error:
             return render.problem(error)
         names = [run.folder.name.rpartition("-")[0] for run in runs]
         return render.table(["", *names], rows) + render.note(note and render.sentence(note) + ".")
 
-    def _chosen(self, name: str | None) -> Run:
-        found = self._named(name)
+    def _selected(self, name: str | None) -> Run:
+        found = self._find(name)
         if found is None:
             raise SuiteError("no run is chosen, or it is no longer there; press Refresh")
         return found
 
-    def _named(self, name: str | None) -> Run | None:
+    def _find(self, name: str | None) -> Run | None:
         return next((run for run in all_runs(self.settings) if run.folder.name == name), None)
 
-    def _acted(self, request: gr.Request, act: Callable[[], str], name: str | None) -> tuple[Any, ...]:
+    def _act(self, request: gr.Request, act: Callable[[], str], name: str | None) -> tuple[Any, ...]:
         """Does it, and shows the run afterwards with what is to be said."""
         try:
             require_admin(self.settings, request)
             said = render.note(act())
         except SuiteError as error:
-            return *(gr.skip() for _ in self.seen), render.problem(error)
-        return *self.look(name), said
+            return *(gr.skip() for _ in self.outputs), render.problem(error)
+        return *self.view_of(name), said

@@ -43,7 +43,7 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
 
 
 def encode(item: Item, processor: Any, recipe: Recipe, labels: Sequence[str]) -> dict[str, Any]:
-    return {"input_values": _heard(item, processor, recipe), "labels": labels.index(item.target)}
+    return {"input_values": _features(item, processor, recipe), "labels": labels.index(item.target)}
 
 
 def collate(rows: Sequence[dict[str, Any]], processor: Any) -> dict[str, Any]:
@@ -63,7 +63,9 @@ def answers(
 
     found: list[str] = []
     for start in range(0, len(items), BATCH):
-        rows = [{"input_values": _heard(item, processor, recipe), "labels": 0} for item in items[start : start + BATCH]]
+        rows = [
+            {"input_values": _features(item, processor, recipe), "labels": 0} for item in items[start : start + BATCH]
+        ]
         with torch.inference_mode():
             logits = model(input_values=collate(rows, processor)["input_values"].to(model.device)).logits
         found += [str(labels[i]) for i in logits.argmax(-1).tolist()]
@@ -71,7 +73,7 @@ def answers(
     return found
 
 
-def _heard(item: Item, processor: Any, recipe: Recipe) -> np.ndarray:
+def _features(item: Item, processor: Any, recipe: Recipe) -> np.ndarray:
     """The beginning of a recording as the model wants it, float32 (samples,). Raises `InvalidInput`."""
     rate, length = processor.sampling_rate, recipe.training.max_length
     with Recording(item.input, length / rate + 1, field="data") as recording:

@@ -12,7 +12,7 @@ from finetune.tasks import quantized
 
 NO_LOSS = -100
 BATCH = 16
-JOINTS = 2
+JOIN_TOKENS = 2
 """Tokens by which a prompt may be longer than its parts: they join differently than they split."""
 
 
@@ -31,7 +31,7 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def asked(text: str, instruction: str) -> str:
+def with_instruction(text: str, instruction: str) -> str:
     """T5 is told what to do by a prefix, FLAN-T5 by a prompt with a place for the text."""
     if "{text}" in instruction:
         return instruction.replace("{text}", text)
@@ -41,12 +41,12 @@ def asked(text: str, instruction: str) -> str:
 def prompt(text: str, processor: Any, recipe: Recipe) -> str:
     """What the encoder reads. Of a text too long for the recipe's length the end is cut, not that of the prompt."""
     instruction, length = recipe.instruction, recipe.training.max_length
-    whole = asked(text, instruction)
+    whole = with_instruction(text, instruction)
     if "{text}" not in instruction or len(processor(whole)["input_ids"]) <= length:
         return whole
-    room = length - len(processor(asked("", instruction))["input_ids"]) - JOINTS
+    room = length - len(processor(with_instruction("", instruction))["input_ids"]) - JOIN_TOKENS
     ids = processor(text, add_special_tokens=False)["input_ids"][: max(room, 0)]
-    return asked(processor.decode(ids, skip_special_tokens=True), instruction)
+    return with_instruction(processor.decode(ids, skip_special_tokens=True), instruction)
 
 
 def encode(item: Item, processor: Any, recipe: Recipe, labels: Sequence[str]) -> dict[str, Any]:

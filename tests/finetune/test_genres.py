@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from gradio_client import Client, handle_file
 
-from finetune.data.sounds import audiofolder_rows, has_torchcodec, listed_rows, on_disk
+from finetune.data.sounds import audiofolder_rows, has_torchcodec, listed_rows, write_recordings
 from finetune.data.sources import AudioFolder, HubData
 from finetune.data.split import Item
 from finetune.recipe import Recipe, read_recipe
@@ -179,14 +179,14 @@ def test_recordings_of_a_data_set_are_the_bytes_it_holds(
         repo_type="dataset",
     )
 
-    read = list(on_disk(HubData(dataset="user/sounds").rows(), "audio", tmp_path / "sounds"))
-    assert read == list(on_disk(HubData(dataset="user/sounds").rows(), "audio", tmp_path / "sounds"))
+    read = list(write_recordings(HubData(dataset="user/sounds").rows(), "audio", tmp_path / "sounds"))
+    assert read == list(write_recordings(HubData(dataset="user/sounds").rows(), "audio", tmp_path / "sounds"))
     assert [row["label"] for row in read] == [*(file.parent.name for file in files), None]
     assert [Path(row["audio"]).read_bytes() for row in read[:-1]] == [file.read_bytes() for file in files]
     assert len(list((tmp_path / "sounds").iterdir())) == 30
 
-    fetched = list(on_disk(HubData(dataset="user/folders").rows(), "audio", tmp_path / "sounds"))
+    fetched = list(write_recordings(HubData(dataset="user/folders").rows(), "audio", tmp_path / "sounds"))
     assert sorted(row["label"] for row in fetched) == sorted([*HERTZ] * 2)
     assert all(soundfile.info(row["audio"]).samplerate == RATE for row in fetched)
     with pytest.raises(SuiteError, match="holds no recordings but"):
-        list(on_disk(iter([{"audio": {"array": [0.0]}}]), "audio", tmp_path))
+        list(write_recordings(iter([{"audio": {"array": [0.0]}}]), "audio", tmp_path))

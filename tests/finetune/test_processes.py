@@ -55,7 +55,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     run.write(Status(step=3))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert (processes.first(), processes.count()) == (False, 2)
+    assert (processes.is_main_process(), processes.num_processes()) == (False, 2)
     run.write(Status(step=4))
     run.log({"step": 4})
     assert run.status().step == 3
@@ -65,8 +65,8 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_process_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")  # which some launchers set for their own reasons
-    assert (processes.first(), processes.count()) == (True, 1)
-    processes.meet()
-    processes.leave()
-    assert processes.any_says(True)
-    assert not processes.any_says(False)
+    assert (processes.is_main_process(), processes.num_processes()) == (True, 1)
+    processes.wait_for_everyone()
+    processes.destroy()
+    assert processes.any_process(True)
+    assert not processes.any_process(False)

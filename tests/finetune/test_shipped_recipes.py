@@ -15,7 +15,7 @@ from finetune.base import shared_parts
 from finetune.data.split import split
 from finetune.recipe import read_recipe
 from finetune.results.loading import load_trained
-from finetune.run.job import as_trained, keep, measure_result
+from finetune.run.job import as_trained, install_adapter, measure_result
 from finetune.run.train import train
 from finetune.run_folder import run_of
 from shared.serving.runtime import Runtime
@@ -166,7 +166,7 @@ def test_an_adapter_for_dialogues_answers_in_the_space_as_it_was_trained(taught:
     run = run_of(recipe, taught.settings)
     if not run.result.exists():
         train(recipe, run, taught)
-    name = keep(recipe, run, taught.settings)
+    name = install_adapter(recipe, run, taught.settings)
     trained = load_trained(run.folder, None, taught)
     item = split(recipe.data.source.rows(), recipe.data, generates=True).test[0]  # type: ignore[union-attr]
     (expected,) = trained.task.answers(trained.model, trained.processor, [item], recipe, (), lambda *_: None)

@@ -18,7 +18,7 @@ from finetune.recipe import read_recipe
 from finetune.run import background
 from finetune.run_folder import Run, Status, run_of
 from finetune.tab import publishing
-from finetune.tab.drawing import curve, draw_run, in_a_line
+from finetune.tab.drawing import curve, draw_run, menu_line
 from finetune.tab.form import Form, columns_of, guess_columns, name_for
 from shared.errors import InvalidInput
 from shared.settings import Settings
@@ -140,7 +140,7 @@ def test_a_run_is_drawn_as_text(own: Settings, make_recipe: MakeRecipe) -> None:
     assert drawn.count("<svg") == 1  # of one point there is no curve
     assert "0.956" in drawn
     assert "not possible" in drawn
-    assert in_a_line(run) == "tiny · failed · now"
+    assert menu_line(run) == "tiny · failed · now"
 
 
 def evaluation() -> dict[str, Any]:
@@ -168,7 +168,7 @@ def test_a_process_that_is_gone_is_told(own: Settings, make_recipe: MakeRecipe) 
     drawn = draw_run(run, own)
     assert "Its process is gone" in drawn
     assert "Killed: &lt;b&gt;" in drawn
-    with run.held():
+    with run.locked():
         assert run.state() == "training"
         assert "step 3 of 9" in draw_run(run, own)
 
@@ -180,7 +180,7 @@ def test_who_looks_does_not_hold(own: Settings) -> None:
         assert not any(pool.map(lambda _: run.alive(), range(300)))
         looking = [pool.submit(run.alive) for _ in range(300)]
         for _ in range(20):
-            with run.held():  # never Busy because of them
+            with run.locked():  # never Busy because of them
                 pass
     assert all(isinstance(look.result(), bool) for look in looking)
 
@@ -188,15 +188,15 @@ def test_who_looks_does_not_hold(own: Settings) -> None:
 def test_a_stop_ends_a_run_however_it_ends(own: Settings, make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     run = run_of(recipe, own)
-    with run.held():
+    with run.locked():
         run.write(Status(state="evaluating", step=9, steps=9, trainable=5))
         run.stop_file.touch()
-        with run.held():
+        with run.locked():
             assert run.stop_file.exists()  # taken again by its holder, who is still to obey
     assert run.state() == "stopped"
     run.update(state="waiting")
     assert (run.status().step, run.status().trainable) == (9, 5)
-    with run.held():
+    with run.locked():
         assert not run.stop_file.exists()
     assert run.state() == "dead"
 

@@ -32,12 +32,12 @@ def make(recipe_file: Path, clips: Path, out: Path) -> None:
         synthesize(folder, recipe.clips, seed)
     checkpoint = Catalog.read().choose_by_id(recipe.base)
     engine = musicnn.load(checkpoint, verified_folder(checkpoint, settings, _quiet), settings, _quiet)
-    synthetic = [clip for folder in folders for clip in features.clips(folder, engine, recipe.layer, _tick)]
+    synthetic = [clip for folder in folders for clip in features.read_clips(folder, engine, recipe.layer, _tick)]
     real = features.real_music(clips / "real", engine, recipe.layer, _tick)
     head, trials = fitting.best_head([*synthetic, *real], recipe)
     found = measuring.figures(head, synthetic, real)
 
-    others = features.chosen([*synthetic, *real], "validation", genre=OTHER)
+    others = features.select([*synthetic, *real], "validation", genre=OTHER)
     counts = {source: sum(clip.source == source for clip in others) for source in sorted({c.source for c in others})}
     calibration = ", ".join(f"{count} clips of {source}" for source, count in counts.items())
     out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def make(recipe_file: Path, clips: Path, out: Path) -> None:
 
 def _tick(done: int, total: int) -> None:
     if done % 200 == 0 or done == total:
-        print(f"heard {done:,} of {total:,}", file=sys.stderr, flush=True)
+        print(f"computed features of {done:,} of {total:,}", file=sys.stderr, flush=True)
 
 
 def _quiet(what: str, done: int, total: int) -> None:

@@ -27,7 +27,7 @@ recording of any of the five.** It is a demonstration of a recipe, not a judge o
 
     python -m finetune.latin.five --clips FOLDER --out shared/engines/audio/heads/latin-five
 
-{heard} clips of 6 s (`finetune/latin/synthesis`, seeds {seeds}): patterns of our own (percussion, bass, comping,
+{clips} clips of 6 s (`finetune/latin/synthesis`, seeds {seeds}): patterns of our own (percussion, bass, comping,
 melody) for all five and for a dozen other kinds, and grooves of MMA for salsa, merengue and other kinds, with random
 key, tempo, progression, instruments, room, EQ, saturation and noise. No soundfont and no groove file is in two parts:
 
@@ -67,7 +67,7 @@ train and to measure; none of them, of the soundfonts or of the recordings is in
 
 
 def card(
-    head: Head, recipe: HeadRecipe, clips: int, trials: Sequence[Trial], found: Sequence[Figure], calibration: str
+    head: Head, recipe: HeadRecipe, clips: int, trials: Sequence[Trial], figures: Sequence[Figure], calibration: str
 ) -> str:
     best = max(trials, key=lambda trial: trial.worth)
     parts = [
@@ -81,7 +81,7 @@ def card(
         layer=head.layer,
         width=head.weight.shape[1],
         seeds=" and ".join(map(str, recipe.seeds)),
-        heard=f"{clips:,}",
+        clips=f"{clips:,}",
         parts="\n".join(parts),
         strength=best.strength,
         trials=len(trials),
@@ -90,14 +90,14 @@ def card(
         components=best.components,
         false_positives=recipe.false_positives,
         calibration=calibration,
-        table=as_table(found),
-        transfer=transfer(found),
+        table=as_table(figures),
+        transfer=transfer(figures),
     )
 
 
-def transfer(found: Sequence[Figure]) -> str:
+def transfer(figures: Sequence[Figure]) -> str:
     """What the left-out grooves say, in a sentence."""
-    row = next((row for row in found if row.music.startswith("MMA grooves")), None)
+    row = next((row for row in figures if row.music.startswith("MMA grooves")), None)
     if row is None:
         return "How it does on music of the five that others wrote was not measured."
     low, high = row.interval

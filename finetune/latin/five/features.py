@@ -26,7 +26,7 @@ Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class ClipFeatures:
     """One clip: where it is from, and its features (windows, width)."""
 
     genre: str
@@ -38,7 +38,7 @@ class Heard:
     features: np.ndarray
 
 
-def clips(folder: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list[Heard]:
+def read_clips(folder: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list[ClipFeatures]:
     """What `python -m finetune.latin.synthesis` wrote."""
     with (folder / "clips.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -46,19 +46,19 @@ def clips(folder: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list[Heard
     for done, row in enumerate(rows, 1):
         path = folder / row["file"]
         file = path.with_name(f"{path.name}.{layer}.npy")
-        features = remembered(file, lambda path=path: of_clip(path, engine, layer))
-        found.append(Heard(row["genre"], row["source"], row["groove_file"], row["split"], features))
+        features = cached(file, lambda path=path: of_clip(path, engine, layer))
+        found.append(ClipFeatures(row["genre"], row["source"], row["groove_file"], row["split"], features))
         tick(done, len(rows))
     return found
 
 
-def real_music(kept_in: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list[Heard]:
+def real_music(cache: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list[ClipFeatures]:
     """Three clips of each track that is installed here, none where no package is. Nothing of it is ever trained on.
 
     Half of the tracks calibrate (`validation`), the other half measure (`test`): divided by name, a track and its fast
     version on one side.
     """
-    kept_in.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     tracks = [
         (package, path)
         for package, folder in REAL_MUSIC.items()
@@ -69,9 +69,9 @@ def real_music(kept_in: Path, engine: Musicnn, layer: Layer, tick: Tick) -> list
     for done, (package, path) in enumerate(tracks, 1):
         stem = path.stem.removesuffix("_fast").removesuffix("_f").removesuffix("_enhanced")
         split = "validation" if hashlib.sha256(f"{package}/{stem}".encode()).digest()[0] < 128 else "test"
-        file = kept_in / f"{package}--{path.stem}.{layer}.npy"
-        some = remembered(file, lambda path=path: of_track(path, engine, layer))
-        found += [Heard("Other", package, stem, split, features) for features in some]
+        file = cache / f"{package}--{path.stem}.{layer}.npy"
+        some = cached(file, lambda path=path: of_track(path, engine, layer))
+        found += [ClipFeatures("Other", package, stem, split, features) for features in some]
         tick(done, len(tracks))
     return found
 
@@ -103,7 +103,7 @@ def of_clip(path: Path, engine: Musicnn, layer: Layer) -> np.ndarray:
     return engine.features(cut, layer=layer)
 
 
-def remembered(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+def cached(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """What the file holds, or what is computed and then kept in it."""
     try:
         return np.load(file)
@@ -113,9 +113,9 @@ def remembered(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
         return features
 
 
-def chosen(heard: Sequence[Heard], split: str, *sources: str, genre: str = "") -> list[Heard]:
+def select(clips: Sequence[ClipFeatures], split: str, *sources: str, genre: str = "") -> list[ClipFeatures]:
     return [
         clip
-        for clip in heard
+        for clip in clips
         if clip.split == split and (not sources or clip.source in sources) and genre in ("", clip.genre)
     ]

