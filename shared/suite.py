@@ -65,6 +65,8 @@ class Suite:
     server: Server | None = None
     url: str = ""
     draining: Draining = field(init=False)
+    warmed: threading.Event = field(default_factory=threading.Event)
+    """Set once the first examples have been computed, as far as they can be."""
 
     def __post_init__(self) -> None:
         self.draining = Draining(self.settings.grace_seconds, self.traffic.in_progress, self.end)
@@ -250,8 +252,11 @@ def say_who_is_admin(settings: Settings) -> None:
 
 
 def warming(suite: Suite) -> threading.Thread:
-    arguments = (suite.spaces, suite.runtime, suite.traffic)
-    return threading.Thread(target=warm, args=arguments, name="warm-examples", daemon=True)
+    def compute() -> None:
+        warm(suite.spaces, suite.runtime, suite.traffic)
+        suite.warmed.set()
+
+    return threading.Thread(target=compute, name="warm-examples", daemon=True)
 
 
 def begin_asking_the_hub(runtime: Runtime) -> None:

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
+import gradio.networking
+import httpx
 import pytest
 from gradio_client import Client
 from huggingface_hub.errors import RepositoryNotFoundError

@@ -93,7 +93,7 @@ def test_a_space_is_found_beside_shared(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_space_copied_out_runs(tmp_path: Path) -> None:
     port, folder = free_port(), copied_out("translation", tmp_path)
-    compiled = with_compiled_kernels(folder, but="sources.remember_sources")
+    compiled = with_compiled_kernels(folder, but="sources.cache_sources")
     with subprocess.Popen(
         [sys.executable, "app.py", "--port", str(port)],
         cwd=folder,
@@ -109,7 +109,7 @@ def test_a_space_copied_out_runs(tmp_path: Path) -> None:
             assert f"http://127.0.0.1:{port}/" in told
             client = Client(f"http://127.0.0.1:{port}/", verbose=False)
             assert client.predict("Good morning.", api_name="/translate")[0] == "Bom dia."
-            assert list(compiled.glob("sources.remember_sources*.nbc")), (
+            assert list(compiled.glob("sources.cache_sources*.nbc")), (
                 "it compiles what it lacks, and keeps it beside itself"
             )
         finally:

@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,10 +46,7 @@ def warmed(settings: Settings) -> Iterator[Suite]:
     """A suite whose examples have been computed, as far as they can be."""
     suite = serve(settings, block=False)
     try:
-        for thread in threading.enumerate():
-            if thread.name == "warm-examples":
-                thread.join(120)
-                assert not thread.is_alive()
+        assert suite.warmed.wait(120)
         yield suite
     finally:
         suite.close()

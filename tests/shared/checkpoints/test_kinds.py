@@ -16,7 +16,7 @@ from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Catalog, Checkpoint
 from shared.checkpoints.kinds import HubModel, Kind
 from shared.engines.choice import source_of
-from shared.engines.protocols import KeepsNothing
+from shared.engines.protocols import NoCache
 from shared.errors import UnknownCheckpoint
 from shared.events import returned
 from shared.fetching import hub_models
@@ -44,7 +44,7 @@ FILES = {
 }
 
 
-class ToyEngine(KeepsNothing):
+class ToyEngine(NoCache):
     name = "toy"
 
     def __init__(self, words: list[str]) -> None:
