@@ -244,14 +244,9 @@ def test_heavy_libraries_wait_until_they_are_needed() -> None:
 
 def test_our_spaces_folder_is_not_taken_for_hugging_faces_package() -> None:
     code = (
-        "from shared.transport.gradio.mount import import_gradio\n"
-        "import_gradio()\n"
-        "from shared.serving.endpoint import Traffic\n"
-        "from shared.page.build import build\n"
-        "from shared.serving.runtime import start\n"
         "from shared.settings import Settings\n"
-        "from shared.serving.space import discover\n"
-        "build(discover(('translation',)), start(Settings()), Traffic())\n"
+        "from shared.suite import create_app\n"
+        "create_app(Settings(spaces=('translation',)))\n"
         "print('built')"
     )
     done = run("-c", code, SYSTEM="spaces", SPACE_ID="somebody/suite")
