@@ -40,7 +40,7 @@ def program() -> Iterator[TestClient]:
         yield client
 
 
-def events(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+def events(answer: Any) -> list[tuple[str, dict[str, Any]]]:
     blocks = [block.split("\n") for block in answer.text.strip().split("\n\n") if not block.startswith(":")]
     return [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in blocks]
 
