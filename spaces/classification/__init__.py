@@ -1,16 +1,7 @@
 """Classification: zero-shot, few-shot and sentiment."""
 
-from classification.task import (
-    FewShot,
-    Sentiment,
-    ZeroShot,
-    few_shot,
-    few_shot_rows,
-    sentiment,
-    sentiment_rows,
-    zero_shot,
-    zero_shot_rows,
-)
+from classification.requests import FewShot, Sentiment, ZeroShot
+from classification.task import few_shot, few_shot_rows, sentiment, sentiment_rows, zero_shot, zero_shot_rows
 from shared.serving.endpoint import Endpoint, Rows
 from shared.serving.space import Space
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from classification.task import Classification, FewShot, ZeroShot
+from classification.requests import FewShot, ZeroShot
+from classification.task import Classification
 from shared.page import render
 from shared.page.form import Look, Page, zero_one_few
 from shared.page.inputs import Values

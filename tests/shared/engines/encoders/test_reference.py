@@ -97,7 +97,7 @@ while True:
     except StopIteration as ready:
         lease = ready.value
         break
-lease.engine.encode(["Hello"], lease.compute)
+lease.sentence_encoder().encode(["Hello"], lease.compute)
 mapped = [m.path for m in psutil.Process().memory_maps(grouped=False) if m.path.endswith("model.safetensors")]
 print(json.dumps([lease.engine.name, "transformers" in sys.modules, len(mapped)]))
 context.runtime.lane.close()
