@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from benchmarks.quality import result_of
+from shared.events import result_of
 from shared.machine import usable_cores
 from shared.serving.context import Context
 from shared.serving.lease import Lease

@@ -17,6 +17,7 @@ from finetune.base import Base
 from finetune.data.split import Item, Parts
 from finetune.recipe import Recipe
 from finetune.tasks import task_of
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.runtime import Runtime
 
@@ -122,13 +123,13 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
             )
             for item in items
         ]
-        with _lease(context, model, "zero-shot-classification") as lease:
+        with result_of(context.borrow(model, "zero-shot-classification")) as lease:
             return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), encoder_of(lease))]
 
     def few(shots: int) -> Answer:
         def answer(items: Sequence[Item]) -> list[str]:
             chosen = examples(parts, shots, recipe.data.split.seed, each_label=True)
-            with _lease(context, model, "few-shot-classification") as lease:
+            with result_of(context.borrow(model, "few-shot-classification")) as lease:
                 shown: Any = [
                     {"text": _cut_text(_truncated(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
                 ]
@@ -151,15 +152,6 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
     yield System("base, zero-shot", "base", zero)
     for shots in recipe.evaluation.shots:
         yield System(f"base, {shots} examples of each label", "base", few(shots))
-
-
-def _lease(context: Context, model: str, task: Any) -> Any:
-    borrowing = context.borrow(model, task)
-    while True:
-        try:
-            next(borrowing)
-        except StopIteration as ready:
-            return ready.value
 
 
 class CachedEncoder:
