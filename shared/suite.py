@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
-from shared.events import Event
+from shared.events import result_of
 from shared.fetching.hub_models import added
 from shared.serving import zero_gpu
 from shared.serving.answers import Answers
@@ -269,18 +269,10 @@ def begin_asking_the_hub(runtime: Runtime) -> None:
     def add() -> None:
         if asking:
             asking.join()
-        for problem in collect_problems(added(wanted, runtime.catalog, runtime.hub)):
+        for problem in result_of(added(wanted, runtime.catalog, runtime.hub)):
             log.warning("SUITE_MODELS: %s", problem)
 
     threading.Thread(target=add, name="add-models", daemon=True).start()
-
-
-def collect_problems(adding: Generator[Event, None, list[str]]) -> list[str]:
-    while True:
-        try:
-            next(adding)
-        except StopIteration as ended:
-            return ended.value
 
 
 def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> None:
