@@ -16,18 +16,21 @@ SPACE = Space(
             ZeroShot,
             {"scores": dict},
             Rows(lambda request, context: context.borrow(request.model, "zero-shot-classification"), zero_shot_rows),
+            hub_task="zero-shot-classification",
         ),
         Endpoint(
             few_shot,
             FewShot,
             {"scores": dict, "prompt": str},
             Rows(lambda request, context: context.borrow(request.model, "few-shot-classification"), few_shot_rows),
+            hub_task="few-shot-classification",
         ),
         Endpoint(
             sentiment,
             Sentiment,
             {"scores": dict},
             Rows(lambda request, context: context.borrow(request.model, "text-classification"), sentiment_rows),
+            hub_task="text-classification",
         ),
     ),
 )
