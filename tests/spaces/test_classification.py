@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 
 from classification import SPACE
-from classification.scoring import CONTENT_FREE, by_similarity, softmax
-from classification.task import (
-    Classification,
-    FewShot,
-    Sentiment,
-    ZeroShot,
-    few_shot_prompt,
-    few_shot_rows,
-    sentiment_rows,
-    spaced,
-    zero_shot_rows,
-)
+from classification.likelihood import CONTENT_FREE, few_shot_prompt, spaced
+from classification.requests import FewShot, Sentiment, ZeroShot
+from classification.scoring import SimilarityScorer, softmax
+from classification.task import Classification, few_shot_rows, sentiment_rows, zero_shot_rows
 from shared.errors import InvalidInput, UnknownCheckpoint
 from shared.events import Done, result_of
 from shared.serving.context import Context
@@ -213,7 +205,7 @@ def test_calibration_is_what_zhao_et_al_compute(context: Context) -> None:
     request = FewShot.model_validate({"text": GOAL, "examples": REVIEWS})
     with result_of(context.borrow(LM, "few-shot-classification")) as lease:
         prompts = [few_shot_prompt(request, text) for text in (GOAL, *CONTENT_FREE)]
-        found = lease.engine.label_likelihoods(prompts, [" positive", " negative"], lease.compute)
+        found = lease.causal_lm().label_likelihoods(prompts, [" positive", " negative"], lease.compute)
         (answer,) = few_shot_rows([request], lease)
     likely = softmax(np.array([[x.per_token for x in row] for row in found]))
     unbiased = likely[0] / likely[1:].mean(axis=0)
@@ -233,7 +225,7 @@ def test_the_share_of_the_context_window_is_shown(context: Context) -> None:
     none, two = (ask("few_shot", context, text=GOAL, examples=examples).result for examples in ([], REVIEWS))
     assert 0 < none.window_share < two.window_share < 0.02
     with result_of(context.borrow(LM, "few-shot-classification")) as lease:
-        assert two.window_share == len(lease.engine.tokenize(two.prompt)) / lease.engine.context_window
+        assert two.window_share == len(lease.causal_lm().tokenize(two.prompt)) / lease.causal_lm().context_window
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_computed(
@@ -263,8 +255,9 @@ def test_by_similarity_examples_are_centroids(context: Context) -> None:
 def test_similarity_is_to_the_mean_of_a_labels_examples(context: Context) -> None:
     groups = [["The oven must be hot.", "Add a pinch of salt."], ["The goalkeeper was sent off."]]
     with result_of(context.borrow(ENCODER, "few-shot-classification")) as lease:
-        (score,) = by_similarity([GOAL], groups, lease)
-        vectors = lease.engine.encode([GOAL, *groups[0], *groups[1]])
+        encoder = lease.sentence_encoder()
+        (score,) = SimilarityScorer(lease, encoder).similarities([GOAL], ("A", "B"), groups)
+        vectors = encoder.encode([GOAL, *groups[0], *groups[1]])
     centroid = vectors[1:3].mean(axis=0)
     similarities = np.array([vectors[0] @ centroid / np.linalg.norm(centroid), vectors[0] @ vectors[3]])
     np.testing.assert_allclose(score.probabilities, softmax(30 * similarities), atol=1e-4)

@@ -14,7 +14,7 @@ from shared.serving.context import Context
 from shared.serving.endpoint import collect
 from shared.serving.traffic import Traffic
 from summarization import SPACE, abstractive
-from summarization.abstractive import Asking, parts, shortened_to_fit
+from summarization.abstractive import chat_writer, parts, shortened_to_fit
 from summarization.task import Summarize, Summary, rouge, rows
 from tests.test_cancel import Steps
 
@@ -45,7 +45,7 @@ def test_chosen_sentences_are_the_sources_own_in_their_order(context: Context, m
     assert set(summary.chosen) <= set(sentences(summary.source))
     assert summary.text == " ".join(span.text for span in summary.chosen)
     with result_of(context.borrow(ENCODER, "summarization")) as lease:
-        assert sum(lease.engine.count_tokens([span.text for span in summary.chosen])) <= max_new_tokens
+        assert sum(lease.sentence_encoder().count_tokens([span.text for span in summary.chosen])) <= max_new_tokens
     assert 0 < summary.compression < 1
     assert done.run.input_tokens > 500
 
@@ -154,10 +154,10 @@ def test_a_long_text_is_read_in_parts_and_joined(context: Context, monkeypatch: 
 def test_the_long_example_is_read_in_parts_to_its_end(context: Context) -> None:
     text = EXAMPLES["A long story, in parts"]["text"]
     with result_of(context.borrow(LM, "summarization")) as lease:
-        asking = Asking(lease, "article")
-        found = parts(text, 96, asking)
+        writer = chat_writer(lease, "article")
+        found = parts(text, 96, writer)
         assert len(found) > 1
-        assert max(len(lease.engine.tokenize(part)) for part in found) <= asking.room(96)
+        assert max(len(lease.causal_lm().tokenize(part)) for part in found) <= writer.text_tokens(96)
     assert "".join("".join(found).split()) == "".join(text.split())
 
 
@@ -168,16 +168,16 @@ def test_parts_hold_all_of_the_text_and_each_fits(
     monkeypatch.setattr(abstractive, "PART_TOKENS", 50)
     text = f"{LONG}\n{'endless ' * 200}\nThe end."
     with result_of(context.borrow(LM, "summarization")) as lease:
-        found = parts(text, 96, Asking(lease, style))
-        assert all(len(lease.engine.tokenize(part)) <= 50 for part in found)
+        found = parts(text, 96, chat_writer(lease, style))
+        assert all(len(lease.causal_lm().tokenize(part)) <= 50 for part in found)
     assert "".join("".join(found).split()) == "".join(text.split())
 
 
 def test_drafts_that_do_not_fit_together_are_shortened(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abstractive, "PART_TOKENS", 60)
     with result_of(context.borrow(LM, "summarization")) as lease:
-        shown = shortened_to_fit(["short one", "a very long draft " * 50], 96, Asking(lease, "article"))
-        assert len(lease.engine.tokenize(shown)) <= 60
+        shown = shortened_to_fit(["short one", "a very long draft " * 50], 96, chat_writer(lease, "article"))
+        assert len(lease.causal_lm().tokenize(shown)) <= 60
     assert "short one" in shown
     assert "a very long draft" in shown
 

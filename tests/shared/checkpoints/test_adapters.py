@@ -308,7 +308,7 @@ def test_what_a_visitor_may_not_or_cannot_name(
 def test_the_admin_may_name_a_folder(runtime: Runtime, tmp_path: Path) -> None:
     folder = classifier(tmp_path / "elsewhere" / "mine")
     with lent(Context(runtime, admin=True), f"all-MiniLM-L6-v2+{folder}", ZERO_SHOT) as lease:
-        assert lease.engine.labels == ("x", "y", "z")
+        assert lease.sequence_classifier().labels == ("x", "y", "z")
         assert lease.run_info().adapter.startswith("mine@")
     assert "mine" not in names(runtime.adapters), "named once is not offered to all"
 

@@ -82,7 +82,7 @@ def test_a_registered_kind_is_recognised_fetched_and_loaded(
         for loaded in (False, True):
             borrowing = Context(runtime).borrow(REPO, "text-classification")
             with result_of(borrowing) as lease:
-                assert lease.engine.words == ["good", "bad"]
+                assert lease.engine_as(ToyEngine, "toy").words == ["good", "bad"]
                 assert lease.run_info().loaded is loaded
         assert [row["engine"] for row in runtime.cache.report()["checkpoints"]] == ["toy"]
     with pytest.raises(UnknownCheckpoint, match="BertForToys, which no engine here runs"):

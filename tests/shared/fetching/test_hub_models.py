@@ -18,9 +18,9 @@ from shared.events import result_of
 from shared.fetching import hub_errors
 from shared.fetching.hub_link import HubLink
 from shared.fetching.hub_models import UNTESTED, added, described
+from shared.serving.background import begin_asking_the_hub
 from shared.serving.runtime import start
 from shared.settings import Settings
-from shared.suite import begin_asking_the_hub
 from tests.course_hub import MAKERS, push
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import turn_clients_to

@@ -91,8 +91,14 @@ from shared.serving.context import Context
 from shared.serving.runtime import start
 from shared.settings import Settings
 context = Context(start(Settings(engines="fast")))
-lease = result_of(context.borrow("all-MiniLM-L6-v2", "feature-extraction"))
-lease.engine.encode(["Hello"], lease.compute)
+borrowing = context.borrow("all-MiniLM-L6-v2", "feature-extraction")
+while True:
+    try:
+        next(borrowing)
+    except StopIteration as ready:
+        lease = ready.value
+        break
+lease.sentence_encoder().encode(["Hello"], lease.compute)
 mapped = [m.path for m in psutil.Process().memory_maps(grouped=False) if m.path.endswith("model.safetensors")]
 print(json.dumps([lease.engine.name, "transformers" in sys.modules, len(mapped)]))
 context.runtime.lane.close()
