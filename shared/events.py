@@ -16,7 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, the bytes done and the bytes in all (0 while unknown)."""
+"""`progress(what, done, total)`: what is being done, the bytes done and the bytes in all (0 while unknown)."""
 
 
 class RunInfo(BaseModel):

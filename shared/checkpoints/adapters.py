@@ -54,7 +54,7 @@ class Adapters:
         for root in self._roots:
             for config in sorted(root.glob(f"*/{CONFIG}")):
                 name = config.parent.name
-                # A name with a dot in front is one that is being written.
+                # A folder whose name starts with a dot is being written.
                 if name in found or name in self._removed or not NAME.fullmatch(name):
                     continue
                 try:

@@ -26,13 +26,13 @@ LONGEST_MESSAGE = 300
 
 
 class HubRefused(SuiteError):
-    """The Hub does not let us have it: gated, private, wrong token."""
+    """The Hub refuses a repository: it is gated or private, or the token is wrong."""
 
     status = 403
 
 
 class HubUnreachable(SuiteError):
-    """The Hub does not answer, or broke off."""
+    """The Hub does not answer, or the connection broke."""
 
     status = 503
 
@@ -45,7 +45,7 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError:
     """The error as one of ours. Errors of ours are returned as they are.
 
-    Raises the error itself where it is none that the Hub, the network or the disk accounts for: a mistake of ours.
+    An error that neither the Hub nor the network nor the disk caused is a bug of ours, and raised as it is.
     """
     from huggingface_hub import errors
 
@@ -95,7 +95,7 @@ def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError
     network = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, *connection_errors())
     if isinstance(error, OSError) and not isinstance(error, network):
         return SuiteError(
-            f"the files of {repo} cannot be kept: {error.strerror or cause(error)} ({error.filename or 'no file'}). "
+            f"the files of {repo} cannot be written: {error.strerror or cause(error)} ({error.filename or 'no file'}). "
             "See that HF_HOME and SUITE_CACHE_DIR name folders that the suite may write to"
         )
     if not isinstance(error, network):
@@ -143,7 +143,7 @@ def model_info(api: Any, repo: str, revision: str = "", look: Callable[[], None]
         raise HubRefused("HF_TOKEN holds characters that no token has; correct it, or remove it") from None
     except json.JSONDecodeError as error:
         raise HubUnreachable(
-            f"what answered for {repo} does not speak as a Hub does; check HF_ENDPOINT, the proxy, and whether the "
+            f"what answered for {repo} is not a Hub; check HF_ENDPOINT, the proxy, and whether the "
             "network wants you to sign in"
         ) from error
     except Exception as error:

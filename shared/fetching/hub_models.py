@@ -29,7 +29,7 @@ from shared.fetching.hub_link import PATIENCE, HubLink
 from shared.media.languages import LANGUAGE_NAMES
 
 MOST_SEARCHED = 50
-"""Repositories looked at for one that was meant by a mistyped id."""
+"""Most repositories that are compared with a mistyped id."""
 LONGEST_LICENCE = 60
 """Characters."""
 
@@ -95,7 +95,7 @@ def _meant(repo: str, api: Any) -> str:
         owner, _, name = repo.rpartition("/")
         parts = sorted(re.split(r"[-_.]", name), key=len)
         questions = [{"search": name}, {"author": owner}, {"search": parts[-1]}, {"search": f"{owner}/"}]
-        with contextlib.suppress(Exception):  # this is help beside an error, and must not become another one
+        with contextlib.suppress(Exception):  # a suggestion beside an error must not raise another
             for question in questions:
                 if any(question.values()) and not _closest(repo, found):
                     found.extend(model.id for model in api.list_models(**question, limit=MOST_SEARCHED))
@@ -147,7 +147,7 @@ def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[Wante
     if not tasks:
         raise UnknownCheckpoint(f"{repo} is a {kind.name}, and no tab here has a use for it", field="model")
     weight_bytes = sum(file.size for file in files if _is_weights(file.name))
-    # What the Hub counted, but no fewer than the bytes can be: whether it fits the memory is judged by this.
+    # The Hub's count, but no fewer than the bytes allow, since the check of memory relies on it.
     total = max(1, weight_bytes // 8, getattr(info.safetensors, "total", 0) or weight_bytes // 4)
     return Checkpoint(
         id=repo,

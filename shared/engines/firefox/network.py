@@ -41,7 +41,7 @@ ARCHITECTURE = {
     "transformer-no-projection": False,
     "tied-embeddings-all": True,
 }
-"""The one architecture written down here, in Marian's option names; a file that says otherwise is refused."""
+"""The one architecture that is implemented, in Marian's option names; a file with other values is refused."""
 
 
 @dataclass(slots=True)

@@ -242,7 +242,7 @@ def test_what_memory_cannot_turn_into_safetensors_is_not_fetched(
     with pytest.raises(MemoryRefused) as refused:
         brought(files, checkpoint())
     for words in (
-        "user/tiny is kept as a pickle",
+        "user/tiny is published as a pickle",
         "may take 200 MB of memory, of which 150 MB are free",
         "choose a sm",
     ):
