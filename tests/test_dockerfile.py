@@ -92,6 +92,16 @@ def test_it_serves_as_docker_spaces_expect() -> None:
     assert rest_of("ARG") == ['TORCH_INDEX=""', 'WEIGHTS="yes"']
 
 
+def test_what_it_writes_belongs_to_its_user_and_outlives_it() -> None:
+    """One folder, made as the user's own before anything is mounted at it."""
+    [made] = [rest for rest in rest_of("RUN") if "useradd" in rest]
+    assert "install -d -o user -g user /home/user/.cache" in made
+    settings = dict(pair.split("=", 1) for rest in rest_of("ENV") for pair in rest.split())
+    assert settings["XDG_CACHE_HOME"] == "/home/user/.cache"
+    assert settings["NUMBA_CACHE_DIR"].startswith("/home/user/.cache/")
+    assert "-v demos:/home/user/.cache" in TEXT
+
+
 def test_its_shell_commands_can_be_read() -> None:
     for command in rest_of("RUN"):
         read = subprocess.run(["sh", "-n", "-c", command], capture_output=True, text=True, check=False)

@@ -50,7 +50,7 @@ class Traffic:
                 self._recent.popitem(last=False)
 
     def begin(self) -> None:
-        """A request goes through the waist; `count` says how it ended."""
+        """Counts a request in; `count` counts it out."""
         with self._lock:
             self._in_progress += 1
 

@@ -8,9 +8,17 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from shared.engines.choice import slower_here
 from shared.serving.runtime import Runtime
 from shared.transport.draining import Draining
 from shared.version import product_version
+
+
+def slower(runtime: Runtime) -> dict[str, list[str]]:
+    """By each reason, the checkpoints in memory that run on a reference engine, though the catalog names a fast one."""
+    rows = runtime.cache.report()["checkpoints"]
+    loaded = {row["checkpoint"] for row in rows if row["state"] == "loaded"}  # whose engines need no import any more
+    return slower_here([c for c in runtime.catalog if c.id in loaded], runtime.settings)
 
 
 def health_routes(runtime: Runtime, draining: Draining) -> list[Route]:
@@ -27,6 +35,7 @@ def health_routes(runtime: Runtime, draining: Draining) -> list[Route]:
                 "profile": runtime.settings.profile,
                 "hub": runtime.hub.report(),
                 "seconds_up": round(time.monotonic() - begun, 1),
+                "slower": slower(runtime),
                 "memory": {key: report[key] for key in ("bytes_in_use", "budget_bytes")},
                 "requests": runtime.admission.report(),
             }

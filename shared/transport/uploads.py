@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -53,8 +53,8 @@ def upload_route(edge: Edge) -> Route:
                 if any((file.size or 0) > largest for file in files):
                     return too_large
                 return JSONResponse([await run_in_threadpool(stored, file, edge.uploads) for file in files])
-        except MultiPartException as error:
-            return problem(400, f"the form cannot be read: {error.message}")
+        except HTTPException as error:
+            return problem(error.status_code, f"the form cannot be read: {error.detail}")
 
     return Route("/upload", upload, methods=["POST"])
 

@@ -53,7 +53,7 @@ def inputs(tab: Tab) -> Any:
                 elem_id="audio_genre-audio",
             ),
             "top_k": slider(AudioGenre, "top_k", "Genres", maximum=20),
-            "model": tab.models("audio-classification"),
+            "model": tab.models("audio_genre"),
         }
 
     return inputs

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from classification.task import Classification, FewShot, ZeroShot
+from classification.requests import FewShot, ZeroShot
+from classification.task import Classification
 from shared.page import render
 from shared.page.controls import examples_table, zero_one_few
 from shared.page.form import ResultView
@@ -60,7 +61,7 @@ def template(tab: Tab) -> Any:
             "hypothesis_template": gr.Textbox(
                 field.default, label="Hypothesis template", info=field.description, max_lines=1
             ),
-            "model": tab.models("zero-shot-classification"),
+            "model": tab.models("zero_shot"),
         }
 
     return settings
@@ -83,7 +84,7 @@ def instruction(tab: Tab) -> Any:
             "instruction": gr.Textbox(
                 start.get("instruction", field.default), label="Instruction", info=field.description, max_lines=2
             ),
-            "model": tab.models("few-shot-classification"),
+            "model": tab.models("few_shot"),
         }
 
     return settings
@@ -93,7 +94,7 @@ def sentiment_inputs(tab: Tab) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "text": gr.Textbox(start.get("text"), label="Text", lines=5, max_lines=14, elem_id="sentiment-text"),
-            "model": tab.models("text-classification"),
+            "model": tab.models("sentiment"),
         }
 
     return inputs

@@ -104,7 +104,7 @@ def settings(tab: Tab) -> dict[str, Any]:
             ),
             "max_new_tokens": slider(Generate, "max_new_tokens", "New tokens"),
             "do_sample": gr.Checkbox(False, label="Sampling", info=Generate.model_fields["do_sample"].description),
-            **sampling_controls(tab, "conversational"),
+            **sampling_controls(tab, "chat"),
         }
 
 

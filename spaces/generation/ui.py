@@ -25,7 +25,7 @@ def build(tab: Tab) -> None:
                 "generate",
                 prompt_inputs,
                 ResultView(completion, explain, text=lambda result: result.text),
-                settings=lambda start: sampling_controls(tab),
+                settings=lambda start: sampling_controls(tab, "generate"),
                 action="Generate",
             )
         with gr.Tab("Chat", id="chat"):
@@ -59,7 +59,7 @@ def next_token_inputs(tab: Tab) -> Any:
             "temperature": slider(NextToken, "temperature", "Temperature", step=0.05),
             "top_k": slider(NextToken, "top_k", "Top-k", maximum=50),
             "top_p": slider(NextToken, "top_p", "Top-p", minimum=0.05, step=0.05),
-            "model": tab.models("text-generation"),
+            "model": tab.models("next_token"),
         }
 
     return inputs

@@ -35,7 +35,7 @@ def question_inputs(tab: Tab) -> Any:
             "question": gr.Textbox(start.get("question"), label="Question", max_lines=3, elem_id="answer-question"),
             "text": gr.Textbox(start.get("text"), label="Text", lines=9, max_lines=16, elem_id="answer-text"),
             "top_k": slider(AnswerQuestion, "top_k", "Answers"),
-            "model": tab.models("question-answering"),
+            "model": tab.models("answer_question"),
         }
 
     return inputs
@@ -53,7 +53,7 @@ def mask_inputs(tab: Tab) -> Any:
                 elem_id="fill_mask-text",
             ),
             "top_k": slider(FillMask, "top_k", "Words"),
-            "model": tab.models("fill-mask"),
+            "model": tab.models("fill_mask"),
         }
 
     return inputs

@@ -23,7 +23,7 @@ def build(tab: Tab) -> None:
                 [("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"
             ),
             "max_new_tokens": slider(Summarize, "max_new_tokens", "Length of the summary, in tokens"),
-            "model": tab.models("summarization"),
+            "model": tab.models("summarize"),
         }
 
     def settings(start: Values) -> dict[str, Any]:

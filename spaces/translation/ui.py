@@ -59,7 +59,7 @@ def build(tab: Tab) -> None:
 
     def settings(start: Values) -> dict[str, Any]:
         return {
-            "model": tab.models("translation", unchosen="the first that translates these languages"),
+            "model": tab.models("translate", unchosen="the first that translates these languages"),
             "num_beams": slider(Translate, "num_beams", "Beams"),
         }
 
