@@ -74,15 +74,15 @@ def progress(run: Run, status: Status, state: str, settings: Settings) -> str:
         line = queued_runs(settings)
         place = line.index(run.folder.name) if run.folder.name in line else 0
         before = f"{place} before it: {', '.join(line[:place])}" if place else "starting"
-        return _waiting(f"One training at a time; {before}", 0.0)
+        return render.progress(f"One training at a time; {before}")
     if state == "training":
         left = f", about {duration(status.seconds_left)} left" if status.seconds_left else ""
         loss = f", loss {status.loss:.3f}" if status.loss is not None else ""
-        return _waiting(f"{duration(status.seconds)} so far{left}{loss}", status.step / max(1, status.steps))
+        return render.progress(f"{duration(status.seconds)} so far{left}{loss}", status.step / max(1, status.steps))
     if state == "done" and status.error:
         return render.problem(SuiteError(status.error))
     if state in ("preparing", "evaluating"):
-        return _waiting(render.sentence(status.what or "working"), 0.0)
+        return render.progress(render.sentence(status.what or "working"))
     if state == "failed":
         return render.problem(SuiteError(status.error or "nobody knows why"))
     if state == "dead":
@@ -93,14 +93,6 @@ def progress(run: Run, status: Status, state: str, settings: Settings) -> str:
             f'off. Resume goes on from its last checkpoint.</div><div class="what">{said}</div>'
         )
     return ""
-
-
-def _waiting(text: str, share: float) -> str:
-    inside = f'<i style="width:{100 * share:.1f}%"></i>' if share else "<i></i>"
-    return (
-        f'<div class="waiting" role="status">{escape(text)}<div class="track{"" if share else " unknown"}">{inside}'
-        "</div></div>"
-    )
 
 
 def curve(entries: Sequence[dict[str, Any]], dense: str, sparse: str, title: str) -> str:

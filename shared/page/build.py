@@ -12,9 +12,9 @@ import gradio as gr
 
 from shared.errors import SuiteError
 from shared.page import render
-from shared.page.form import Page
 from shared.page.inputs import PRIVATE, Inputs
 from shared.page.models_tab import build_models_tab
+from shared.page.tab import Tab
 from shared.serving.batch import batch_task
 from shared.serving.endpoint import Endpoint
 from shared.serving.runtime import Runtime
@@ -46,7 +46,7 @@ def build(
 ) -> Any:
     """The Blocks: header, a tab for each Space, the Models tab, further tabs, and the API of the endpoints."""
     runtime = edge.runtime
-    pages: list[Page] = []
+    built: list[Tab] = []
     with StrictBlocks(
         most_waiting=runtime.settings.queue_size,
         title=TITLE,
@@ -57,52 +57,52 @@ def build(
         gr.HTML(header(), elem_id="suite-header", padding=False)
         with gr.Tabs(elem_id="suite-tabs") as tabs:
             for space in spaces:
-                with gr.Tab(space.title, id=space.name) as tab:
-                    page = build_space(space, edge)
-                    if page is not None:
-                        pages.append(page)
-                tab.select(None, None, None, js=f"() => window.suite.tab({space.name!r})", **PRIVATE)
-            with gr.Tab("Models", id="models") as tab:
-                build_models_tab(edge, tab)
-            tab.select(None, None, None, js="() => window.suite.tab('models')", **PRIVATE)
+                with gr.Tab(space.title, id=space.name) as gradio_tab:
+                    tab = build_space(space, edge)
+                    if tab is not None:
+                        built.append(tab)
+                gradio_tab.select(None, None, None, js=f"() => window.suite.tab({space.name!r})", **PRIVATE)
+            with gr.Tab("Models", id="models") as gradio_tab:
+                build_models_tab(edge, gradio_tab)
+            gradio_tab.select(None, None, None, js="() => window.suite.tab('models')", **PRIVATE)
             for extra in more:
-                with gr.Tab(extra.title, id=extra.id) as tab:
-                    extra.build(edge, tab)
-                tab.select(None, None, None, js=f"() => window.suite.tab({extra.id!r})", **PRIVATE)
+                with gr.Tab(extra.title, id=extra.id) as gradio_tab:
+                    extra.build(edge, gradio_tab)
+                gradio_tab.select(None, None, None, js=f"() => window.suite.tab({extra.id!r})", **PRIVATE)
         for endpoint in endpoints:
             gr.api(api_function(endpoint, edge), api_name=endpoint.name, concurrency_limit=None)
         if any(endpoint.rows for endpoint in endpoints):
             batch_api(edge, batch_task(endpoints))
         address = gr.JSON({}, visible=False)
-        forms = [form for page in pages for form in page.forms]
+        forms = [form for tab in built for form in tab.forms]
         for form in forms:
             # What is answered in advance is what the page shows first.
             for first in form.requests_of_first_example():
                 edge.traffic.answers.expect(form.endpoint.name, first)
             blocks.load(form.first_answer, address, form.driver.outputs, js=ADDRESS_JS, **PRIVATE)
-        inputs = [one for page in pages for one in page.inputs]
-        refresh_choices(blocks, pages, runtime)
+        inputs = [one for tab in built for one in tab.inputs]
+        refresh_choices(blocks, built, runtime)
         restore_from_link(
             blocks, address, tabs, inputs, {space.name for space in spaces} | {"models", *(extra.id for extra in more)}
         )
     return blocks
 
 
-def build_space(space: Space | BrokenSpace, edge: Any) -> Any:
+def build_space(space: Space | BrokenSpace, edge: Edge) -> Tab | None:
     """A Space's tab; one that fails shows why in its own tab, and the others work."""
     failure: Exception
     if isinstance(space, Space):
-        page = Page(edge, space)
+        tab = Tab(edge, space)
         gr.HTML(f'<p class="space-summary">{escape(space.summary)}</p>', padding=False)
         with gr.Column() as column:
             try:
-                space.build(page)
+                space.build(tab)
             except Exception as error:
                 log.exception("the tab of %s could not be built", space.name)
                 column.children.clear()
                 failure = error
             else:
-                return page
+                return tab
     else:
         failure = space.error
     reason = (
@@ -142,10 +142,10 @@ def inner_tabs(blocks: Any) -> list[tuple[Any, set[str]]]:
     ]
 
 
-def refresh_choices(blocks: gr.Blocks, pages: Sequence[Page], runtime: Runtime) -> None:
+def refresh_choices(blocks: gr.Blocks, tabs: Sequence[Tab], runtime: Runtime) -> None:
     """On opening the page: which checkpoints and languages there are to choose from now."""
-    components = [component for page in pages for component, _ in page.refreshers]
-    refreshers = [refreshed for page in pages for _, refreshed in page.refreshers]
+    components = [component for tab in tabs for component, _ in tab.refreshers]
+    refreshers = [refreshed for tab in tabs for _, refreshed in tab.refreshers]
 
     def refreshed() -> Any:
         runtime.hub.ask()  # in the background; who opens the page next sees what came of it

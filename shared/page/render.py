@@ -47,6 +47,22 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if value < 10 or 99.5 <= value < 100 else f"{value:.0f} %"
 
 
+def legend(text: str = "") -> str:
+    """The scale of `colour`."""
+    return (
+        f'<div class="legend">{text}0 %<i style="background:linear-gradient(90deg,{",".join(CIVIDIS)})"></i>100 %</div>'
+    )
+
+
+def marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """A text in which these spans, in order and apart, stand out."""
+    pieces, place = [], 0
+    for start, end in spans:
+        pieces += [escape(text[place:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        place = end
+    return f'<div class="source">{"".join(pieces)}{escape(text[place:])}</div>'
+
+
 def bars(confidences: Sequence[dict[str, Any]]) -> str:
     """Labels with a bar and a number each, the dozen likeliest of many."""
     rows = [bar(row["label"], row["confidence"]) for row in confidences[:MOST_BARS]]
@@ -121,9 +137,14 @@ def waiting(event: Event) -> str:
 
 
 def _waiting(text: str, done: int = 0, total: int = 0) -> str:
-    inside = f'<i style="width:{100 * done / total:.0f}%"></i>' if done and total else "<i></i>"
-    kind = "track" if done and total else "track unknown"
-    return f'<div class="waiting" role="status">{escape(text)}…<div class="{kind}">{inside}</div></div>'
+    return progress(f"{text}…", done / total if total else 0.0)
+
+
+def progress(text: str, share: float = 0.0) -> str:
+    """What goes on, above a bar. `share` is from 0 to 1; 0 is not known."""
+    inside = f'<i style="width:{100 * share:.4g}%"></i>' if share else "<i></i>"
+    kind = "track" if share else "track unknown"
+    return f'<div class="waiting" role="status">{escape(text)}<div class="{kind}">{inside}</div></div>'
 
 
 def run_line(run: RunInfo | None) -> str:

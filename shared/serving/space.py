@@ -60,7 +60,7 @@ class Space:
 
     @property
     def build(self) -> Callable[..., Any]:
-        """`ui.build(page)` of this Space; importing it imports Gradio."""
+        """`ui.build(tab)` of this Space; importing it imports Gradio."""
         return importlib.import_module(f"{self.name}.ui").build
 
     def endpoint(self, name: str) -> Endpoint:

@@ -12,8 +12,10 @@ import numpy as np
 from audio_genre.task import AudioGenre, Genres, Moment
 from shared.media.recordings import READABLE, clock
 from shared.page import render
-from shared.page.form import Look, Page, slider
+from shared.page.controls import slider
+from shared.page.form import ResultView
 from shared.page.inputs import Values
+from shared.page.tab import Tab
 
 MOST_ROWS = 6
 """Genres with a strip of their own."""
@@ -32,13 +34,13 @@ TAGS = "Independent tags: each score stands alone, and together they do not make
 SHARES = "Shares of one whole: these labels exclude each other, and all of them together make 100 %."
 
 
-def build(page: Page) -> None:
-    gr.set_static_paths(page.space.folder / "clips")  # so that an example's path stays what it is
-    page.form("audio_genre", inputs(page), Look(genres, explain, text=as_text), action="Listen")
+def build(tab: Tab) -> None:
+    gr.set_static_paths(tab.space.folder / "clips")  # so that an example's path stays what it is
+    tab.form("audio_genre", inputs(tab), ResultView(genres, explain, text=as_text), action="Listen")
     gr.HTML(f'<p class="limits">{SYNTHESIZED}</p>')
 
 
-def inputs(page: Page) -> Any:
+def inputs(tab: Tab) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "audio": gr.Audio(
@@ -51,7 +53,7 @@ def inputs(page: Page) -> Any:
                 elem_id="audio_genre-audio",
             ),
             "top_k": slider(AudioGenre, "top_k", "Genres", maximum=20),
-            "model": page.models("audio_genre"),
+            "model": tab.models("audio_genre"),
         }
 
     return inputs
@@ -70,10 +72,7 @@ def progress(result: Genres) -> str:
     if result.finished:
         return ""
     done, total = len(result.moments), result.expected
-    return (
-        f'<div class="waiting" role="status">{done} of {total} windows heard…<div class="track">'
-        f'<i style="width:{100 * done / total:.0f}%"></i></div></div>'
-    )
+    return render.progress(f"{done} of {total} windows analysed…", done / total)
 
 
 def over_time(result: Genres, values: Values) -> str:
@@ -86,7 +85,7 @@ def over_time(result: Genres, values: Values) -> str:
     rows.append(f'<span class="name"></span><div class="ends"><span>0:00</span><span>{end}</span></div>')
     return (
         f"<h4>Over time</h4>{player(values) if result.finished else ''}"
-        f'<div class="over-time">{"".join(rows)}</div>{legend()}{silence(result)}'
+        f'<div class="over-time">{"".join(rows)}</div>{render.legend()}{silence(result)}'
     )
 
 
@@ -136,11 +135,6 @@ def player(values: Values) -> str:
         f'<audio class="player" controls preload="metadata" src="gradio_api/file={escape(quote(str(path)))}"></audio>'
         '<p class="limits">Click a segment to play the recording from there.</p>'
     )
-
-
-def legend() -> str:
-    colours = ", ".join(render.CIVIDIS)
-    return f'<div class="legend">0 %<i style="background:linear-gradient(90deg, {colours})"></i>100 %</div>'
 
 
 def silence(result: Genres) -> str:

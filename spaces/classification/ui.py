@@ -10,31 +10,33 @@ import gradio as gr
 from classification.requests import FewShot, ZeroShot
 from classification.task import Classification
 from shared.page import render
-from shared.page.form import Look, Page, zero_one_few
+from shared.page.controls import examples_table, zero_one_few
+from shared.page.form import ResultView
 from shared.page.inputs import Values
+from shared.page.tab import Tab
 
 
-def build(page: Page) -> None:
+def build(tab: Tab) -> None:
     with gr.Tabs(elem_id="classification-forms"):
         with gr.Tab("Zero-shot", id="zero_shot"):
-            page.form(
+            tab.form(
                 "zero_shot",
                 zero_shot_inputs,
-                Look(scores, explain, text=as_lines),
-                settings=template(page),
+                ResultView(scores, explain, text=as_lines),
+                settings=template(tab),
                 action="Classify",
             )
         with gr.Tab("Few-shot", id="few_shot"):
-            page.form(
+            tab.form(
                 "few_shot",
                 few_shot_inputs,
-                Look(scores, explain, text=as_lines),
-                settings=instruction(page),
+                ResultView(scores, explain, text=as_lines),
+                settings=instruction(tab),
                 variants=lambda values: zero_one_few(values, always=True),
                 action="Compare zero, one and few",
             )
         with gr.Tab("Sentiment", id="sentiment"):
-            page.form("sentiment", sentiment_inputs(page), Look(scores, explain, text=as_lines), action="Judge")
+            tab.form("sentiment", sentiment_inputs(tab), ResultView(scores, explain, text=as_lines), action="Judge")
 
 
 def zero_shot_inputs(start: Values) -> dict[str, Any]:
@@ -52,14 +54,14 @@ def zero_shot_inputs(start: Values) -> dict[str, Any]:
     }
 
 
-def template(page: Page) -> Any:
+def template(tab: Tab) -> Any:
     def settings(start: Values) -> dict[str, Any]:
         field = ZeroShot.model_fields["hypothesis_template"]
         return {
             "hypothesis_template": gr.Textbox(
                 field.default, label="Hypothesis template", info=field.description, max_lines=1
             ),
-            "model": page.models("zero_shot"),
+            "model": tab.models("zero_shot"),
         }
 
     return settings
@@ -69,39 +71,30 @@ def few_shot_inputs(start: Values) -> dict[str, Any]:
     return {
         "text": gr.Textbox(start.get("text"), label="Text", lines=2, max_lines=14, elem_id="few_shot-text"),
         "candidate_labels": gr.Textbox(start.get("candidate_labels"), label="Labels, separated by commas", lines=1),
-        "examples": gr.Dataframe(
-            start.get("examples"),
-            headers=["text", "label"],
-            datatype="str",
-            type="array",
-            column_count=2,
-            column_widths=["75%", "25%"],
-            label="Examples: edit, add or remove rows",
-            wrap=True,
-            max_height=165,
-            interactive=True,
+        "examples": examples_table(
+            ("text", "label"), (75, 25), "Examples: edit, add or remove rows", start, height=165
         ),
     }
 
 
-def instruction(page: Page) -> Any:
+def instruction(tab: Tab) -> Any:
     def settings(start: Values) -> dict[str, Any]:
         field = FewShot.model_fields["instruction"]
         return {
             "instruction": gr.Textbox(
                 start.get("instruction", field.default), label="Instruction", info=field.description, max_lines=2
             ),
-            "model": page.models("few_shot"),
+            "model": tab.models("few_shot"),
         }
 
     return settings
 
 
-def sentiment_inputs(page: Page) -> Any:
+def sentiment_inputs(tab: Tab) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "text": gr.Textbox(start.get("text"), label="Text", lines=5, max_lines=14, elem_id="sentiment-text"),
-            "model": page.models("sentiment"),
+            "model": tab.models("sentiment"),
         }
 
     return inputs

@@ -14,34 +14,35 @@ from generation.task import Chat, Completion, Generate
 from shared.events import Done, Event, Partial, RunInfo, Running, Waiting
 from shared.page import render
 from shared.page.comparison import COMPARE, Comparison, columns
+from shared.page.controls import slider
 from shared.page.driver import Driver, Presenter, Updates, Visitor, consent_button
-from shared.page.form import Page, slider
 from shared.page.inputs import PRIVATE, Values
 from shared.page.showcase import Showcase
 from shared.page.stop import STOPPED, Stop
+from shared.page.tab import Tab
 from shared.serving.endpoint import Endpoint
 from shared.serving.requests import NO_TEXT
 
 History = list[dict[str, str]]
 
 
-def build_chat(page: Page) -> None:
-    endpoint = page.space.endpoint("chat")
-    showcase = Showcase(page.edge.runtime, page.space.examples["chat"])
+def build_chat(tab: Tab) -> None:
+    endpoint = tab.space.endpoint("chat")
+    showcase = Showcase(tab.edge.runtime, tab.space.examples["chat"])
     examples = showcase.examples
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             message = gr.Textbox(
                 examples[0]["inputs"]["message"], label="Message", lines=3, max_lines=10, elem_id="chat-message"
             )
-            components = {"message": message, **settings(page)}
-            comparison = Comparison(page.edge.runtime, "chat")
+            components = {"message": message, **settings(tab)}
+            comparison = Comparison(tab.edge.runtime, "chat")
             components[COMPARE] = comparison.box
             with gr.Row():
                 send = gr.Button("Send", variant="primary", scale=2, min_width=90, elem_id="chat-run")
                 stop = Stop("chat", min_width=70)
                 clear = gr.Button("New chat", min_width=90, elem_id="chat-clear")
-            buttons = page.example_buttons(showcase)
+            buttons = tab.example_buttons(showcase)
         with gr.Column(scale=6, min_width=320):
             transcript = gr.HTML(render.shown(EMPTY), elem_id="chat-result", elem_classes="result-block")
             consent = consent_button("chat")
@@ -50,7 +51,7 @@ def build_chat(page: Page) -> None:
                 what = gr.HTML('<p class="empty">Send a message first.</p>', elem_classes="what")
             with gr.Accordion("Call it from a program", open=False) as call_it:
                 snippets = gr.HTML()
-    inputs = page.take_inputs(endpoint, components, (COMPARE,))
+    inputs = tab.take_inputs(endpoint, components, (COMPARE,))
     comparison.wire(components)
     call_it.expand(inputs.snippets, inputs.fields, snippets, **PRIVATE)
     # One visitor's conversation; Gradio keeps it under that visitor's session alone.
@@ -66,7 +67,7 @@ def build_chat(page: Page) -> None:
         return ChatPresenter(endpoint, calls, past, values["message"] or "", parts)
 
     fields = [history, *inputs.fields]
-    driver = Driver(page.edge, present, fields, parts, stop, run_button=send, consent=consent)
+    driver = Driver(tab.edge, present, fields, parts, stop, run_button=send, consent=consent)
 
     async def new_chat(request: gr.Request) -> Updates:
         await stop.ended(request)  # or what is being said would come back
@@ -74,7 +75,7 @@ def build_chat(page: Page) -> None:
         return empty | driver.idle()
 
     driver.on(message.submit)
-    page.refresh_model(inputs, after=driver.agreed)
+    tab.refresh_model(inputs, after=driver.agreed)
     for button, example in zip(buttons, examples, strict=True):
         fill = button.click(
             lambda e=example: (e["inputs"]["message"], e["inputs"].get("system_prompt", "")),
@@ -94,7 +95,7 @@ LONGEST_CHAT = 400
 EMPTY = '<p class="empty">Say something to begin.</p>'
 
 
-def settings(page: Page) -> dict[str, Any]:
+def settings(tab: Tab) -> dict[str, Any]:
     """The same controls as completion."""
     with gr.Accordion("Settings", open=False):
         return {
@@ -103,7 +104,7 @@ def settings(page: Page) -> dict[str, Any]:
             ),
             "max_new_tokens": slider(Generate, "max_new_tokens", "New tokens"),
             "do_sample": gr.Checkbox(False, label="Sampling", info=Generate.model_fields["do_sample"].description),
-            **sampling_controls(page, "chat"),
+            **sampling_controls(tab, "chat"),
         }
 
 

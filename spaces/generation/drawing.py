@@ -12,11 +12,7 @@ from shared.page import render
 
 
 def legend() -> str:
-    stops = ",".join(render.CIVIDIS)
-    return (
-        '<div class="legend">how sure the model was of each token: 0 %'
-        f'<i style="background:linear-gradient(90deg,{stops})"></i>100 %</div>'
-    )
+    return render.legend("how sure the model was of each token: ")
 
 
 class Drawn:

@@ -12,25 +12,31 @@ from generation.controls import sampling_controls
 from generation.drawing import all_coloured, gauge, legend
 from generation.task import Completion, Distribution, Generate, NextToken
 from shared.page import render
-from shared.page.form import Look, Page, slider
+from shared.page.controls import slider
+from shared.page.form import ResultView
 from shared.page.inputs import Values
+from shared.page.tab import Tab
 
 
-def build(page: Page) -> None:
+def build(tab: Tab) -> None:
     with gr.Tabs(elem_id="generation-forms"):
         with gr.Tab("Completion", id="generate"):
-            page.form(
+            tab.form(
                 "generate",
                 prompt_inputs,
-                Look(completion, explain, text=lambda result: result.text),
-                settings=lambda start: sampling_controls(page, "generate"),
+                ResultView(completion, explain, text=lambda result: result.text),
+                settings=lambda start: sampling_controls(tab, "generate"),
                 action="Generate",
             )
         with gr.Tab("Chat", id="chat"):
-            build_chat(page)
+            build_chat(tab)
         with gr.Tab("Next token", id="next_token"):
-            page.form(
-                "next_token", next_token_inputs(page), Look(chances, explain_chances), live=True, action="Look again"
+            tab.form(
+                "next_token",
+                next_token_inputs(tab),
+                ResultView(chances, explain_chances),
+                live=True,
+                action="Look again",
             )
 
 
@@ -44,7 +50,7 @@ def prompt_inputs(start: Values) -> dict[str, Any]:
     }
 
 
-def next_token_inputs(page: Page) -> Any:
+def next_token_inputs(tab: Tab) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "prompt": gr.Textbox(
@@ -53,7 +59,7 @@ def next_token_inputs(page: Page) -> Any:
             "temperature": slider(NextToken, "temperature", "Temperature", step=0.05),
             "top_k": slider(NextToken, "top_k", "Top-k", maximum=50),
             "top_p": slider(NextToken, "top_p", "Top-p", minimum=0.05, step=0.05),
-            "model": page.models("next_token"),
+            "model": tab.models("next_token"),
         }
 
     return inputs

@@ -10,36 +10,38 @@ import gradio as gr
 
 from reading.task import AnswerQuestion, Answers, Filled, FillMask
 from shared.page import render
-from shared.page.form import Look, Page, slider
+from shared.page.controls import slider
+from shared.page.form import ResultView
 from shared.page.inputs import Values
+from shared.page.tab import Tab
 
 
-def build(page: Page) -> None:
+def build(tab: Tab) -> None:
     with gr.Tabs(elem_id="reading-forms"):
         with gr.Tab("Question answering", id="answer_question"):
-            page.form(
+            tab.form(
                 "answer_question",
-                question_inputs(page),
-                Look(answers, explain_answers, text=lambda result: "\n".join(a.text for a in result.answers)),
+                question_inputs(tab),
+                ResultView(answers, explain_answers, text=lambda result: "\n".join(a.text for a in result.answers)),
                 action="Find the answer",
             )
         with gr.Tab("Masked word", id="fill_mask"):
-            page.form("fill_mask", mask_inputs(page), Look(words, explain_words), action="Guess")
+            tab.form("fill_mask", mask_inputs(tab), ResultView(words, explain_words), action="Guess")
 
 
-def question_inputs(page: Page) -> Any:
+def question_inputs(tab: Tab) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "question": gr.Textbox(start.get("question"), label="Question", max_lines=3, elem_id="answer-question"),
             "text": gr.Textbox(start.get("text"), label="Text", lines=9, max_lines=16, elem_id="answer-text"),
             "top_k": slider(AnswerQuestion, "top_k", "Answers"),
-            "model": page.models("answer_question"),
+            "model": tab.models("answer_question"),
         }
 
     return inputs
 
 
-def mask_inputs(page: Page) -> Any:
+def mask_inputs(tab: Tab) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "text": gr.Textbox(
@@ -51,7 +53,7 @@ def mask_inputs(page: Page) -> Any:
                 elem_id="fill_mask-text",
             ),
             "top_k": slider(FillMask, "top_k", "Words"),
-            "model": page.models("fill_mask"),
+            "model": tab.models("fill_mask"),
         }
 
     return inputs
@@ -62,16 +64,9 @@ def answers(result: Answers, values: Values) -> str:
     if not result.answers:
         return '<p class="empty">No answer was found in the text.</p>'
     rows = "".join(render.bar(short(answer.text), answer.score) for answer in result.answers)
-    marked = sorted(result.answers[:1], key=lambda answer: answer.start)
-    pieces, place = [], 0
-    for answer in marked:
-        pieces += [escape(result.text[place : answer.start]), f"<mark>{escape(answer.text)}</mark>"]
-        place = answer.end
-    body = "".join([*pieces, escape(result.text[place:])])
-    return (
-        f'<p class="answer">{escape(result.answers[0].text)}</p>{rows}'
-        f'<h4>In the text</h4><div class="source">{body}</div>'
-    )
+    best = result.answers[0]
+    source = render.marked(result.text, [(best.start, best.end)])
+    return f'<p class="answer">{escape(best.text)}</p>{rows}<h4>In the text</h4>{source}'
 
 
 def short(text: str, most: int = 60) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 import gradio as gr
 
 from shared.page import render
-from shared.page.form import Look, Page, slider, zero_one_few
+from shared.page.controls import examples_table, slider, zero_one_few
+from shared.page.form import ResultView
 from shared.page.inputs import Values
+from shared.page.tab import Tab
 from summarization.task import Summarize, Summary, rouge
 
 
-def build(page: Page) -> None:
+def build(tab: Tab) -> None:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "text": gr.Textbox(start.get("text"), label="Text", lines=8, max_lines=12, elem_id="summarize-text"),
@@ -21,33 +23,28 @@ def build(page: Page) -> None:
                 [("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"
             ),
             "max_new_tokens": slider(Summarize, "max_new_tokens", "Length of the summary, in tokens"),
-            "model": page.models("summarize"),
+            "model": tab.models("summarize"),
         }
 
     def settings(start: Values) -> dict[str, Any]:
         return {
             "num_beams": slider(Summarize, "num_beams", "Beams"),
-            "examples": gr.Dataframe(
-                start.get("examples"),
-                headers=["text", "summary"],
-                datatype="str",
-                type="array",
-                column_count=2,
-                column_widths=["65%", "35%"],
-                label="Examples for the model to follow: with some, zero, one and few are compared",
-                wrap=True,
-                max_height=200,
-                interactive=True,
+            "examples": examples_table(
+                ("text", "summary"),
+                (65, 35),
+                "Examples for the model to follow: with some, zero, one and few are compared",
+                start,
+                height=200,
             ),
             "reference": gr.Textbox(
                 "", label="Reference summary", info="Paste one to see ROUGE, the words they share.", lines=3
             ),
         }
 
-    page.form(
+    tab.form(
         "summarize",
         inputs,
-        Look(summary, explain, facts, lambda result: result.text),
+        ResultView(summary, explain, facts, lambda result: result.text),
         settings=settings,
         extras=("reference",),
         variants=zero_one_few,
@@ -81,7 +78,10 @@ def facts(result: Summary, values: Values) -> str:
 def explain(result: Summary, values: Values) -> str:
     parts = [f"<h4>Method</h4>{escape(result.method)}"]
     if result.scores:
-        parts.append("<h4>Chosen sentences in the source</h4>" + highlighted(result))
+        parts.append(
+            "<h4>Chosen sentences in the source</h4>"
+            + render.marked(result.source, [(span.start, span.end) for span in result.chosen])
+        )
         ranked = sorted(result.scores, key=lambda pair: -pair[1])[:8]
         parts.append(
             "<h4>Most central sentences (similarity to the whole)</h4>"
@@ -91,12 +91,3 @@ def explain(result: Summary, values: Values) -> str:
         parts.append(f"<h4>The exact prompt{' of the last step' if result.parts > 1 else ''}</h4>")
         parts.append(f"<pre>{escape(result.prompt)}</pre>")
     return "".join(parts)
-
-
-def highlighted(result: Summary) -> str:
-    """The source with the chosen sentences marked."""
-    pieces, place = [], 0
-    for span in result.chosen:
-        pieces += [escape(result.source[place : span.start]), f"<mark>{escape(span.text)}</mark>"]
-        place = span.end
-    return f'<div class="source">{"".join(pieces)}{escape(result.source[place:])}</div>'

@@ -11,13 +11,15 @@ import gradio as gr
 from shared.checkpoints.catalog import Pair
 from shared.media.languages import language_name
 from shared.page import render
-from shared.page.form import Look, Page, slider
+from shared.page.controls import slider
+from shared.page.form import ResultView
 from shared.page.inputs import PRIVATE, Values
+from shared.page.tab import Tab
 from translation.task import DETECT, Translate, Translation
 
 
-def build(page: Page) -> None:
-    catalog = page.catalog
+def build(tab: Tab) -> None:
+    catalog = tab.catalog
 
     def pairs() -> list[Pair]:
         """What can be translated now; where nothing can, what could be, and a request says what is missing."""
@@ -51,20 +53,22 @@ def build(page: Page) -> None:
 
         swap.click(swapped, [source, target], [source, target], queue=False, **PRIVATE)
         source.change(followed, [source, target], target, queue=False, **PRIVATE)
-        page.refresh(source, lambda: gr.Dropdown(choices=sources()))
-        page.refresh(target, lambda: gr.Dropdown(choices=targets(first_source)))
+        tab.refresh(source, lambda: gr.Dropdown(choices=sources()))
+        tab.refresh(target, lambda: gr.Dropdown(choices=targets(first_source)))
         return {"text": text, "src_lang": source, "tgt_lang": target}
 
     def settings(start: Values) -> dict[str, Any]:
         return {
-            "model": page.models("translate", unchosen="the first that translates these languages"),
+            "model": tab.models("translate", unchosen="the first that translates these languages"),
             "num_beams": slider(Translate, "num_beams", "Beams"),
         }
 
-    page.form(
+    tab.form(
         "translate",
         inputs,
-        Look(translation, alignment, lambda result, _: render.unless_empty(result.text), lambda result: result.text),
+        ResultView(
+            translation, alignment, lambda result, _: render.unless_empty(result.text), lambda result: result.text
+        ),
         settings=settings,
         able=lambda example: catalog.able("translation", (example["src_lang"], example["tgt_lang"])),
         action="Translate",
