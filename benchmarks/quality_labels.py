@@ -12,17 +12,9 @@ import numpy as np
 from benchmarks.quality import MINILM, SMOLLM, Item, Row, clock, in_points, items, on_loan, points
 from benchmarks.report import say, table
 from benchmarks.stats import bootstrap
-from classification.scoring import SIMILARITY_MIDPOINT, SIMILARITY_SCALE, softmax
-from classification.task import (
-    SENTIMENTS,
-    Classification,
-    FewShot,
-    Sentiment,
-    ZeroShot,
-    few_shot_rows,
-    sentiment_rows,
-    zero_shot_rows,
-)
+from classification.requests import FewShot, Sentiment, ZeroShot
+from classification.scoring import SENTIMENTS, SIMILARITY_MIDPOINT, SIMILARITY_SCALE, softmax
+from classification.task import Classification, few_shot_rows, sentiment_rows, zero_shot_rows
 from finetune.data import corpora
 from shared.fetching.wheel import FetchFailed
 from shared.serving.context import Context
@@ -198,7 +190,9 @@ def scale_curve(context: Context, quick: bool) -> str:
     say("similarity scale")
     with on_loan(context, context.borrow(MINILM, "zero-shot-classification")) as lease:
         texts = [item["text"] for item in found]
-        vectors = lease.engine.encode([*texts, *(template.replace("{}", name) for name in names)], lease.compute)
+        vectors = lease.sentence_encoder().encode(
+            [*texts, *(template.replace("{}", name) for name in names)], lease.compute
+        )
     cosines = vectors[: len(found)] @ vectors[len(found) :].T
     truth = np.array([names.index(item["label"]) for item in found])
 

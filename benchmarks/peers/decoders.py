@@ -46,8 +46,9 @@ class Suite:
 
     def __init__(self) -> None:
         from benchmarks.peers.loans import Loans
+        from shared.serving.lease import Lease
 
-        self.loans = Loans("text-generation")
+        self.loans = Loans(Lease.causal_lm, "text-generation")
         self.facts = self.loans.facts
 
     def write(self, prompts: Rows, new: int) -> list[list[int]]:
@@ -57,7 +58,7 @@ class Suite:
         if len(prompts) == 1:
             return [[token.id for token in self.loans.engine.generate(prompts[0], sampling)]]
         return self.loans.each(
-            lambda lease, prompt: [t.id for t in lease.engine.generate(prompt, sampling, lease.compute)], prompts
+            lambda lease, prompt: [t.id for t in lease.causal_lm().generate(prompt, sampling, lease.compute)], prompts
         )
 
 

@@ -40,8 +40,9 @@ class Timed:
 class Suite:
     def __init__(self) -> None:
         from benchmarks.peers.loans import Loans
+        from shared.serving.lease import Lease
 
-        self.loans = Loans("feature-extraction")
+        self.loans = Loans(Lease.sentence_encoder, "feature-extraction")
         self.facts = self.loans.facts
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

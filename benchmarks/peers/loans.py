@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from benchmarks.quality import result_of
+from shared.engines.protocols import Engine
+from shared.events import result_of
 from shared.machine import usable_cores
 from shared.serving.context import Context
 from shared.serving.lease import Lease
@@ -14,19 +15,20 @@ from shared.serving.runtime import start
 from shared.settings import Settings
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Engine)
 
 MOST = 8
 
 
-class Loans:
+class Loans(Generic[E]):
     """One checkpoint, lent to as many visitors as ask at once."""
 
-    def __init__(self, task: Any, pair: tuple[str, str] | None = None) -> None:
+    def __init__(self, engine_of: Callable[[Lease], E], task: Any, pair: tuple[str, str] | None = None) -> None:
         self._asked = task, pair
         self._runtime = start(Settings())
         self._threads = ThreadPoolExecutor(MOST)
         with self.lease(0) as lease:
-            self.engine, self.checkpoint = lease.engine, lease.checkpoint
+            self.engine, self.checkpoint = engine_of(lease), lease.checkpoint
 
     def lease(self, visitor: int) -> Lease:
         return result_of(Context(self._runtime, f"visitor {visitor}").borrow("", *self._asked))

@@ -14,8 +14,9 @@ from shared.machine import usable_cores
 class Suite:
     def __init__(self) -> None:
         from benchmarks.peers.loans import Loans
+        from shared.serving.lease import Lease
 
-        self.loans = Loans("translation", ("en", "pt"))
+        self.loans = Loans(Lease.translator, "translation", ("en", "pt"))
         self.facts = self.loans.facts
 
     def translate(self, sentences: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,11 @@ from finetune.base import Base
 from finetune.data.split import Item, Parts
 from finetune.recipe import Recipe
 from finetune.tasks import task_of
+from shared.engines.compute import Compute, run_here
+from shared.engines.protocols import NoCache, SentenceEncoder
+from shared.events import result_of
 from shared.serving.context import Context
+from shared.serving.lease import Lease
 from shared.serving.runtime import Runtime
 
 Answer = Callable[[Sequence[Item]], list[str]]
@@ -103,18 +107,27 @@ def examples(parts: Parts, shots: int, seed: int, *, each_label: bool) -> list[I
 
 
 def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime) -> Iterator[System]:
-    from classification.task import DESCRIPTION, FewShot, ZeroShot, few_shot_rows, zero_shot_rows
+    from classification.requests import DESCRIPTION, FewShot, ZeroShot
+    from classification.scoring import Scorer, SimilarityScorer
+    from classification.task import Classification, scorer_of
 
     context, model, names = Context(runtime, "finetune", admin=True), base.checkpoint.id, ", ".join(parts.labels)
-    known: dict[str, Any] = {}
+    known: dict[str, np.ndarray] = {}
+    if base.checkpoint.kind == "sentence-encoder":
+        # It reads long texts in windows and follows no instruction.
+        most, instruction = runtime.settings.max_chars, FewShot.model_fields["instruction"].default
 
-    def encoder_of(lease: Any) -> Any:
-        return CachedEncoder(lease, known) if base.checkpoint.kind == "sentence-encoder" else lease
+        def scorer(lease: Lease) -> Scorer:
+            return SimilarityScorer(lease, CachedEncoder(lease.sentence_encoder(), known))
+    else:
+        # It reads about the words that the tuned model sees too: a token is four characters or so.
+        most = min(runtime.settings.max_chars, 4 * recipe.training.max_length)
+        instruction, scorer = recipe.instruction, scorer_of
 
     def zero(items: Sequence[Item]) -> list[str]:
         asked = [
             ZeroShot(
-                text=_truncated(item.input, runtime),
+                text=item.input[:most],
                 candidate_labels=names,
                 hypothesis_template=DESCRIPTION,
                 multi_label=False,
@@ -122,29 +135,25 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
             )
             for item in items
         ]
-        with _lease(context, model, "zero-shot-classification") as lease:
-            return [answer.label for answer in zero_shot_rows(_cut(asked, recipe, lease), encoder_of(lease))]
+        with result_of(context.borrow(model, "zero-shot-classification")) as lease:
+            return [Classification(score).label for score in scorer(lease).zero_shot(asked)]
 
     def few(shots: int) -> Answer:
         def answer(items: Sequence[Item]) -> list[str]:
             chosen = examples(parts, shots, recipe.data.split.seed, each_label=True)
-            with _lease(context, model, "few-shot-classification") as lease:
-                shown: Any = [
-                    {"text": _cut_text(_truncated(i.input, runtime), recipe, lease), "label": i.target} for i in chosen
-                ]
-                asked = [
-                    FewShot(
-                        text=_cut_text(_truncated(item.input, runtime), recipe, lease),
-                        candidate_labels=names,
-                        examples=shown,
-                        instruction=FewShot.model_fields["instruction"].default
-                        if base.checkpoint.kind == "sentence-encoder"
-                        else recipe.instruction,
-                        model=model,
-                    )
-                    for item in items
-                ]
-                return [answer.label for answer in few_shot_rows(asked, encoder_of(lease))]
+            shown: Any = [{"text": item.input[:most], "label": item.target} for item in chosen]
+            asked = [
+                FewShot(
+                    text=item.input[:most],
+                    candidate_labels=names,
+                    examples=shown,
+                    instruction=instruction,
+                    model=model,
+                )
+                for item in items
+            ]
+            with result_of(context.borrow(model, "few-shot-classification")) as lease:
+                return [Classification(score).label for score in scorer(lease).few_shot(asked)]
 
         return answer
 
@@ -153,45 +162,20 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
         yield System(f"base, {shots} examples of each label", "base", few(shots))
 
 
-def _lease(context: Context, model: str, task: Any) -> Any:
-    borrowing = context.borrow(model, task)
-    while True:
-        try:
-            next(borrowing)
-        except StopIteration as ready:
-            return ready.value
+class CachedEncoder(NoCache):
+    """A `SentenceEncoder` that reads each text once, however many systems ask about it."""
 
+    def __init__(self, encoder: SentenceEncoder, known: dict[str, np.ndarray]) -> None:
+        self.name, self.nbytes, self.max_tokens = encoder.name, encoder.nbytes, encoder.max_tokens
+        self.count_tokens = encoder.count_tokens
+        self._encoder, self._known = encoder, known
 
-class CachedEncoder:
-    """A sentence encoder on loan that reads each text once, however many systems ask about it."""
-
-    def __init__(self, lease: Any, known: dict[str, Any]) -> None:
-        self.checkpoint, self.compute = lease.checkpoint, lease.compute
-        self.engine, self._encoder, self._known = self, lease.engine, known
-        self.count_tokens = lease.engine.count_tokens
-
-    def encode(self, texts: Sequence[str], compute: Any, *, keep: bool = True) -> Any:
-        """(texts, dimensions); all are kept, whatever is asked."""
+    def encode(self, texts: Sequence[str], compute: Compute = run_here, *, keep: bool = False) -> np.ndarray:
+        """Shape (texts, dimensions). The vectors of all texts are cached, with `keep` and without."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known |= zip(new, self._encoder.encode(new, compute), strict=True)
         return np.stack([self._known[text] for text in texts])
-
-
-def _cut(requests: list[Any], recipe: Recipe, lease: Any) -> list[Any]:
-    return [request.model_copy(update={"text": _cut_text(request.text, recipe, lease)}) for request in requests]
-
-
-def _cut_text(text: str, recipe: Recipe, lease: Any) -> str:
-    """The words that the tuned model sees too, about: a token is four characters or so."""
-    if lease.checkpoint.kind == "sentence-encoder":
-        return text  # reads long texts in windows
-    return text[: 4 * recipe.training.max_length]
-
-
-def _truncated(text: str, runtime: Runtime) -> str:
-    """As much of a row as a visitor may send."""
-    return text[: runtime.settings.max_chars]
 
 
 # -- language models -------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import threading
@@ -13,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.checkpoints.kinds import KindName, Pair, Task
-from shared.errors import UnknownCheckpoint
+from shared.errors import UnknownCheckpoint, did_you_mean
 from shared.yaml_text import read_yaml
 
 Origin = Literal["embedded", "hub"]
@@ -163,16 +162,9 @@ class Catalog:
         for checkpoint in self.checkpoints:
             if checkpoint.id == checkpoint_id:
                 return checkpoint
-        meant = f" Did you mean {close}?" if (close := self._close_to(checkpoint_id)) else ""
-        ids = ", ".join(checkpoint.id for checkpoint in self.checkpoints)
-        raise UnknownCheckpoint(f"no checkpoint of this name; there are {ids}.{meant}", field="checkpoint")
-
-    def _close_to(self, name: str) -> str:
-        """The id that was probably meant, "" if none is near. `gpt2` is near `openai-community/gpt2`."""
-        by_spelling = {c.id.lower(): c.id for c in self.checkpoints}
-        by_spelling |= {c.id.lower().rpartition("/")[2]: c.id for c in reversed(self.checkpoints)}
-        close = difflib.get_close_matches(name.lower(), list(by_spelling), n=1, cutoff=0.75)
-        return by_spelling[close[0]] if close else ""
+        ids = [checkpoint.id for checkpoint in self.checkpoints]
+        offered = f"{', '.join(ids)}.{did_you_mean(checkpoint_id, ids)}"
+        raise UnknownCheckpoint(f"no checkpoint of this name; there are {offered}", field="checkpoint")
 
     def able(self, task: Task, pair: Pair | None = None) -> list[Checkpoint]:
         """Every checkpoint that can do the task, the default first, whether or not it can be used now."""
@@ -196,7 +188,7 @@ class Catalog:
         offered = ", ".join(c.id for c in self.for_task(task, pair)) or "none"
         checkpoint = next((c for c in self.checkpoints if c.id == name), None)
         if checkpoint is None:
-            meant = f" Did you mean {close}?" if (close := self._close_to(name)) else ""
+            meant = did_you_mean(name, [c.id for c in self.checkpoints])
             raise UnknownCheckpoint(
                 f"no checkpoint of this name; those that do {task}: {offered}.{meant}", field="model"
             )

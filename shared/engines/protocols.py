@@ -1,4 +1,7 @@
-"""What engines can do: one Protocol per kind of model."""
+"""What engines can do: one Protocol per kind of model.
+
+Over 300 lines, since whoever writes an engine or calls one should find all of it in one place.
+"""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError
 
     if isinstance(error, SuiteError):
         return error
-    said = _server_message(error)
-    status = _status(error)
+    said = server_message(error)
+    status = status_of(error)
     in_its_words = "." if status == 401 and _anonymous() else f" ({said})"
     if isinstance(error, errors.GatedRepoError):
         return HubRefused(
@@ -110,20 +110,21 @@ def connection_errors() -> tuple[type[Exception], ...]:
     return (httpx2.RequestError,)
 
 
-def with_retries(ask: Callable[[], T], look: Callable[[], None] = lambda: None) -> T:
+def with_retries(ask: Callable[[], T], look: Callable[[], None] = lambda: None, *, broken: bool = False) -> T:
     """Asks again where the Hub says "too many requests" or fails; the client itself does not.
 
-    `look` is called while we wait, and may raise to end it.
+    `look` is called while we wait, and may raise to end it. `broken`: also where the connection broke.
     """
     for attempt in range(ATTEMPTS):
         try:
             return ask()
         except Exception as error:
-            status = _status(error)
-            if attempt + 1 == ATTEMPTS or not (status == 429 or status >= 500):
+            status = status_of(error)
+            lost = broken and isinstance(error, (ConnectionError, TimeoutError, *connection_errors()))
+            if attempt + 1 == ATTEMPTS or not (status == 429 or status >= 500 or lost):
                 raise
-            answer: Any = error
-            pause(max(BACKOFF * 2**attempt, seconds_to_wait(answer.response.headers)), look)
+            headers = getattr(getattr(error, "response", None), "headers", {})
+            pause(max(BACKOFF * 2**attempt, seconds_to_wait(headers)), look)
     raise AssertionError("unreachable")
 
 
@@ -161,7 +162,8 @@ def _unreadable(repo: str) -> WeightsCorrupt:
     )
 
 
-def _status(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
+    """The HTTP status that the Hub answered with; 0 where it did not answer."""
     return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 
@@ -172,7 +174,7 @@ def _anonymous() -> bool:
     return not get_token()
 
 
-def _server_message(error: BaseException) -> str:
+def server_message(error: BaseException) -> str:
     """The Hub's own words, as one sentence, without our token and without addresses other than the Hub's own."""
     from huggingface_hub import constants, get_token
 

@@ -7,7 +7,6 @@ they are put is the client's layout, under the client's own lock, and other prog
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.atomic import atomic_file
 from shared.checkpoints.kinds import Kind
 from shared.checkpoints.pytorch_bin import refuse_without_memory
 from shared.checkpoints.repository import WantedFile, refuse_remote_code, stated_files
@@ -166,14 +166,11 @@ def holds(path: Path, file: WantedFile) -> bool:
 def _show(blob: Path, pointer: Path) -> None:
     """Gives a blob its name in the snapshot: by a link, or by a copy where there are none."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    aside = pointer.with_name(f"{pointer.name}.part")
-    with contextlib.suppress(FileNotFoundError):
-        aside.unlink()
-    try:
-        aside.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
-        shutil.copyfile(blob, aside)
-    os.replace(aside, pointer)
+    with atomic_file(pointer) as part:
+        try:
+            part.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:
+            shutil.copyfile(blob, part)
 
 
 class Meter:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.atomic import atomic_file
 from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.conversion import MANIFEST, converted
@@ -170,10 +170,8 @@ class HubFiles:
             progress(f"recording {checkpoint.id}", 0, 0)
             files[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
         content = {"checkpoint": checkpoint.id, "commit": commit, "folder": str(folder), "files": files}
-        path = self._manifest_path(checkpoint)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(part, path)
+        with atomic_file(self._manifest_path(checkpoint)) as part:
+            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
         return Manifest(commit, folder, files)
 
     # -- what is there -------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import re
 import threading
@@ -22,7 +21,7 @@ from shared.checkpoints.repository import (
     stated_files,
     wanted_files,
 )
-from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
+from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt, did_you_mean
 from shared.events import Loading
 from shared.fetching.hub_errors import as_suite_error, model_info, with_retries
 from shared.fetching.hub_fetch import stream
@@ -105,14 +104,12 @@ def _meant(repo: str, api: Any) -> str:
     thread.start()
     thread.join(PATIENCE)
     meant = _closest(repo, list(found))
-    return f". Did you mean {meant}?" if meant else ""
+    return meant and f".{meant}"
 
 
 def _closest(repo: str, ids: list[str]) -> str:
-    by_spelling = {one.lower(): one for one in ids if re.fullmatch(r"[\w./-]{1,200}", one, re.ASCII)}
-    by_spelling |= {one.rpartition("/")[2]: by_spelling[one] for one in reversed(list(by_spelling)) if "/" not in repo}
-    close = difflib.get_close_matches(repo.lower(), list(by_spelling), n=1, cutoff=0.8)
-    return by_spelling[close[0]] if close else ""
+    """` Did you mean …?`, of those ids that hold nothing but what an id may hold."""
+    return did_you_mean(repo, [one for one in ids if re.fullmatch(r"[\w./-]{1,200}", one, re.ASCII)], cutoff=0.8)
 
 
 def _is_weights(name: str) -> bool:

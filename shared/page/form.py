@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from shared.checkpoints.catalog import Catalog, Task
+from shared.checkpoints.catalog import Catalog
 from shared.errors import Cancelled, NeedsDownload, SuiteError
 from shared.events import Done, Partial, RunInfo
 from shared.page import comparison, render
@@ -61,11 +61,13 @@ class Page:
     def catalog(self) -> Catalog:
         return self.edge.runtime.catalog
 
-    def models(self, task: Task, label: str = "Model", unchosen: str = "") -> gr.Dropdown:
-        """The model picker: checkpoints that can do the task, the default first.
+    def models(self, endpoint: str, label: str = "Model", unchosen: str = "") -> gr.Dropdown:
+        """The model picker: checkpoints that can do the endpoint's Hub task, the default first.
 
         `unchosen` is what leaving the choice to the suite is called, where that is a choice.
         """
+        task = self.space.endpoint(endpoint).hub_task
+        assert task is not None, f"/{endpoint} states no Hub task"
         picker = ModelPicker(self.edge.runtime, task, label, unchosen)
         self.refresh(picker.menu, picker.refreshed)
         return picker.menu

@@ -7,13 +7,11 @@ files beside them. Only kinds of files that are named here are taken, so no cach
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Task
 from shared.engines.choice import source_of
@@ -102,7 +100,7 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
     """
     spaces = chosen(name, root)
     folders = [root / "spaces" / space.name for space in spaces]
-    tasks = tasks_of(folders)
+    tasks = tasks_of(spaces)
     checkpoints = [c for c in catalog_of(root) if tasks & set(c.tasks)]
     reached = closure(
         ["shared.cli", "shared.fetch", *_modules(folders), *_engines(checkpoints, root)], [root, root / "spaces"]
@@ -146,7 +144,7 @@ def catalog_of(root: Path) -> Catalog:
 
 def preloaded(name: str, root: Path = ROOT) -> list[Checkpoint]:
     """Checkpoints that a Space in the hub profile uses unless told otherwise: its build may as well bring them."""
-    tasks = tasks_of([root / "spaces" / space.name for space in chosen(name, root)])
+    tasks = tasks_of(chosen(name, root))
     return [c for c in catalog_of(root) if isinstance(c.source, HubSource) and tasks & set(c.default_for)]
 
 
@@ -159,18 +157,9 @@ def chosen(name: str, root: Path = ROOT) -> list[Space]:
     return [space for space in found if isinstance(space, Space)]
 
 
-def tasks_of(folders: Sequence[Path]) -> set[Task]:
-    """The tasks that a Space's code names, in the Hub's words."""
-    known = set(get_args(Task))
-    named: set[Task] = set()
-    for file in (file for folder in folders for file in folder.rglob("*.py")):
-        constants = {
-            node.value
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
-        named |= known & constants
-    return named
+def tasks_of(spaces: Sequence[Space]) -> set[Task]:
+    """The Hub tasks that the Spaces' endpoints state."""
+    return {task for space in spaces for task in space.hub_tasks}
 
 
 def taken(folder: Path) -> dict[str, bytes]:

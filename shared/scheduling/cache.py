@@ -17,7 +17,7 @@ from typing import Any
 
 from shared.engines.protocols import Engine
 from shared.errors import Busy, MemoryRefused
-from shared.events import Loading, Progress
+from shared.events import Loading, Progress, result_of
 from shared.scheduling.cache_entry import Borrowed, Entry, Loadable, megabytes, share
 from shared.scheduling.heap import release_freed_memory, trim_heap
 
@@ -91,12 +91,7 @@ class ModelCache:
 
     def hold(self, checkpoint: Loadable) -> Borrowed:
         """Like `borrow`, for callers with nothing to show meanwhile."""
-        waiting = self.borrow(checkpoint)
-        while True:
-            try:
-                next(waiting)
-            except StopIteration as ready:
-                return ready.value
+        return result_of(self.borrow(checkpoint))
 
     def _join(self, checkpoint: Loadable, need: int) -> tuple[Entry | None, bool]:
         """Counts the caller among the borrowers of the entry, which it starts to load where there is none.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from shared.checkpoints.kinds import Task
 from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done, Event
 from shared.serving.context import Context
@@ -57,6 +58,8 @@ class Endpoint(Generic[Q]):
     """Name and JSON type of each output, RunInfo excepted, which always comes last."""
     rows: Rows[Q] | None = None
     """Set where a batch of texts makes sense."""
+    hub_task: Task | None = None
+    """The Hub task that its checkpoints do; None for an endpoint that uses no checkpoint."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""A checkpoint on loan to one request: its engine, the way to the compute lane, and the account of what it costs."""
+"""A checkpoint on loan to one request: its engine, the way to the compute lane, and what the request costs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from shared.checkpoints.adapter_folder import Adapter
 from shared.checkpoints.catalog import Checkpoint, Pair
 from shared.engines.compute import Kernel, all_of
-from shared.errors import Cancelled
+from shared.engines.protocols import (
+    AudioClassifier,
+    CausalLM,
+    Engine,
+    MaskedLM,
+    QuestionAnswerer,
+    SentenceEncoder,
+    Seq2SeqLM,
+    SequenceClassifier,
+    Translator,
+)
+from shared.errors import Cancelled, UnknownCheckpoint
 from shared.events import RunInfo
 from shared.scheduling.cache_entry import Borrowed
 from shared.scheduling.lane import Lane, Timing
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 P = TypeVar("P")
 R = TypeVar("R")
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class LaneCompute:
 
 @dataclass
 class Lease:
-    """A checkpoint on loan to one request, and the account of what the request costs."""
+    """A checkpoint on loan to one request, and what the request costs."""
 
     lane: Lane
     visitor: str
@@ -69,17 +81,54 @@ class Lease:
     _stack: ExitStack
     _adapted: Adapted | None = None
     pair: Pair = ("", "")
-    """Source and target language of what it is to translate; empty for any other task."""
+    """Source and target language of a translation; empty for any other task."""
     _timing: Timing = field(default_factory=Timing)
 
     @property
-    def engine(self) -> Any:
-        """The engine, of the Protocol that `checkpoint.kind` names."""
+    def engine(self) -> Engine:
+        """The engine as every kind has it. The methods below give what one kind of checkpoint can do."""
         return self._borrowed.engine if self._adapted is None else self._adapted.engine
+
+    def engine_as(self, protocol: type[E], *kinds: str) -> E:
+        """The engine of a checkpoint of these kinds, whose engines follow this Protocol.
+
+        Raises `UnknownCheckpoint` (field `model`) for a checkpoint of another kind.
+        """
+        if self.checkpoint.kind not in kinds:
+            raise UnknownCheckpoint(
+                f"{self.checkpoint.id} is a {self.checkpoint.kind}, and this needs a {' or '.join(kinds)}; "
+                "choose another model",
+                field="model",
+            )
+        return cast(E, self.engine)
+
+    def causal_lm(self) -> CausalLM:
+        return self.engine_as(CausalLM, "causal-lm")
+
+    def seq2seq(self) -> Seq2SeqLM:
+        return self.engine_as(Seq2SeqLM, "seq2seq")
+
+    def translator(self) -> Translator:
+        return self.engine_as(Translator, "translator", "seq2seq")
+
+    def sentence_encoder(self) -> SentenceEncoder:
+        return self.engine_as(SentenceEncoder, "sentence-encoder")
+
+    def sequence_classifier(self) -> SequenceClassifier:
+        return self.engine_as(SequenceClassifier, "sequence-classifier")
+
+    def masked_lm(self) -> MaskedLM:
+        return self.engine_as(MaskedLM, "masked-lm")
+
+    def question_answerer(self) -> QuestionAnswerer:
+        return self.engine_as(QuestionAnswerer, "question-answerer")
+
+    def audio_classifier(self) -> AudioClassifier:
+        return self.engine_as(AudioClassifier, "audio-classifier")
 
     @property
     def adapter(self) -> Adapter | None:
-        """What is put on the checkpoint for this request. Engines compute with it by themselves."""
+        """The adapter that this request uses on the checkpoint. Engines compute with it by themselves."""
         return self._adapted.adapter if self._adapted else None
 
     @property

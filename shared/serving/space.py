@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from shared.checkpoints.kinds import Task
 from shared.errors import SuiteError
 from shared.serving.endpoint import Endpoint
 from shared.settings import Settings
@@ -37,6 +38,11 @@ class Space:
     endpoints: tuple[Endpoint, ...]
     order: int = 100
     """Place among the tabs."""
+
+    @property
+    def hub_tasks(self) -> set[Task]:
+        """The Hub tasks that its endpoints state."""
+        return {endpoint.hub_task for endpoint in self.endpoints if endpoint.hub_task}
 
     @cached_property
     def folder(self) -> Path:

@@ -10,5 +10,5 @@ SPACE = Space(
     summary="Play a model some music and see which genres it hears, over the whole recording and from moment to "
     "moment.",
     order=50,
-    endpoints=(Endpoint(audio_genre, AudioGenre, {"genres": dict, "timeline": list}),),
+    endpoints=(Endpoint(audio_genre, AudioGenre, {"genres": dict, "timeline": list}, hub_task="audio-classification"),),
 )

@@ -99,7 +99,7 @@ def audio_genre(request: AudioGenre, context: Context) -> Iterator[Event]:
 
 def listen(request: AudioGenre, recording: Recording, lease: Lease) -> Iterator[Event]:
     """Decodes and classifies a few windows at a time: a long recording needs no more memory than a short one."""
-    engine: AudioClassifier = lease.engine
+    engine = lease.audio_classifier()
     checkpoint = lease.checkpoint
     stream = windows(
         recording.mono(engine.sampling_rate), engine.sampling_rate, checkpoint.window_seconds, checkpoint.hop_seconds

@@ -51,7 +51,7 @@ def inputs(page: Page) -> Any:
                 elem_id="audio_genre-audio",
             ),
             "top_k": slider(AudioGenre, "top_k", "Genres", maximum=20),
-            "model": page.models("audio-classification"),
+            "model": page.models("audio_genre"),
         }
 
     return inputs

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from classification.task import Classification, FewShot, ZeroShot
+from classification.requests import FewShot, ZeroShot
+from classification.task import Classification
 from shared.page import render
 from shared.page.form import Look, Page, zero_one_few
 from shared.page.inputs import Values
@@ -58,7 +59,7 @@ def template(page: Page) -> Any:
             "hypothesis_template": gr.Textbox(
                 field.default, label="Hypothesis template", info=field.description, max_lines=1
             ),
-            "model": page.models("zero-shot-classification"),
+            "model": page.models("zero_shot"),
         }
 
     return settings
@@ -90,7 +91,7 @@ def instruction(page: Page) -> Any:
             "instruction": gr.Textbox(
                 start.get("instruction", field.default), label="Instruction", info=field.description, max_lines=2
             ),
-            "model": page.models("few-shot-classification"),
+            "model": page.models("few_shot"),
         }
 
     return settings
@@ -100,7 +101,7 @@ def sentiment_inputs(page: Page) -> Any:
     def inputs(start: Values) -> dict[str, Any]:
         return {
             "text": gr.Textbox(start.get("text"), label="Text", lines=5, max_lines=14, elem_id="sentiment-text"),
-            "model": page.models("text-classification"),
+            "model": page.models("sentiment"),
         }
 
     return inputs

@@ -10,8 +10,8 @@ SPACE = Space(
     summary="Let a language model continue a text or chat, and look at the choice it makes for every token.",
     order=40,
     endpoints=(
-        Endpoint(generate, Generate, {"completion": str}),
-        Endpoint(chat, Chat, {"reply": str}),
-        Endpoint(next_token, NextToken, {"distribution": dict}),
+        Endpoint(generate, Generate, {"completion": str}, hub_task="text-generation"),
+        Endpoint(chat, Chat, {"reply": str}, hub_task="conversational"),
+        Endpoint(next_token, NextToken, {"distribution": dict}, hub_task="text-generation"),
     ),
 )

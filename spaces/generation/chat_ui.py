@@ -156,7 +156,7 @@ def settings(page: Page) -> dict[str, Any]:
             ),
             "max_new_tokens": slider(Generate, "max_new_tokens", "New tokens"),
             "do_sample": gr.Checkbox(False, label="Sampling", info=Generate.model_fields["do_sample"].description),
-            **sampling_controls(page, "conversational"),
+            **sampling_controls(page, "chat"),
         }
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from shared.engines.protocols import GeneratedToken, Sampling
+from shared.engines.protocols import CausalLM, GeneratedToken, Sampling
 from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial
 from shared.serving.context import Context
@@ -155,7 +156,7 @@ class Distribution:
 def generate(request: Generate, context: Context) -> Iterator[Event]:
     """Continues a prompt, token by token."""
     with (yield from context.borrow(request.model, "text-generation")) as lease:
-        prompt = lease.engine.tokenize(request.prompt)
+        prompt = lease.causal_lm().tokenize(request.prompt)
         refuse_if_too_long(prompt, "prompt", lease)
         yield from stream(prompt, request.sampling(), Completion([], request.prompt), lease)
 
@@ -164,25 +165,27 @@ def chat(request: Chat, context: Context) -> Iterator[Event]:
     """Answers a message in a conversation. The oldest turns are dropped when the context window is full."""
     with (yield from context.borrow(request.model, "conversational")) as lease:
         prompt, dropped = fitting_prompt(request, lease)
-        shown = lease.engine.detokenize(prompt, special_tokens=True)
+        shown = lease.causal_lm().detokenize(prompt, special_tokens=True)
         yield from stream(prompt, request.sampling(), Completion([], shown, dropped_turns=dropped), lease)
 
 
 def next_token(request: NextToken, context: Context) -> Iterator[Event]:
     """The likeliest next tokens of a prompt, before and after temperature, top-k and top-p."""
     with (yield from context.borrow(request.model, "text-generation")) as lease:
-        prompt = lease.engine.tokenize(request.prompt)
+        engine = lease.causal_lm()
+        prompt = engine.tokenize(request.prompt)
         refuse_if_too_long(prompt, "prompt", lease)
-        logits = lease.engine.next_token_logits(prompt, lease.compute)
+        logits = engine.next_token_logits(prompt, lease.compute)
         sampling = Sampling(do_sample=True, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
-        result = lease.compute(lambda: distribution(logits, sampling, lease))
+        result = lease.compute(lambda: distribution(logits, sampling, engine))
         yield Done(result, lease.run_info(input_tokens=len(prompt)))
 
 
 def stream(prompt: Sequence[int], sampling: Sampling, result: Completion, lease: Lease) -> Iterator[Event]:
-    result.context_window = lease.engine.context_window
+    engine = lease.causal_lm()
+    result.context_window = engine.context_window
     result.context_used = len(prompt)
-    for token in lease.engine.generate(prompt, sampling, lease.compute):
+    for token in engine.generate(prompt, sampling, lease.compute):
         result.tokens.append(token)
         result.context_used = len(prompt) + len(result.tokens)
         yield Partial(result)
@@ -194,7 +197,7 @@ TOKENS_OF_A_TURN = 3
 
 
 def refuse_if_too_long(prompt: Sequence[int], name: str, lease: Lease) -> None:
-    window = lease.engine.context_window
+    window = lease.causal_lm().context_window
     if len(prompt) >= window:
         raise InvalidInput(
             f"is {len(prompt):,} tokens long and {lease.checkpoint.id} has a context window of {window:,}; shorten it",
@@ -210,16 +213,17 @@ def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
         system.insert(0, {"role": "system", "content": request.system_prompt})
     turns = [m for m in messages if m["role"] != "system"]
     last = {"role": "user", "content": request.message}
-    window = lease.engine.context_window
+    engine = lease.causal_lm()
+    window = engine.context_window
     room = window - min(request.max_new_tokens, window // 2)
     # Newest first, and no further than the window reaches.
     dropped, used = len(turns), 0
     while dropped and used <= room:
         lease.check()
-        used += len(lease.engine.tokenize(turns[dropped - 1]["content"])) + TOKENS_OF_A_TURN
+        used += len(engine.tokenize(turns[dropped - 1]["content"])) + TOKENS_OF_A_TURN
         dropped -= used <= room
     # The template's own tokens come on top, so what is left is tried for real, and shortened until it fits.
-    prompt = lease.engine.chat_prompt([*system, *turns[dropped:], last])
+    prompt = engine.chat_prompt([*system, *turns[dropped:], last])
     while len(prompt) > room:
         if dropped == len(turns):
             raise InvalidInput(
@@ -227,11 +231,11 @@ def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
                 field="message",
             )
         dropped += 1
-        prompt = lease.engine.chat_prompt([*system, *turns[dropped:], last])
+        prompt = engine.chat_prompt([*system, *turns[dropped:], last])
     return prompt, dropped
 
 
-def distribution(logits: Any, sampling: Sampling, lease: Lease, top: int = 20) -> Distribution:
+def distribution(logits: np.ndarray, sampling: Sampling, engine: CausalLM, top: int = 20) -> Distribution:
     """The likeliest `top` tokens of float32 logits (vocabulary,), before and after the settings."""
     import torch
 
@@ -243,7 +247,7 @@ def distribution(logits: Any, sampling: Sampling, lease: Lease, top: int = 20) -
     kept = after > 0
     values, ids = before.topk(top)
     chances = [
-        TokenChance(int(i), lease.engine.detokenize([int(i)]), float(value), float(after[i]))
+        TokenChance(int(i), engine.detokenize([int(i)]), float(value), float(after[i]))
         for value, i in zip(values, ids, strict=True)
     ]
     return Distribution(chances, int(kept.sum()), float(before[kept].sum()))

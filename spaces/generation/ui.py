@@ -23,7 +23,7 @@ def build(page: Page) -> None:
                 "generate",
                 prompt_inputs,
                 Look(completion, explain, text=lambda result: result.text),
-                settings=lambda start: sampling_controls(page),
+                settings=lambda start: sampling_controls(page, "generate"),
                 action="Generate",
             )
         with gr.Tab("Chat", id="chat"):
@@ -53,7 +53,7 @@ def next_token_inputs(page: Page) -> Any:
             "temperature": slider(NextToken, "temperature", "Temperature", step=0.05),
             "top_k": slider(NextToken, "top_k", "Top-k", maximum=50),
             "top_p": slider(NextToken, "top_p", "Top-p", minimum=0.05, step=0.05),
-            "model": page.models("text-generation"),
+            "model": page.models("next_token"),
         }
 
     return inputs

@@ -10,7 +10,7 @@ SPACE = Space(
     summary="Ask a text a question and see where the answer stands; cover a word and see what a model expects there.",
     order=15,
     endpoints=(
-        Endpoint(answer_question, AnswerQuestion, {"answers": list}),
-        Endpoint(fill_mask, FillMask, {"masks": list}),
+        Endpoint(answer_question, AnswerQuestion, {"answers": list}, hub_task="question-answering"),
+        Endpoint(fill_mask, FillMask, {"masks": list}, hub_task="fill-mask"),
     ),
 )

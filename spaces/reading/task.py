@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from shared.engines.protocols import AnswerSpan, FilledToken
+from shared.engines.compute import Compute
+from shared.engines.protocols import AnswerSpan, FilledToken, SentenceEncoder
 from shared.errors import InvalidInput
 from shared.events import Done, Event
 from shared.media.text import sentences
 from shared.serving.context import Context
-from shared.serving.lease import Lease
 from shared.serving.requests import Deterministic, Model, Text
 
 SIMILARITY_SCALE = 20.0
@@ -70,18 +70,20 @@ def answer_question(request: AnswerQuestion, context: Context) -> Iterator[Event
     """Finds the answer to a question in a text: some of its words, or its closest sentence."""
     with (yield from context.borrow(request.model, "question-answering")) as lease:
         if lease.checkpoint.kind == "sentence-encoder":
-            result = Answers(request.text, closest_sentences(request, lease), SENTENCE)
+            engine = lease.sentence_encoder()
+            result = Answers(request.text, closest_sentences(request, engine, lease.compute), SENTENCE)
         else:
-            found = lease.engine.answer(request.question, request.text, request.top_k, lease.compute)
+            engine = lease.question_answerer()
+            found = engine.answer(request.question, request.text, request.top_k, lease.compute)
             result = Answers(request.text, found, SPAN)
-        tokens = sum(lease.engine.count_tokens([request.question, request.text]))
+        tokens = sum(engine.count_tokens([request.question, request.text]))
         yield Done(result, lease.run_info(input_tokens=tokens))
 
 
-def closest_sentences(request: AnswerQuestion, lease: Lease) -> list[AnswerSpan]:
+def closest_sentences(request: AnswerQuestion, encoder: SentenceEncoder, compute: Compute) -> list[AnswerSpan]:
     """The sentences most similar to the question; scores are a softmax over all sentences of the text."""
     spans = sentences(request.text)
-    vectors = lease.engine.encode([request.question, *(span.text for span in spans)], lease.compute)
+    vectors = encoder.encode([request.question, *(span.text for span in spans)], compute)
     similarities = SIMILARITY_SCALE * (vectors[1:] @ vectors[0])
     shares = np.exp(similarities - similarities.max())
     shares /= shares.sum()
@@ -94,6 +96,7 @@ def fill_mask(request: FillMask, context: Context) -> Iterator[Event]:
     if "[MASK]" not in request.text and "<mask>" not in request.text:
         raise InvalidInput("has no [MASK]; put it in the place of the word to be guessed", field="text")
     with (yield from context.borrow(request.model, "fill-mask")) as lease:
-        masks = lease.engine.fill(request.text, request.top_k, lease.compute)
-        tokens = sum(lease.engine.count_tokens([request.text]))
-        yield Done(Filled(request.text, lease.engine.mask_token, masks), lease.run_info(input_tokens=tokens))
+        engine = lease.masked_lm()
+        masks = engine.fill(request.text, request.top_k, lease.compute)
+        tokens = sum(engine.count_tokens([request.text]))
+        yield Done(Filled(request.text, engine.mask_token, masks), lease.run_info(input_tokens=tokens))

@@ -33,7 +33,7 @@ def question_inputs(page: Page) -> Any:
             "question": gr.Textbox(start.get("question"), label="Question", max_lines=3, elem_id="answer-question"),
             "text": gr.Textbox(start.get("text"), label="Text", lines=9, max_lines=16, elem_id="answer-text"),
             "top_k": slider(AnswerQuestion, "top_k", "Answers"),
-            "model": page.models("question-answering"),
+            "model": page.models("answer_question"),
         }
 
     return inputs
@@ -51,7 +51,7 @@ def mask_inputs(page: Page) -> Any:
                 elem_id="fill_mask-text",
             ),
             "top_k": slider(FillMask, "top_k", "Words"),
-            "model": page.models("fill-mask"),
+            "model": page.models("fill_mask"),
         }
 
     return inputs

@@ -15,6 +15,7 @@ SPACE = Space(
             Summarize,
             {"summary": str},
             Rows(lambda request, context: context.borrow(request.model, "summarization"), rows),
+            hub_task="summarization",
         ),
     ),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from shared.engines.protocols import Sampling
+from shared.checkpoints.catalog import Checkpoint
+from shared.engines.compute import Compute
+from shared.engines.protocols import CausalLM, Sampling, Seq2SeqLM
 from shared.errors import InvalidInput
 from shared.media.text import lines, sentences
 from shared.serving.lease import Lease
@@ -38,10 +41,12 @@ class Shot(Protocol):
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How a checkpoint is asked for a summary: in the way it was trained to be asked."""
+class Writer(ABC):
+    """A checkpoint that writes summaries, asked in the way it was trained to be asked."""
 
-    lease: Lease
+    checkpoint: Checkpoint
+    model: CausalLM | Seq2SeqLM
+    compute: Compute
     style: str
     examples: Sequence[Shot] = ()
 
@@ -49,61 +54,103 @@ class Asking:
         """Raises `InvalidInput` for examples that the checkpoint cannot make use of."""
         if self.examples and self.prefix is not None:
             raise InvalidInput(
-                f"{self.lease.checkpoint.id} was trained on one prefix ({self.prefix.strip()!r}) and learns from no "
+                f"{self.checkpoint.id} was trained on one prefix ({self.prefix.strip()!r}) and learns from no "
                 "examples in the prompt; leave them out or choose a model that follows instructions",
                 field="examples",
             )
 
     @property
     def prefix(self) -> str | None:
-        return self.lease.checkpoint.prefixes.get("summarization")
+        return self.checkpoint.prefixes.get("summarization")
 
     @property
-    def engine(self) -> Any:
-        """The checkpoint's, writing as its own config says of summaries where it does.
-
-        Of what follows instructions no task is asked by its name: FLAN-T5's config, which is T5's, would have it write
-        thirty tokens where a clause is asked for.
-        """
-        checkpoint, engine = self.lease.checkpoint, self.lease.engine
-        if checkpoint.kind != "seq2seq" or checkpoint.instructions:
-            return engine
-        return engine.for_task("summarization")
-
-    @property
+    @abstractmethod
     def num_beams(self) -> int:
         """As the checkpoint prefers; 1 is greedy."""
-        return self.engine.num_beams if self.lease.checkpoint.kind == "seq2seq" else 1
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of the prompt that asks for a summary of the text."""
-        engine = self.lease.engine
         if self.prefix is not None:
-            return engine.tokenize(f"{self.prefix}{text.strip()}")
-        if self.lease.checkpoint.kind == "seq2seq":
-            return engine.tokenize(blocks(text, self.style, self.examples))
-        asked = f"{INSTRUCTION} The text is a conversation." if self.style == "dialogue" else INSTRUCTION
-        messages = [{"role": "system", "content": asked}]
-        for example in self.examples:
-            messages.append({"role": "user", "content": example.text.strip()})
-            messages.append({"role": "assistant", "content": example.summary.strip()})
-        return engine.chat_prompt([*messages, {"role": "user", "content": text.strip()}])
+            return self.model.tokenize(f"{self.prefix}{text.strip()}")
+        return self.instructed(text)
 
-    def room(self, max_new_tokens: int) -> int:
+    @abstractmethod
+    def instructed(self, text: str) -> list[int]:
+        """The prompt where the checkpoint was trained on no prefix."""
+
+    def text_tokens(self, max_new_tokens: int) -> int:
         """Tokens of text that fit the context window beside instruction, examples and, in a causal LM, the summary.
 
         Raises `InvalidInput` where the examples leave none.
         """
-        window = self.lease.engine.context_window
-        summary = 0 if self.lease.checkpoint.kind == "seq2seq" else max_new_tokens
-        room = window - len(self.prompt("")) - summary - MARGIN
-        if room < SMALLEST_PART:
+        window = self.model.context_window
+        left = window - len(self.prompt("")) - self.window_of_summary(max_new_tokens) - MARGIN
+        if left < SMALLEST_PART:
             raise InvalidInput(
-                f"leave no room for the text in the context window of {self.lease.checkpoint.id} ({window:,} tokens); "
+                f"leave no room for the text in the context window of {self.checkpoint.id} ({window:,} tokens); "
                 "use fewer or shorter ones",
                 field="examples" if self.examples else "max_new_tokens",
             )
-        return min(PART_TOKENS, room)
+        return min(PART_TOKENS, left)
+
+    @abstractmethod
+    def window_of_summary(self, max_new_tokens: int) -> int:
+        """Tokens of the context window that the summary takes."""
+
+
+@dataclass(frozen=True)
+class ChatWriter(Writer):
+    """A causal LM, asked in its chat template; examples are earlier turns."""
+
+    model: CausalLM
+
+    @property
+    def num_beams(self) -> int:
+        return 1
+
+    def instructed(self, text: str) -> list[int]:
+        instruction = f"{INSTRUCTION} The text is a conversation." if self.style == "dialogue" else INSTRUCTION
+        messages = [{"role": "system", "content": instruction}]
+        for example in self.examples:
+            messages.append({"role": "user", "content": example.text.strip()})
+            messages.append({"role": "assistant", "content": example.summary.strip()})
+        return self.model.chat_prompt([*messages, {"role": "user", "content": text.strip()}])
+
+    def window_of_summary(self, max_new_tokens: int) -> int:
+        return max_new_tokens
+
+
+@dataclass(frozen=True)
+class Seq2SeqWriter(Writer):
+    """An encoder-decoder: prompt and summary have a context window each."""
+
+    model: Seq2SeqLM
+
+    @property
+    def num_beams(self) -> int:
+        return self.model.num_beams
+
+    def instructed(self, text: str) -> list[int]:
+        return self.model.tokenize(blocks(text, self.style, self.examples))
+
+    def window_of_summary(self, max_new_tokens: int) -> int:
+        return 0
+
+
+def chat_writer(lease: Lease, style: str, examples: Sequence[Shot] = ()) -> ChatWriter:
+    return ChatWriter(lease.checkpoint, lease.causal_lm(), lease.compute, style, examples)
+
+
+def seq2seq_writer(lease: Lease, style: str, examples: Sequence[Shot] = ()) -> Seq2SeqWriter:
+    """The checkpoint, writing as its own config says of summaries where it does.
+
+    A checkpoint that follows instructions writes without that: FLAN-T5's config, which is T5's, would have it write
+    thirty tokens where a clause is asked for.
+    """
+    model = lease.seq2seq()
+    if not lease.checkpoint.instructions:
+        model = model.for_task("summarization")
+    return Seq2SeqWriter(lease.checkpoint, model, lease.compute, style, examples)
 
 
 def blocks(text: str, style: str, examples: Sequence[Shot]) -> str:
@@ -113,28 +160,28 @@ def blocks(text: str, style: str, examples: Sequence[Shot]) -> str:
     return "\n\n".join([*shown, f"{instruction}\n{text.strip()}\n{cue}"])
 
 
-def shortened_to_fit(drafts: Sequence[str], max_new_tokens: int, asking: Asking) -> str:
-    """The parts' summaries as one text; the longest give way until they fit."""
-    room = asking.room(max_new_tokens)
+def shortened_to_fit(drafts: Sequence[str], max_new_tokens: int, writer: Writer) -> str:
+    """The parts' summaries as one text; the longest are shortened until they fit."""
+    most = writer.text_tokens(max_new_tokens)
     shortened = list(drafts)
-    while len(asking.lease.engine.tokenize("\n".join(shortened))) > room:
+    while len(writer.model.tokenize("\n".join(shortened))) > most:
         longest = max(range(len(shortened)), key=lambda i: len(shortened[i]))
         shortened[longest] = shortened[longest][: len(shortened[longest]) * 3 // 4]
     return "\n".join(shortened)
 
 
-def parts(text: str, max_new_tokens: int, asking: Asking) -> list[str]:
+def parts(text: str, max_new_tokens: int, writer: Writer) -> list[str]:
     """The text in parts that the model can read, broken between sentences or turns; one part if it fits."""
-    room, lease = asking.room(max_new_tokens), asking.lease
-    dialogue = asking.style == "dialogue"
-    if len(lease.engine.tokenize(text)) <= room:
+    most, model = writer.text_tokens(max_new_tokens), writer.model
+    dialogue = writer.style == "dialogue"
+    if len(model.tokenize(text)) <= most:
         return [text]
     pieces = lines(text) if dialogue else sentences(text)
     found: list[list[str]] = [[]]
     used = 0
-    for piece in (short for long in pieces for short in _broken(long.text, room, lease)):
-        tokens = len(lease.engine.tokenize(piece)) + 1
-        if found[-1] and used + tokens > room:
+    for piece in (short for long in pieces for short in _broken(long.text, most, model)):
+        tokens = len(model.tokenize(piece)) + 1
+        if found[-1] and used + tokens > most:
             found.append([])
             used = 0
         found[-1].append(piece)
@@ -142,31 +189,31 @@ def parts(text: str, max_new_tokens: int, asking: Asking) -> list[str]:
     return ["\n".join(part) if dialogue else " ".join(part) for part in found]
 
 
-def _broken(piece: str, room: int, lease: Lease) -> list[str]:
+def _broken(piece: str, most: int, model: CausalLM | Seq2SeqLM) -> list[str]:
     """A sentence too long for any part, in pieces."""
-    ids = lease.engine.tokenize(piece)
-    if len(ids) <= room:
+    ids = model.tokenize(piece)
+    if len(ids) <= most:
         return [piece]
-    return [lease.engine.detokenize(ids[start : start + room - 1]) for start in range(0, len(ids), room - 1)]
+    return [model.detokenize(ids[start : start + most - 1]) for start in range(0, len(ids), most - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A text under way, and how many tokens it took."""
+    """An unfinished text, and how many tokens it took."""
 
     text: str = ""
     tokens: int = 0
 
 
-def written(prompt: Sequence[int], max_new_tokens: int, num_beams: int, asking: Asking) -> Iterator[Draft]:
+def written(prompt: Sequence[int], max_new_tokens: int, num_beams: int, writer: Writer) -> Iterator[Draft]:
     """The text so far, token by token; with beams, once at the end."""
-    engine, compute = asking.engine, asking.lease.compute
+    model, compute = writer.model, writer.compute
     if num_beams > 1:
-        ids = engine.beam_search(prompt, max_new_tokens, num_beams, compute)
-        yield Draft(engine.detokenize(ids).strip(), len(ids))
+        ids = model.beam_search(prompt, max_new_tokens, num_beams, compute)
+        yield Draft(model.detokenize(ids).strip(), len(ids))
         return
     text = ""
     sampling = Sampling(max_new_tokens=max_new_tokens)
-    for count, token in enumerate(engine.generate(prompt, sampling, compute), 1):
+    for count, token in enumerate(model.generate(prompt, sampling, compute), 1):
         text += token.text
         yield Draft(text.strip(), count)

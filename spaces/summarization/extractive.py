@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared.engines.protocols import SentenceEncoder
 from shared.media.text import Span
 from shared.serving.lease import Lease
 
@@ -13,14 +14,16 @@ RELEVANCE = 0.7
 """MMR's lambda: how much closeness to the whole counts against novelty."""
 
 
-def choose(pieces: Sequence[Span], max_tokens: int, lease: Lease) -> tuple[list[Span], list[float]]:
+def choose(
+    pieces: Sequence[Span], max_tokens: int, encoder: SentenceEncoder, lease: Lease
+) -> tuple[list[Span], list[float]]:
     """The chosen pieces in their order, and every piece's cosine similarity to the whole text.
 
     At least one is chosen, even when it alone is longer than `max_tokens`.
     """
     texts = [piece.text for piece in pieces]
-    vectors = lease.engine.encode(texts, lease.compute)
-    lengths = np.array(lease.engine.count_tokens(texts))
+    vectors = encoder.encode(texts, lease.compute)
+    lengths = np.array(encoder.count_tokens(texts))
     centroid = vectors.mean(axis=0)
     centroid /= max(float(np.linalg.norm(centroid)), 1e-9)
     relevance = vectors @ centroid

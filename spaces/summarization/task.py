@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from shared.media.text import sentences as split_sentences
 from shared.serving.context import Context
 from shared.serving.lease import Lease
 from shared.serving.requests import Deterministic, Model, Text, row_of
-from summarization.abstractive import Asking, Draft, parts, shortened_to_fit, written
+from summarization.abstractive import Draft, Writer, chat_writer, parts, seq2seq_writer, shortened_to_fit, written
 from summarization.extractive import choose
 
 
@@ -77,26 +77,26 @@ class Summary:
 def summarize(request: Summarize, context: Context) -> Iterator[Event]:
     """Shortens an article or a dialogue. A sentence encoder picks sentences, a language model writes new ones."""
     with (yield from context.borrow(request.model, "summarization")) as lease:
-        if lease.checkpoint.kind == "sentence-encoder":
-            result = extract(request, lease)
-            tokens = sum(lease.engine.count_tokens([request.text]))
-            yield Done(result, lease.run_info(input_tokens=tokens))
-        else:
-            yield from abstract(request, lease)
+        yield from summary_events(request, lease)
 
 
 def rows(requests: Sequence[Summarize], lease: Lease) -> Iterator[Summary]:
     """Many texts, one after another, on one loan."""
     for request in requests:
-        if lease.checkpoint.kind == "sentence-encoder":
-            yield extract(request, lease)
-        else:
-            for event in abstract(request, lease):
-                if isinstance(event, Done):
-                    yield event.result
+        for event in summary_events(request, lease):
+            if isinstance(event, Done):
+                yield event.result
 
 
-def extract(request: Summarize, lease: Lease) -> Summary:
+def summary_events(request: Summarize, lease: Lease) -> Iterator[Event]:
+    """Summarizes in the way that the kind of the checkpoint can. Raises `UnknownCheckpoint` for any other kind."""
+    if lease.checkpoint.kind == "sentence-encoder":
+        return extract(request, lease)
+    writer = seq2seq_writer if lease.checkpoint.kind == "seq2seq" else chat_writer
+    return abstract(request, writer(lease, request.style, request.examples), lease)
+
+
+def extract(request: Summarize, lease: Lease) -> Iterator[Event]:
     """The most central sentences (or turns), as many as fit `max_new_tokens`, in their order."""
     if request.num_beams > 1:
         raise InvalidInput(
@@ -110,41 +110,42 @@ def extract(request: Summarize, lease: Lease) -> Summary:
             field="examples",
         )
     pieces = lines(request.text) if request.style == "dialogue" else split_sentences(request.text)
-    chosen, scores = choose(pieces, request.max_new_tokens, lease)
+    encoder = lease.sentence_encoder()
+    chosen, scores = choose(pieces, request.max_new_tokens, encoder, lease)
     joint = "\n" if request.style == "dialogue" else " "
-    return Summary(
+    result = Summary(
         joint.join(piece.text for piece in chosen),
         EXTRACTIVE,
         request.text,
         chosen=chosen,
         scores=list(zip(pieces, scores, strict=True)),
     )
+    yield Done(result, lease.run_info(input_tokens=sum(encoder.count_tokens([request.text]))))
 
 
-def abstract(request: Summarize, lease: Lease) -> Generator[Event, None, None]:
-    """Written by the LM; a long text part by part, and then the parts' summaries together."""
-    asking = Asking(lease, request.style, request.examples)
-    beams = request.num_beams or asking.num_beams
-    pieces = parts(request.text, request.max_new_tokens, asking)
+def abstract(request: Summarize, writer: Writer, lease: Lease) -> Iterator[Event]:
+    """A summary in new words; of a long text part by part, and then of the parts' summaries together."""
+    beams = request.num_beams or writer.num_beams
+    pieces = parts(request.text, request.max_new_tokens, writer)
     result = Summary("", ABSTRACTIVE, request.text, parts=len(pieces))
     read = new = 0
     drafts: list[str] = []
     if len(pieces) > 1:
         for number, piece in enumerate(pieces, 1):
             yield Running(f"reading part {number} of {len(pieces)}", number - 1, len(pieces))
-            prompt = asking.prompt(piece)
+            prompt = writer.prompt(piece)
             draft = Draft()
-            for draft in written(prompt, request.max_new_tokens, beams, asking):
+            for draft in written(prompt, request.max_new_tokens, beams, writer):
                 yield Partial(replace(result, text="\n".join([*drafts, draft.text])))
             drafts.append(draft.text)
             read, new = read + len(prompt), new + draft.tokens
         yield Running(f"joining {len(pieces)} parts", len(pieces), len(pieces))
-        prompt = asking.prompt(shortened_to_fit(drafts, request.max_new_tokens, asking))
+        prompt = writer.prompt(shortened_to_fit(drafts, request.max_new_tokens, writer))
     else:
-        prompt = asking.prompt(request.text)
-    result.prompt = lease.engine.detokenize(prompt, special_tokens=True)
+        prompt = writer.prompt(request.text)
+    result.prompt = writer.model.detokenize(prompt, special_tokens=True)
     draft = Draft()
-    for draft in written(prompt, request.max_new_tokens, beams, asking):
+    for draft in written(prompt, request.max_new_tokens, beams, writer):
         result.text = draft.text
         yield Partial(result)
     yield Done(result, lease.run_info(input_tokens=read + len(prompt), new_tokens=new + draft.tokens))

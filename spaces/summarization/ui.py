@@ -21,7 +21,7 @@ def build(page: Page) -> None:
                 [("Article", "article"), ("Dialogue", "dialogue")], value="article", label="Kind of text"
             ),
             "max_new_tokens": slider(Summarize, "max_new_tokens", "Length of the summary, in tokens"),
-            "model": page.models("summarization"),
+            "model": page.models("summarize"),
         }
 
     def settings(start: Values) -> dict[str, Any]:

@@ -9,5 +9,5 @@ SPACE = Space(
     title="Translation",
     summary="Translate text between languages and see which sentence became which.",
     order=30,
-    endpoints=(Endpoint(translate, Translate, {"translation": str}, Rows(borrow, rows)),),
+    endpoints=(Endpoint(translate, Translate, {"translation": str}, Rows(borrow, rows), hub_task="translation"),),
 )

@@ -97,7 +97,7 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
             yield Running("translating", start, len(spans))
             batch = spans[start : start + SENTENCES_PER_STEP]
             texts = [span.text for span in batch]
-            answers = lease.engine.translate(texts, request.num_beams, lease.compute, pair=lease.pair)
+            answers = lease.translator().translate(texts, request.num_beams, lease.compute, pair=lease.pair)
             for span, found in zip(batch, answers, strict=True):
                 aligned.append(Aligned(span, found.text, found.log_probability))
                 read, new = read + found.input_tokens, new + found.new_tokens
@@ -151,7 +151,7 @@ def rows(requests: Sequence[Translate], lease: Lease) -> Iterator[Translation]:
     """Many texts with the same languages; their sentences are translated together."""
     split = [sentences(request.text, request.src_lang) for request in requests]
     flat = [span.text for spans in split for span in spans]
-    found = iter(lease.engine.translate(flat, requests[0].num_beams, lease.compute, pair=lease.pair))
+    found = iter(lease.translator().translate(flat, requests[0].num_beams, lease.compute, pair=lease.pair))
     for request, spans in zip(requests, split, strict=True):
         aligned = []
         for span in spans:

@@ -57,7 +57,7 @@ def build(page: Page) -> None:
 
     def settings(start: Values) -> dict[str, Any]:
         return {
-            "model": page.models("translation", unchosen="the first that translates these languages"),
+            "model": page.models("translate", unchosen="the first that translates these languages"),
             "num_beams": slider(Translate, "num_beams", "Beams"),
         }
 

@@ -94,7 +94,7 @@ def test_a_tiny_wav2vec2_shares_one_whole(tmp_path: Path, context: Context) -> N
     checkpoint = entry(kind="audio-classifier", engine="audio.audio_classifier", tasks=["audio-classification"])
     engine = audio_classifier.load(checkpoint, folder, Settings(), lambda *_: None)
     lease: Any = SimpleNamespace(
-        engine=engine,
+        audio_classifier=lambda: engine,
         checkpoint=checkpoint,
         compute=run_here,
         run_info=lambda **said: RunInfo(checkpoint="tiny", revision="", engine=engine.name, **said),

@@ -6,7 +6,6 @@ import glob
 import hashlib
 import pickle
 import secrets
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,8 @@ from numba import extending, njit
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
+
+from shared.atomic import atomic_file
 
 intrinsic: Any = extending.intrinsic
 
@@ -69,10 +70,8 @@ class CompiledFiles:
             return None
 
     def save(self, key: Any, compiled: Any) -> None:
-        file = self._file(key)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=f"{self._name}.", delete=False) as own:
-            own.write(dumps(compiled))
-        Path(own.name).replace(file)
+        with atomic_file(self._file(key)) as part:
+            part.write_bytes(dumps(compiled))
         self._remove(but=f"{self._name}.{sources()}.")
 
     def flush(self) -> None:

@@ -21,6 +21,7 @@ from shared.checkpoints.adapters import Adapters, is_path, is_repository
 from shared.checkpoints.catalog import Catalog
 from shared.checkpoints.peft_config import parsed
 from shared.errors import Forbidden, MemoryRefused, SuiteError, UnknownCheckpoint, WeightsCorrupt
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.lease import Lease
 from shared.serving.runtime import Runtime, start
@@ -276,12 +277,7 @@ def runtime(shelf: Path) -> Iterator[Runtime]:
 
 
 def lent(context: Context, model: str, task: Any) -> Lease:
-    borrowing = context.borrow(model, task)
-    while True:
-        try:
-            next(borrowing)
-        except StopIteration as ready:
-            return ready.value
+    return result_of(context.borrow(model, task))
 
 
 ZERO_SHOT = "zero-shot-classification"
@@ -312,7 +308,7 @@ def test_what_a_visitor_may_not_or_cannot_name(
 def test_the_admin_may_name_a_folder(runtime: Runtime, tmp_path: Path) -> None:
     folder = classifier(tmp_path / "elsewhere" / "mine")
     with lent(Context(runtime, admin=True), f"all-MiniLM-L6-v2+{folder}", ZERO_SHOT) as lease:
-        assert lease.engine.labels == ("x", "y", "z")
+        assert lease.sequence_classifier().labels == ("x", "y", "z")
         assert lease.run_info().adapter.startswith("mine@")
     assert "mine" not in names(runtime.adapters), "named once is not offered to all"
 

@@ -7,14 +7,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from shared.checkpoints.catalog import HubSource
+from shared.checkpoints.catalog import HubSource, Task
 from shared.engines.choice import engine_module
 from shared.errors import SuiteError
-from shared.publishing.assemble import SUITE, Assembled, assemble, preloaded, tasks_of
+from shared.publishing.assemble import SUITE, Assembled, assemble, preloaded
 from shared.publishing.card import SHORT, short_description, split
 from shared.publishing.requirements import package_name, pinned_version, requirement_lines, space_requirements
 from shared.serving.space import ROOT
@@ -134,9 +134,15 @@ def test_a_new_space_needs_no_mention_anywhere(own_root: Path) -> None:
     new = own_root / "spaces" / "brand_new"
     new.mkdir()
     (new / "__init__.py").write_text(
-        "from shared.serving.space import Space\n\nSPACE = Space('brand_new', 'Brand new', 'Says what is new.', ())\n"
+        "from brand_new.task import Ask, guess\n"
+        "from shared.serving.endpoint import Endpoint\nfrom shared.serving.space import Space\n\n"
+        "ENDPOINTS = (Endpoint(guess, Ask, {}, hub_task='fill-mask'),)\n"
+        "SPACE = Space('brand_new', 'Brand new', 'Says what is new.', ENDPOINTS)\n"
     )
-    (new / "task.py").write_text('from shared.media.text import sentences\n\nTASK = "fill-mask"\n')
+    (new / "task.py").write_text(
+        "from shared.media.text import sentences\nfrom shared.serving.requests import Request as Ask\n\n"
+        "def guess(request, context): ...\n"
+    )
     (new / "examples.yaml").write_text("{}")
     (new / "README.md").write_text("---\ntitle: Brand new\nemoji: 🆕\nlicense: mit\n---\n\n# Brand new\n")
     assembled = assemble("brand_new", root=own_root)
@@ -199,7 +205,9 @@ def test_the_card_says_what_the_hub_wants_to_know(name: str) -> None:
     assert card.get("models", []) == sorted(
         {c.source.repo for c in assembled.checkpoints if isinstance(c.source, HubSource)}
     )
-    assert card["tags"] == sorted(tasks_of([ROOT / "spaces" / n for n in (NAMES if name == SUITE else [name])]))
+    code = [(ROOT / "spaces" / one / "task.py").read_text() for one in (NAMES if name == SUITE else [name])]
+    named = {match for text in code for match in re.findall(r'"([a-z-]+)"', text)} & set(get_args(Task))
+    assert card["tags"] == sorted(named), "the endpoints state the tasks for which their functions borrow"
     assert "preload_from_hub" not in card
     if name != SUITE:
         assert split((ROOT / "spaces" / name / "README.md").read_text(encoding="utf-8"))[1].strip() in (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from classification.task import FewShot, ZeroShot
+from classification.requests import FewShot, ZeroShot
 from generation.task import Chat, Generate, NextToken
 from shared.errors import InvalidInput
 from shared.serving.requests import AnyText, CandidateLabels, Model, Request, Text, bounds, labels, readable, validate

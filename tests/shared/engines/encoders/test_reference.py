@@ -86,6 +86,7 @@ def test_the_reference_answers_where_it_is_set(settings: Settings, weights: Call
 READ_BY_ITSELF = """
 import json, sys
 import psutil
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.runtime import start
 from shared.settings import Settings
@@ -97,7 +98,7 @@ while True:
     except StopIteration as ready:
         lease = ready.value
         break
-lease.engine.encode(["Hello"], lease.compute)
+lease.sentence_encoder().encode(["Hello"], lease.compute)
 mapped = [m.path for m in psutil.Process().memory_maps(grouped=False) if m.path.endswith("model.safetensors")]
 print(json.dumps([lease.engine.name, "transformers" in sys.modules, len(mapped)]))
 context.runtime.lane.close()
