@@ -10,8 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes of tests have
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # as `shared.serving.runtime.start` does; test modules import torch before
+import fcntl
 import ssl
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from gradio_client import Client
 
 from shared.checkpoints.catalog import Catalog
 from shared.checkpoints.weights import verified_folder
+from shared.engines.kernels.compiling import CompiledFiles
 from shared.serving.context import Context
 from shared.serving.runtime import Runtime, start
 from shared.settings import Settings
@@ -31,9 +36,15 @@ pytest_plugins = ["tests.browsing", "tests.stand_in_hub.fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that the processes of `make test` end at about the same time."""
+    """Files that take long come first, so that the processes of `make test` end at about the same time: the longest,
+    then those that train, which need none of the kernels that the longest compiles meanwhile."""
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser")}
-    items.sort(key=lambda item: item.path not in long)
+
+    def place(item: pytest.Item) -> int:
+        first = (item.path.name == "test_browser.py", item.nodeid.startswith("tests/finetune/"), item.path in long)
+        return first.index(True) if any(first) else len(first)
+
+    items.sort(key=place)
 
 
 def read_certificates_once() -> None:
@@ -50,6 +61,36 @@ def read_certificates_once() -> None:
 
 
 read_certificates_once()
+
+
+def compile_each_kernel_once() -> None:
+    """Where several processes of tests need a kernel that is not compiled yet, one compiles it and the others wait.
+
+    A lock on a byte of a common file stands for each; it goes with its process, and of a ring of waiting processes the
+    system lets one go on, which then compiles what another compiles too.
+    """
+    lock = (Path(tempfile.gettempdir()) / f"kernels-being-compiled-{os.getuid()}").open("wb")
+    load, save = CompiledFiles.load, CompiledFiles.save
+
+    def byte(self: CompiledFiles, key: Any) -> int:
+        return zlib.crc32(bytes(self._file(key)))
+
+    def load_or_wait(self: CompiledFiles, key: Any) -> Any:
+        if (found := load(self, key)) is None:
+            with suppress(OSError):
+                fcntl.lockf(lock, fcntl.LOCK_EX, 1, byte(self, key))
+            if (found := load(self, key)) is not None:
+                fcntl.lockf(lock, fcntl.LOCK_UN, 1, byte(self, key))
+        return found
+
+    def save_and_let_others_in(self: CompiledFiles, key: Any, compiled: Any) -> None:
+        save(self, key, compiled)
+        fcntl.lockf(lock, fcntl.LOCK_UN, 1, byte(self, key))
+
+    CompiledFiles.load, CompiledFiles.save = load_or_wait, save_and_let_others_in
+
+
+compile_each_kernel_once()
 
 # No example fails for having been slow: another process may have had the cores.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -208,6 +208,7 @@ def test_stop_ends_a_reply_and_the_chat_goes_on_from_there(
     assert said.all_inner_texts()[:3] == [*kept, "Go on."]
 
 
+@pytest.mark.slow
 @pytest.mark.serves("generation")
 def test_a_reply_can_be_stopped_before_its_first_word(
     open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
@@ -299,6 +300,7 @@ def test_batch_of_pasted_lines_gives_a_table_and_a_file(open_page: Open) -> None
     assert download.value.suggested_filename == "sentiment.csv"
 
 
+@pytest.mark.slow
 @pytest.mark.serves("classification")
 def test_stop_ends_a_batch_and_what_was_on_its_way_does_not_undo_it(open_page: Open) -> None:
     page = open_page()

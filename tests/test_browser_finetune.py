@@ -85,6 +85,7 @@ def held_after_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("held_after_three_steps")
 def test_from_a_table_to_the_hub(
     open_page: Open, suite: Suite, topics_csv: Path, tmp_path: Path, hub: StandInHub, capfd: pytest.CaptureFixture[str]

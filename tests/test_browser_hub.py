@@ -145,6 +145,7 @@ def settled(taught: Course) -> None:
 # -- translation -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.serves("translation")
 def test_translation_into_a_language_of_the_hub(open_page: Open) -> None:
     page = open_page("?tab=translation")
@@ -188,6 +189,7 @@ def test_a_language_is_detected_for_a_pair_that_is_here(open_page: Open) -> None
 # -- models ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.serves("classification")
 def test_a_menu_says_what_a_choice_would_fetch(open_page: Open) -> None:
     page = open_page("?tab=classification&form=sentiment")
@@ -224,6 +226,7 @@ def test_a_model_of_the_hub_is_added_by_its_id(open_page: Open) -> None:
     assert any(option.startswith("user/bart-order-mnli") for option in options(page, "Model"))
 
 
+@pytest.mark.slow
 @pytest.mark.serves("translation")
 def test_loading_from_the_models_tab_can_be_stopped(open_page: Open, taught: Course) -> None:
     page = open_page("?tab=models")
@@ -265,6 +268,7 @@ def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
 # -- batch -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.serves("classification")
 def test_a_batch_asks_before_it_fetches(open_page: Open, taught: Course) -> None:
     page = open_page()
@@ -330,6 +334,7 @@ def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course)
     assert prompts.all_text_contents() == [exact(), exact(first), exact(first, second)]
 
 
+@pytest.mark.slow
 @pytest.mark.serves("generation")
 def test_a_chat_asks_before_it_fetches_and_keeps_what_was_said(open_page: Open, taught: Course) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=6&message=" + quote("I am Bob."))
@@ -390,6 +395,7 @@ def test_a_new_chat_takes_the_question_away(open_page: Open) -> None:
     expect(page.locator("#chat-result [role=alert]")).to_have_count(0)
 
 
+@pytest.mark.slow
 @pytest.mark.serves("generation")
 def test_a_chat_with_a_model_that_takes_no_system_prompt(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=8&message=" + quote("How do I cook rice?"))

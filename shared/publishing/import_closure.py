@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 
@@ -29,12 +30,16 @@ def closure(modules: Iterable[str], roots: Sequence[Path]) -> Closure:
     for name in waiting:
         if source_of(name, roots) is None:
             raise FileNotFoundError(f"there is no module {name}")
+    seen: set[str] = set()
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         file = source_of(name, roots)
-        if file is None or name in found.modules:
+        if file is None:
             top = name.partition(".")[0]
-            if file is None and not _is_ours(top, roots) and top not in sys.stdlib_module_names:
+            if top not in found.others and top not in sys.stdlib_module_names and not _is_ours(top, roots):
                 found.others.add(top)
             continue
         found.modules[name] = file
@@ -45,9 +50,14 @@ def closure(modules: Iterable[str], roots: Sequence[Path]) -> Closure:
 
 def imported(file: Path, module: str) -> set[str]:
     """Names that a file imports. Of `from a import b` both `a` and `a.b`, since `b` may be a module."""
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return _imported(file.read_text(encoding="utf-8"), module if file.stem == "__init__" else module.rpartition(".")[0])
+
+
+@cache
+def _imported(source: str, package: str) -> set[str]:
+    """Cached: Spaces share most modules."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -33,6 +33,7 @@ def suite(cache: Settings, hub_env: HubEnv) -> Iterator[Suite]:
     running.close()
 
 
+@pytest.mark.slow
 def test_fine_tune_push_load_call(
     programs: list[str],
     suite: Suite,

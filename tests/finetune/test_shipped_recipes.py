@@ -45,7 +45,14 @@ def test_spam_is_told_from_ham(mails: list[dict[str, str]], parts: Runtime, monk
     assert not senders[0] & senders[1]
 
 
-@pytest.mark.parametrize(("name", "steps", "rows"), [("topics", 10, 4), ("headlines", 10, 4), ("robot", 8, 2)])
+@pytest.mark.parametrize(
+    ("name", "steps", "rows"),
+    [
+        ("topics", 10, 4),
+        pytest.param("headlines", 10, 4, marks=pytest.mark.slow),
+        pytest.param("robot", 8, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_recipe_on_real_weights_and_its_own_rows(name: str, steps: int, rows: int, parts: Runtime) -> None:
     """The other recipes of topics differ from the first in their method alone (`test_methods`)."""
     brief = [f"training.max_steps={steps}", f"training.batch_size={rows}", "training.max_length=48", "data.limit=150"]

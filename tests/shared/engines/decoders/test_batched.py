@@ -27,6 +27,7 @@ from shared.engines.decoders.batched_engine import BatchedCausalLM
 from shared.engines.decoders.decoding import Chunk, Completion, KeyValueCache
 from shared.engines.decoders.reference import TorchCausalLM
 from shared.engines.kernels.likeliest import likeliest
+from shared.engines.packed import kernel_choice
 from shared.engines.protocols import Sampling
 from shared.errors import Cancelled, InvalidInput, WeightsCorrupt
 from shared.scheduling.lane import Lane, Timing
@@ -474,6 +475,7 @@ def test_without_the_compiler_the_reference_answers(
     plain = settings.model_copy(update={"engines": "reference"})
     assert batched_module.load(checkpoint, folder, plain, lambda *_: None) == "the reference"
     assert batched_module.why_not(settings) == ""
+    monkeypatch.setattr(kernel_choice, "_import_kernels", kernel_choice._import_kernels.__wrapped__)  # not cached
     for name in ("products", "compiling"):
         monkeypatch.delitem(sys.modules, f"shared.engines.kernels.{name}")
     monkeypatch.setitem(sys.modules, "numba", None)  # as Python has it for what cannot be imported
