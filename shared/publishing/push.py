@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Target:
-    """Where a Space goes, and what is asked of the Hub beside its files."""
+    """Repository of a Space on the Hub, and its settings there."""
 
     repo: str
     private: bool = False
@@ -73,12 +73,12 @@ def deploy(name: str, target: Target, say: Say = print, *, root: Path = ROOT) ->
     address = f"{api.endpoint}/spaces/{target.repo}"
     assembled = with_preload(name, api, say, thumbnail=f"{address}/resolve/main/thumbnail.png", root=root)
     say(assembled.listing())
-    there = asked(target, lambda: api.repo_exists(target.repo, repo_type="space"))
-    before = set(asked(target, lambda: api.list_repo_files(target.repo, repo_type="space"))) if there else set()
+    there = _call(target, lambda: api.repo_exists(target.repo, repo_type="space"))
+    before = set(_call(target, lambda: api.list_repo_files(target.repo, repo_type="space"))) if there else set()
     prepare(api, target, there=there)
     with tempfile.TemporaryDirectory() as folder:
         assembled.write(Path(folder))
-        asked(
+        _call(
             target,
             lambda: api.upload_folder(
                 repo_id=target.repo,
@@ -96,7 +96,7 @@ def deploy(name: str, target: Target, say: Say = print, *, root: Path = ROOT) ->
 
 
 def with_preload(name: str, api: Any, say: Say, *, thumbnail: str = "", root: Path = ROOT) -> Assembled:
-    """The Space with `preload_from_hub` filled in, as far as the Hub can be asked."""
+    """The Space with `preload_from_hub` filled in, as far as the Hub can be reached."""
     lines, remarks = preload_lines(preloaded(name, root), api)
     for remark in remarks:
         say(remark)
@@ -132,10 +132,10 @@ def _needed(api: Any, repo: str, commit: str) -> list[str]:
 
 
 def prepare(api: Any, target: Target, *, there: bool) -> None:
-    """Makes the repository, or brings one that is there to what is asked for."""
+    """Creates the repository, or gives an existing one the settings of the target."""
     if not there:
         variables = [{"key": name, "value": value} for name, value in target.variables.items()]
-        asked(
+        _call(
             target,
             lambda: api.create_repo(
                 target.repo,
@@ -149,14 +149,14 @@ def prepare(api: Any, target: Target, *, there: bool) -> None:
         )
         return
     if target.private:
-        asked(target, lambda: api.update_repo_settings(target.repo, repo_type="space", private=True))
+        _call(target, lambda: api.update_repo_settings(target.repo, repo_type="space", private=True))
     for name, value in target.variables.items():
-        asked(target, lambda name=name, value=value: api.add_space_variable(target.repo, name, value))
+        _call(target, lambda name=name, value=value: api.add_space_variable(target.repo, name, value))
     if target.hardware:
-        asked(target, lambda: api.request_space_hardware(target.repo, target.hardware))
+        _call(target, lambda: api.request_space_hardware(target.repo, target.hardware))
 
 
-def asked(target: Target, ask: Callable[[], T]) -> T:
+def _call(target: Target, ask: Callable[[], T]) -> T:
     """Asks, again where the Hub is busy; what it refuses is said in words about writing."""
     try:
         return with_retries(ask)
