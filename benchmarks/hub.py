@@ -24,6 +24,7 @@ from benchmarks.report import machine, megabytes, say, table, write_section
 from benchmarks.server import Server
 from shared.checkpoints.catalog import Catalog, Checkpoint
 from shared.checkpoints.repository import wanted_files
+from shared.events import result_of
 from shared.serving.runtime import Runtime, start
 from shared.settings import Settings
 from tests.stand_in_hub import StandInHub
@@ -126,14 +127,6 @@ def turned_to_a_stand_in(home: Path) -> Iterator[StandInHub]:
         yield hub
 
 
-def to_the_end(work: Any) -> Any:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
 def measured(case: Case, checkpoint: Checkpoint, runtime: Runtime, hub: StandInHub, work: Path) -> list[object]:
     """One row: fetched, loaded, borrowed again."""
     say(f"{case.repo}: making random weights of its size")
@@ -143,22 +136,22 @@ def measured(case: Case, checkpoint: Checkpoint, runtime: Runtime, hub: StandInH
     shutil.rmtree(folder)
     checkpoint = checkpoint.model_copy(update={"revision": commit, "parameters": parameters})
     before, begun = hub.sent(), time.perf_counter()
-    resolved = to_the_end(runtime.files.ensure(checkpoint))
+    resolved = result_of(runtime.files.ensure(checkpoint))
     fetched, sent = time.perf_counter() - begun, hub.sent() - before
     needed = sum(
         file.size for file in wanted_files(runtime.hub.api.model_info(case.repo, files_metadata=True).siblings, "")
     )
     begun = time.perf_counter()
-    with to_the_end(runtime.cache.borrow(resolved)) as borrowed:
+    with result_of(runtime.cache.borrow(resolved)) as borrowed:
         cold, held = time.perf_counter() - begun, borrowed.engine.nbytes
     warm = []
     for _ in range(20):
         begun = time.perf_counter()
-        with to_the_end(runtime.cache.borrow(resolved)):
+        with result_of(runtime.cache.borrow(resolved)):
             warm.append(time.perf_counter() - begun)
     runtime.cache.unload(resolved.id)
     begun = time.perf_counter()
-    with to_the_end(runtime.cache.borrow(resolved)):
+    with result_of(runtime.cache.borrow(resolved)):
         again = time.perf_counter() - begun
     runtime.cache.unload(resolved.id)
     hub.storage.clear()

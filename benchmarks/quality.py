@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from benchmarks import ROOT
 from benchmarks.stats import Interval
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.lease import Lease
 
@@ -60,15 +61,6 @@ def items(name: str, quick: bool) -> list[Item]:
     lines = (ROOT / "tests" / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines if line.strip()]
     return found[:: max(1, len(found) // QUICK_ITEMS)][:QUICK_ITEMS] if quick else found
-
-
-def result_of(generator: Generator[Any, None, T]) -> T:
-    """Runs a generator for what it returns."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as end:
-            return end.value
 
 
 @contextmanager

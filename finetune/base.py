@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.weights import verified_folder
 from shared.engines.choice import engine_module
-from shared.events import Progress
+from shared.events import Progress, result_of
 from shared.fetching import hub_models
 from shared.serving import runtime
 from shared.serving.context import Context
@@ -73,9 +72,4 @@ def find_base(model: str, parts: Runtime, progress: Progress, revision: str = ""
 
 def _fetched(checkpoint: Checkpoint, parts: Runtime, progress: Progress) -> Checkpoint:
     fetching = Context(parts, "finetune", admin=True).ensure_on_disk(checkpoint, agreed=True)
-    while True:
-        try:
-            step: Any = next(fetching)
-        except StopIteration as ready:
-            return ready.value
-        progress(step.what, step.done, step.total)
+    return result_of(fetching, lambda step: progress(step.what, step.done, step.total))

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from finetune import processes
 from finetune.recipe import Recipe, read_recipe
+from shared.atomic import atomic_file
 from shared.errors import Busy
 from shared.settings import Settings
 
@@ -187,9 +188,8 @@ def all_runs(settings: Settings) -> list[Run]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def peak_memory() -> int:

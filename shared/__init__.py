@@ -1,1 +1,1 @@
-"""What every Space stands on: settings, catalog, model cache, engines, and the pieces tabs share."""
+"""The parts that all Spaces share: settings, catalog, model cache, engines, and the pieces tabs share."""

@@ -6,6 +6,8 @@ a plain "something failed here", because a stray exception's text can hold anoth
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -89,3 +91,15 @@ class Forbidden(SuiteError):
 
 class Cancelled(Exception):
     """The visitor pressed Stop or went away. Raised inside the computation to end it."""
+
+
+def did_you_mean(name: str, known: Sequence[str], cutoff: float = 0.75) -> str:
+    """` Did you mean …?` with the known name closest to `name`; "" where none is at least `cutoff` similar.
+
+    Similarity is difflib's, from 0 to 1, in lower case. `gpt2` is similar to `openai-community/gpt2`.
+    """
+    by_spelling = {one.lower(): one for one in known}
+    if "/" not in name:
+        by_spelling = {one.lower().rpartition("/")[2]: one for one in reversed(known)} | by_spelling
+    close = difflib.get_close_matches(name.lower(), list(by_spelling), n=1, cutoff=cutoff)
+    return f" Did you mean {by_spelling[close[0]]}?" if close else ""

@@ -12,10 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, the bytes done and the bytes in all (0 while unknown)."""
+"""`progress(what, done, total)`: what is being done, the bytes done and the bytes in all (0 while unknown)."""
 
 
 class RunInfo(BaseModel):
@@ -104,13 +105,17 @@ class Done(Generic[R]):
     run: RunInfo
 
 
-def returned(generator: Generator[Any, Any, R]) -> R:
-    """What a generator returns, for a caller who has no use for what it yields. Raises what the generator raises."""
+def result_of(generator: Generator[T, None, R], on_item: Callable[[T], object] = lambda _: None) -> R:
+    """Runs a generator to its end and gives the value that it returns; each yielded item goes to `on_item`.
+
+    Raises the generator's errors.
+    """
     while True:
         try:
-            next(generator)
+            item = next(generator)
         except StopIteration as end:
             return end.value
+        on_item(item)
 
 
 Waiting = Queued | Loading | Running

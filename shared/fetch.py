@@ -52,7 +52,7 @@ def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress:
     for checkpoint in checkpoints:
         source = source_of(checkpoint.engine)
         note = settings.converted_dir / f"{checkpoint.folder}.prepared.json"
-        if source is None or _noted(note) == _converted(checkpoint, source, settings):
+        if source is None or _read_note(note) == _converted(checkpoint, source, settings):
             continue
         with _only_one(settings.cache_dir / "setup.lock", progress):
             prepare = getattr(engine_module(checkpoint), "prepare", None)
@@ -64,7 +64,7 @@ def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress:
     return asked
 
 
-def _noted(note: Path) -> object:
+def _read_note(note: Path) -> object:
     try:
         return json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -104,7 +104,6 @@ class Display:
             else:
                 from tqdm import tqdm
 
-                # Some terminals say they are 0 by 0, and tqdm is mute there unless it is told better.
                 width = min(shutil.get_terminal_size().columns, 120)
                 # nrows: some terminals say they are 0 by 0, and tqdm is mute there unless it is told better
                 self.bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, initial=done, ncols=width, nrows=24)

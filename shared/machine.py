@@ -1,4 +1,4 @@
-"""What this machine, or the container it is, has: memory and cores."""
+"""Memory and cores of this machine, or of its container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def memory_limit() -> int:
 
 
 def free_memory() -> int:
-    """Bytes this process could still take. What the system keeps of files counts as free: it makes room for us."""
+    """Bytes this process could still take. The system's cache of files counts as free."""
     return min(psutil.virtual_memory().available, memory_limit() - psutil.Process().memory_info().rss)
 
 

@@ -1,4 +1,4 @@
-"""Every knob of the suite, in one place.
+"""Every setting of the suite, in one place.
 
 Each field is an environment variable `SUITE_<NAME>` and, where `app.py --help` lists it, an option too.
 The table in `docs/SETTINGS.md` is generated from these fields (`python -m shared.settings`).

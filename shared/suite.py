@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,13 +21,10 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
-from shared.errors import Cancelled, NeedsDownload, SuiteError, UnknownCheckpoint
-from shared.events import Event
-from shared.fetching.hub_models import added
 from shared.serving import zero_gpu
 from shared.serving.answers import Answers
+from shared.serving.background import begin_asking_the_hub, warm
 from shared.serving.batch import batch_task
-from shared.serving.context import Context
 from shared.serving.endpoint import Endpoint
 from shared.serving.model_task import models_endpoint
 from shared.serving.runtime import Runtime, start
@@ -257,48 +254,3 @@ def warming(suite: Suite) -> threading.Thread:
         suite.warmed.set()
 
     return threading.Thread(target=compute, name="warm-examples", daemon=True)
-
-
-def begin_asking_the_hub(runtime: Runtime) -> None:
-    """In the background: whether a Hub answers, and what the models named in SUITE_MODELS are."""
-    asking = runtime.hub.ask()
-    wanted = runtime.settings.models
-    if not wanted:
-        return
-
-    def add() -> None:
-        if asking:
-            asking.join()
-        for problem in collect_problems(added(wanted, runtime.catalog, runtime.hub)):
-            log.warning("SUITE_MODELS: %s", problem)
-
-    threading.Thread(target=add, name="add-models", daemon=True).start()
-
-
-def collect_problems(adding: Generator[Event, None, list[str]]) -> list[str]:
-    while True:
-        try:
-            next(adding)
-        except StopIteration as ended:
-            return ended.value
-
-
-def warm(spaces: Sequence[Space | BrokenSpace], runtime: Runtime, traffic: Traffic) -> None:
-    """Computes each tab's first example, so that the first visitor sees a real answer at once, of weights in memory.
-
-    In the order of the tabs. One that fails is told in the log, and the others are computed.
-    """
-    context = Context(runtime, visitor="warm-up", may_download=False)
-    for endpoint, request in list(traffic.answers.pending()):
-        for space in spaces:
-            if not isinstance(space, Space) or endpoint not in {e.name for e in space.endpoints}:
-                continue
-            try:
-                for _ in space.endpoint(endpoint).run(request, context, traffic):
-                    pass
-            except (UnknownCheckpoint, NeedsDownload):
-                continue  # the page says what is missing
-            except SuiteError as error:
-                log.warning("the first example of %s could not be computed: %s", endpoint, error)
-            except Cancelled:  # the suite was closed
-                return

@@ -213,6 +213,7 @@ def test_uvicorn_serves_the_application_and_sigterm_lets_requests_end(tmp_path: 
     assert not [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_what_does_not_end_in_time_is_cancelled(tmp_path: Path) -> None:
     command = ("app.py", "--no-page", "--port", "PORT")
     with running(tmp_path, *command, SUITE_GRACE_SECONDS="0.2") as (process, url):

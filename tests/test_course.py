@@ -321,11 +321,11 @@ def test_small100_is_told_the_target_language_by_its_encoder(
 
 def add(taught: Course, repo: str) -> Any:
     """What the Models tab's "Add" does."""
+    from shared.events import result_of
     from shared.fetching.hub_models import added
-    from shared.suite import collect_problems
 
     runtime = taught.suite.runtime
-    assert collect_problems(added((repo,), runtime.catalog, runtime.hub)) == []
+    assert result_of(added((repo,), runtime.catalog, runtime.hub)) == []
     return runtime.catalog.choose_by_id(repo)
 
 

@@ -627,7 +627,7 @@ def test_a_folder_that_cannot_be_written_to(bench: Bench) -> None:
     bench.added("user/nowhere-to-go")
     storage = bench.home / "hub" / "models--user--nowhere-to-go"
     storage.write_text("a file where a folder should be")
-    bench.fails("user/nowhere-to-go", "the files of user/nowhere-to-go cannot be kept", "HF_HOME")
+    bench.fails("user/nowhere-to-go", "the files of user/nowhere-to-go cannot be written", "HF_HOME")
     storage.unlink()
     bench.works("user/nowhere-to-go")
 
@@ -648,10 +648,10 @@ def test_a_pickle_that_memory_cannot_hold(bench: Bench, monkeypatch: pytest.Monk
     bench.push("user/heavy", {"model.safetensors": None, "pytorch_model.bin": (tmp_path / "x").read_bytes()})
     bench.added("user/heavy")
     before = bench.hub.sent("/storage/")
-    said = ("is kept as a pickle", "MB of memory, of which 1 MB are free", "choose a smaller one")
+    said = ("is published as a pickle", "MB of memory, of which 1 MB are free", "choose a smaller one")
     with monkeypatch.context() as patch:
         patch.setattr(pytorch_bin, "free_memory", lambda: 10**6)
-        bench.fails("user/heavy", "user/heavy is kept", *said, "Nothing was fetched")
+        bench.fails("user/heavy", "user/heavy is published", *said, "Nothing was fetched")
         assert bench.hub.sent("/storage/") == before
         # Others took the memory while it was fetched.
         patch.setattr(hub_fetch, "refuse_without_memory", lambda *_: None)

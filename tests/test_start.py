@@ -53,7 +53,7 @@ def warmed(settings: Settings) -> Iterator[Suite]:
 
 
 def test_checkpoints_are_warmed_in_the_order_of_the_tabs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "shared.suite")
+    caplog.set_level(logging.WARNING, "shared.serving.background")
     with warmed(Settings(port=0, cache_dir=tmp_path, profile="embedded")) as suite:
         said = [record.args for record in caplog.records if "could not be computed" in record.msg]
         assert urlopen(suite.url).status == 200
@@ -69,7 +69,7 @@ def test_an_example_that_cannot_be_computed_holds_up_no_other(tmp_path: Path, ca
     minilm = Catalog.read().choose_by_id("all-MiniLM-L6-v2").folder
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / minilm).symlink_to(Settings().weights_dir / minilm)
-    caplog.set_level(logging.WARNING, "shared.suite")
+    caplog.set_level(logging.WARNING, "shared.serving.background")
     settings = Settings(port=0, cache_dir=tmp_path, profile="embedded", spaces=("translation", "reading"))
     with warmed(settings) as suite:
         assert "first example of translate could not be computed" in caplog.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from shared.atomic import atomic_folder
 from shared.settings import Settings
 
 
@@ -27,11 +27,8 @@ def made_once(name: str, package: str, make: Callable[[Path], None]) -> Path:
     final = home / f"{name}@{package}-{version(package)}"
     with FileLock(f"{final}.lock"):
         if not final.is_dir():
-            building = final.with_name(f"{final.name}.part")
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            make(building)
-            building.rename(final)
+            with atomic_folder(final) as part:
+                make(part)
     return final
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from benchmarks.quality import result_of
 from shared.engines.protocols import Engine
+from shared.events import result_of
 from shared.machine import usable_cores
 from shared.serving.context import Context
 from shared.serving.lease import Lease

@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from shared.atomic import atomic_file
 from shared.errors import SuiteError
 
 Row = dict[str, Any]
@@ -95,7 +95,6 @@ def write_recordings(rows: Iterator[Row], column: str, folder: Path) -> Iterator
         file = folder / (hashlib.sha256(content).hexdigest()[:32] + (ending if ending in SOUND else ""))
         if not file.is_file() or file.stat().st_size != len(content):
             folder.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f".{file.name}.{os.getpid()}.part")
-            part.write_bytes(content)
-            part.replace(file)
+            with atomic_file(file) as part:
+                part.write_bytes(content)
         yield {**row, column: str(file)}

@@ -19,7 +19,7 @@ from finetune.recipe import Recipe
 from finetune.tasks import task_of
 from shared.engines.compute import Compute, run_here
 from shared.engines.protocols import NoCache, SentenceEncoder
-from shared.events import returned
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.lease import Lease
 from shared.serving.runtime import Runtime
@@ -135,7 +135,7 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
             )
             for item in items
         ]
-        with returned(context.borrow(model, "zero-shot-classification")) as lease:
+        with result_of(context.borrow(model, "zero-shot-classification")) as lease:
             return [Classification(score).label for score in scorer(lease).zero_shot(asked)]
 
     def few(shots: int) -> Answer:
@@ -152,7 +152,7 @@ def classifying_base(recipe: Recipe, base: Base, parts: Parts, runtime: Runtime)
                 )
                 for item in items
             ]
-            with returned(context.borrow(model, "few-shot-classification")) as lease:
+            with result_of(context.borrow(model, "few-shot-classification")) as lease:
                 return [Classification(score).label for score in scorer(lease).few_shot(asked)]
 
         return answer

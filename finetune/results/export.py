@@ -14,7 +14,6 @@ deprecated, warns at every use, and no `from_pretrained` reads what it saves.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -34,6 +33,7 @@ from finetune.results import scores
 from finetune.results.evaluation import measure, tuned_system
 from finetune.results.loading import Trained, base_of, facts_of, load_trained, merge, plain
 from finetune.run_folder import PACKAGES, write_atomically, write_json
+from shared.atomic import atomic_file, atomic_folder
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 from shared.settings import Settings
@@ -100,8 +100,8 @@ def export_all(checkpoint: str | Path, out: Path, settings: Settings, say: Say, 
         "versions": {name: version(name) for name in PACKAGES},
         "cores": os.cpu_count(),
     }
-    write_json(out / f".{EXPORT}", content)
-    (out / f".{EXPORT}").replace(out / EXPORT)
+    with atomic_file(out / EXPORT) as part:
+        write_json(part, content)
     write_atomically(out / TABLE, as_table(content) + "\n")
     say(as_table(content))
     return content
@@ -114,6 +114,7 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
     architecture = type(plain(trained.model))
 
     def merged() -> Trained:
+        shutil.rmtree(out / "merged", ignore_errors=True)  # an older one must not pass for this one if this one fails
         with atomic_folder(out / "merged") as building:
             model = merge(trained.model)
             model.save_pretrained(building, safe_serialization=True)
@@ -121,6 +122,7 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
         return read_back(trained, architecture, out / "merged")
 
     def quantized(name: str) -> Trained:
+        shutil.rmtree(out / name, ignore_errors=True)
         with atomic_folder(out / name) as building:
             if not (out / "merged").is_dir():
                 raise SuiteError("it is made from the merged form, which could not be written")
@@ -145,20 +147,6 @@ def _forms(trained: Trained, out: Path) -> Iterator[tuple[str, Callable[[], Trai
 
 
 # -- writing ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
-    """A folder to write into, which gets its name when it is whole. What failed leaves nothing of that name behind."""
-    building = final.with_name(f".{final.name}.part")
-    for old in (building, final):
-        shutil.rmtree(old, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        building.rename(final)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def quantization(name: str, recipe: Recipe, whole: Sequence[str]) -> Any:

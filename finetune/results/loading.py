@@ -10,9 +10,10 @@ from typing import Any
 
 from finetune.base import Base, find_base
 from finetune.recipe import Recipe, check_recipe, recipe_file
-from finetune.results.hub import is_repository, pull
+from finetune.results.hub import pull
 from finetune.run_folder import all_runs
 from finetune.tasks import TrainingTask, task_of
+from shared.checkpoints.adapters import is_repository
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 

@@ -19,13 +19,15 @@ from finetune.base import Base
 from finetune.data.split import Item
 from finetune.recipe import check_recipe
 from finetune.results.card import Subject, card
-from finetune.results.hub import api_of, asked, download, is_published, is_repository
+from finetune.results.hub import download, is_published
 from finetune.results.loading import TRAINING, base_of, facts_of, load_trained
 from finetune.results.loss_curve import draw
 from finetune.run_folder import EVALUATION
+from shared.checkpoints.adapters import is_repository
 from shared.checkpoints.catalog import WheelSource
 from shared.errors import InvalidInput, SuiteError
 from shared.fetching.hub_errors import HubUnreachable
+from shared.fetching.hub_writing import client, request
 from shared.serving.runtime import Runtime
 
 Say = Callable[[str], None]
@@ -53,7 +55,7 @@ def publish(
     """
     if not is_repository(repo):
         raise InvalidInput(f"{repo!r} is not of the form user/name", field="repo")
-    api = api_of(token)
+    api = client(token)
     facts = facts_of(folder)
     base = base_of(facts, runtime)
     files = contents(folder, repo, base, secrets=(api.token,), private_paths=paths_of(folder, runtime))
@@ -193,12 +195,11 @@ def size(content: bytes | Path) -> int:
 
 def prepare(api: Any, repo: str, private: bool, files: Files, say: Say) -> set[str]:
     """Makes the repository, or sees that one which is there may be changed. Returns the names of its files."""
-    token = api.token
-    if not asked(repo, lambda: api.repo_exists(repo), token):
-        asked(repo, lambda: api.create_repo(repo, private=private, exist_ok=True), token)
+    if not request(api, repo, lambda: api.repo_exists(repo)):
+        request(api, repo, lambda: api.create_repo(repo, private=private, exist_ok=True))
         say(f"created {repo}, {'private' if private else 'for everybody'}")
         return set()
-    info = asked(repo, lambda: api.model_info(repo), token)
+    info = request(api, repo, lambda: api.model_info(repo))
     there = {file.rfilename for file in info.siblings or []} - {".gitattributes"}
     if there - {"README.md"}:
         another = "another model" if TRAINING not in there else ""
@@ -210,7 +211,7 @@ def prepare(api: Any, repo: str, private: bool, files: Files, say: Say) -> set[s
                 field="repo",
             )
     if bool(info.private) != private:
-        asked(repo, lambda: api.update_repo_settings(repo, private=private), token)
+        request(api, repo, lambda: api.update_repo_settings(repo, private=private))
         say(f"{repo} is {'private' if private else 'for everybody'} from now on")
     return there
 
@@ -229,7 +230,7 @@ def upload(api: Any, repo: str, files: Files, before: set[str]) -> str:
             commit_message="Update the checkpoint" if before else "Add the checkpoint",
         )
 
-    return str(asked(repo, commit, api.token).oid)
+    return str(request(api, repo, commit).oid)
 
 
 def verify(files: Files, folder: Path, back: Path, runtime: Runtime, say: Say) -> None:

@@ -18,6 +18,7 @@ import psutil
 
 from finetune.recipe import Recipe
 from finetune.run_folder import Run, run_of, runs_folder, write_atomically
+from shared.atomic import atomic_file
 from shared.errors import Busy, SuiteError
 from shared.settings import Settings
 
@@ -102,12 +103,10 @@ def keep_upload(path: Path, settings: Settings) -> Path:
     kept = runs_folder(settings) / "uploads" / digest.hexdigest()[:16] / path.name
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f".{kept.name}.{os.getpid()}.part")
         try:
-            shutil.copyfile(path, part)
-            part.replace(kept)
+            with atomic_file(kept) as part:
+                shutil.copyfile(path, part)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise SuiteError(f"{path.name} could not be kept: {error.strerror or error}") from None
     return kept
 

@@ -25,6 +25,7 @@ from finetune.run.prepared import Prepared, prepare
 from finetune.run.train import Stopped, train
 from finetune.run.turn import turn
 from finetune.run_folder import EVALUATION, Run, duration, run_of
+from shared.atomic import atomic_folder
 from shared.errors import SuiteError
 from shared.serving.runtime import Runtime
 from shared.settings import Settings
@@ -138,19 +139,12 @@ def install_adapter(recipe: Recipe, run: Run, settings: Settings) -> str:
     """
     name = recipe.publishing.name or recipe.name
     final = settings.cache_dir / ADAPTERS / name
-    building, old = final.with_name(f".{name}.part"), final.with_name(f".{name}.old")
     try:
-        with errors_in_words(recipe, run.folder):
-            for folder in (building, old):
-                shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(run.result, building)
-            if final.exists():
-                final.rename(old)
-            building.rename(final)
+        with errors_in_words(recipe, run.folder), atomic_folder(final) as part:
+            shutil.copytree(run.result, part, dirs_exist_ok=True)
     except SuiteError as error:
         run.update(error=f"it was trained, but could not be put where the suite finds it: {error}")
         raise
-    shutil.rmtree(old, ignore_errors=True)
     return name
 
 

@@ -24,6 +24,7 @@ from finetune.run.failures import errors_in_words
 from finetune.run.prepared import Prepared, prepare
 from finetune.run.watch import Stopped, Watch
 from finetune.run_folder import PACKAGES, Run, Status, write_atomically, write_json
+from shared.atomic import atomic_folder
 from shared.events import Progress
 from shared.serving.runtime import Runtime
 
@@ -171,44 +172,41 @@ def _train(trainer: Any, checkpoint: Path | None, watch: Watch) -> None:
 
 def save_result(prepared: Prepared, run: Run, status: Status, expected: Estimate) -> None:
     """Writes `run.result` beside its final place and renames it: there is no half of it."""
-    recipe, building = prepared.recipe, run.folder / "result.part"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    if recipe.saves != recipe.method.saves:
-        prepared.model = merge(prepared.model)
-    model = prepared.model
-    if recipe.saves == "adapter":
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = prepared.base.published_as
-            config.inference_mode = True
-        # Left to itself, peft asks a Hub whether the vocabulary was changed.
-        model.save_pretrained(building, safe_serialization=True, save_embedding_layers=False)
-        (building / "README.md").unlink(missing_ok=True)
-    else:
-        model.save_pretrained(building, safe_serialization=True)
-    prepared.processor.save_pretrained(building)
-    write_json(building / "suite_adapter.json", suite_entry(prepared))
-    write_json(
-        building / "training.json",
-        {
-            "recipe": recipe.model_dump(mode="json"),
-            "base": {"checkpoint": prepared.base.checkpoint.id, "revision": prepared.base.checkpoint.revision},
-            "labels": prepared.labels,
-            **prepared.facts,
-            "status": {k: v for k, v in asdict(status).items() if k not in ("pid", "updated", "error", "what")},
-            "estimate": asdict(expected),
-            "versions": {name: version(name) for name in PACKAGES},
-            "cores": os.cpu_count(),
-        },
-    )
-    (building / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    write_json(building / "loss.json", run.entries())
-    for root, _, files in os.walk(building):
-        for name in files:
-            with (Path(root) / name).open("rb") as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(run.result, ignore_errors=True)
-    building.rename(run.result)
+    recipe = prepared.recipe
+    with atomic_folder(run.result) as part:
+        if recipe.saves != recipe.method.saves:
+            prepared.model = merge(prepared.model)
+        model = prepared.model
+        if recipe.saves == "adapter":
+            for config in model.peft_config.values():
+                config.base_model_name_or_path = prepared.base.published_as
+                config.inference_mode = True
+            # Left to itself, peft asks a Hub whether the vocabulary was changed.
+            model.save_pretrained(part, safe_serialization=True, save_embedding_layers=False)
+            (part / "README.md").unlink(missing_ok=True)
+        else:
+            model.save_pretrained(part, safe_serialization=True)
+        prepared.processor.save_pretrained(part)
+        write_json(part / "suite_adapter.json", suite_entry(prepared))
+        write_json(
+            part / "training.json",
+            {
+                "recipe": recipe.model_dump(mode="json"),
+                "base": {"checkpoint": prepared.base.checkpoint.id, "revision": prepared.base.checkpoint.revision},
+                "labels": prepared.labels,
+                **prepared.facts,
+                "status": {k: v for k, v in asdict(status).items() if k not in ("pid", "updated", "error", "what")},
+                "estimate": asdict(expected),
+                "versions": {name: version(name) for name in PACKAGES},
+                "cores": os.cpu_count(),
+            },
+        )
+        (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        write_json(part / "loss.json", run.entries())
+        for root, _, files in os.walk(part):
+            for name in files:
+                with (Path(root) / name).open("rb") as file:
+                    os.fsync(file.fileno())
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 

@@ -6,13 +6,12 @@ suite, changes nothing, and whoever opens it again sees where the run is.
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from finetune.tab.publishing import may_publish
 from finetune.tab.recipe_panel import RecipePanel
 from finetune.tab.runs_panel import RunsPanel
+from shared.page.driver import Updates
 from shared.page.inputs import PRIVATE
 from shared.page.models_tab import sign_in_form
 from shared.transport.edge import Edge
@@ -30,13 +29,13 @@ def build(edge: Edge, tab: gr.Tab) -> None:
     sign_in = gr.HTML(sign_in_form("Training and publishing"), visible=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            recipe = RecipePanel(settings)
+            recipe = RecipePanel(edge)
         with gr.Column(scale=7, min_width=320):
             runs = RunsPanel(settings)
     recipe.wire(runs)
 
-    def opened(request: gr.Request, name: str | None) -> tuple[Any, ...]:
-        return *runs.show(request, name), gr.HTML(visible=not may_publish(settings, request))
+    def opened(request: gr.Request, name: str | None) -> Updates:
+        return {**runs.show(request, name), sign_in: gr.HTML(visible=not may_publish(settings, request))}
 
     for event in (tab.select, runs.refresh.click):
         event(opened, runs.menu, [*runs.outputs, sign_in], queue=False, **PRIVATE)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,20 @@ from finetune.run_folder import write_atomically
 from finetune.tab.drawing import describe
 from finetune.tab.form import FIELDS, Form, columns_of, fields_of, guess_columns, name_for
 from finetune.tab.runs_panel import RunsPanel
-from shared.errors import Cancelled, SuiteError
+from shared.errors import SuiteError
+from shared.events import Done, Event, Partial, Running, Waiting
 from shared.page import render
+from shared.page.driver import Driver, Presenter, Updates, Visitor, errors_in
 from shared.page.inputs import PRIVATE
 from shared.page.stop import Stop
 from shared.settings import Settings
 from shared.transport.admin import require_admin
+from shared.transport.edge import Edge
 
 FIRST = "topics"
 
 TEXTS = ("name", "folder", "input", "target", "more")
 """Fields in which nothing is an empty text."""
-
-ESTIMATING = (
-    '<div class="waiting" role="status">Reading rows and timing a few steps…<div class="track unknown"><i></i></div>'
-    "</div>"
-)
 
 _numbers = itertools.count()
 
@@ -42,8 +41,8 @@ _numbers = itertools.count()
 class RecipePanel:
     """Lays itself out where it is made."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, edge: Edge) -> None:
+        self.edge, self.settings = edge, edge.runtime.settings
         recipe = read_recipe(FIRST)
         value = fields_of(recipe)
         choices = [(f"{one.name} · {one.title}", one.name) for one in shipped_recipes()]
@@ -115,21 +114,21 @@ class RecipePanel:
         changed = [self.about, *(fields[name] for name in ("name", *FIELDS, "rank")), self.said]
         fields["recipe"].input(self.chosen, [fields["recipe"], fields["upload"]], changed, **quick)
         columns = [*(fields[name] for name in ("input", "target", "name")), self.said]
-        fields["upload"].change(self.uploaded, [fields["upload"], fields["recipe"]], columns, **quick)
+        fields["upload"].change(
+            errors_in(self.said, self.uploaded), [fields["upload"], fields["recipe"]], columns, **quick
+        )
 
-        def start(request: gr.Request, *raw: Any) -> tuple[Any, ...]:
-            try:
-                require_admin(self.settings, request)
-                form = self.form(raw)
-                run = background.start(form.as_recipe(self.settings), self.settings)
-                terminal = escape(form.command(self.settings))
-            except SuiteError as error:
-                return *(gr.skip() for _ in runs.outputs), render.problem(error)
+        def start(request: gr.Request, *raw: Any) -> Updates:
+            require_admin(self.settings, request)
+            form = self.form(raw)
+            run = background.start(form.as_recipe(self.settings), self.settings)
+            terminal = escape(form.command(self.settings))
             said = f'<div class="snippet"><h4>The same from a terminal</h4><pre>{terminal}</pre></div>'
-            return *runs.view_of(run.folder.name), said
+            return {**runs.view_of(run.folder.name), self.said: said}
 
-        self.start_button.click(start, values, [*runs.outputs, self.said], **quick)
-        self.estimate_button.click(self.estimate, values, [self.said, self.stop.button], **PRIVATE)
+        self.start_button.click(errors_in(self.said, start), values, [*runs.outputs, self.said], **quick)
+        estimate = functools.partial(EstimatePresenter, self)
+        Driver(self.edge, estimate, values, [self.said], self.stop).on(self.estimate_button.click)
         self.stop.wire()
 
     def form(self, raw: Sequence[Any]) -> Form:
@@ -145,37 +144,44 @@ class RecipePanel:
         rank = gr.Number(value["rank"], visible=value["rank"] is not None)
         return [describe(recipe), called, *(value[field] for field in FIELDS), rank, ""]
 
-    def uploaded(self, request: gr.Request, path: str | None, recipe: str) -> list[Any]:
+    def uploaded(self, request: gr.Request, path: str | None, recipe: str) -> Updates:
         """Columns of the table that was uploaded, and a name for a run on it."""
+        goes_in, comes_out, name = (self.fields[field] for field in ("input", "target", "name"))
         if not path:
-            return ["", "", recipe, ""]
-        try:
-            require_admin(self.settings, request)
-            columns = columns_of(Path(path))
-            goes_in, comes_out = guess_columns(columns, read_recipe(recipe))
-        except SuiteError as error:
-            return [gr.skip(), gr.skip(), gr.skip(), render.problem(error)]
+            return {goes_in: "", comes_out: "", name: recipe, self.said: ""}
+        require_admin(self.settings, request)
+        columns = columns_of(Path(path))
+        guessed = guess_columns(columns, read_recipe(recipe))
         said = f'<p class="limits">Its columns: {escape(", ".join(columns)[:300])}</p>'
-        return [goes_in, comes_out, name_for(recipe, Path(path)), said]
-
-    async def estimate(self, request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, Any], None]:
-        words = ""
-        with self.stop.run(request) as run:
-            try:
-                require_admin(self.settings, request)
-                recipe = self.form(raw).as_recipe(self.settings)
-                async for words in dry_run(recipe.to_yaml(), self.settings):
-                    run.check()
-                    yield words, gr.Button(interactive=True)
-                yield words, gr.Button(interactive=False)
-            except SuiteError as error:
-                yield render.problem(error), gr.Button(interactive=False)
-            except Cancelled:
-                yield '<div class="run-line">Stopped.</div>', gr.Button(interactive=False)
+        return {goes_in: guessed[0], comes_out: guessed[1], name: name_for(recipe, Path(path)), self.said: said}
 
 
-async def dry_run(recipe: str, settings: Settings) -> AsyncGenerator[str, None]:
-    """What the run would be, in a process that ends with this. Raises `SuiteError` with that one's words."""
+class EstimatePresenter(Presenter):
+    """One estimate, in the line under the buttons."""
+
+    def __init__(self, panel: RecipePanel, *raw: Any) -> None:
+        self.panel, self.raw = panel, raw
+
+    def requests(self, visitor: Visitor) -> Iterator[AsyncGenerator[Event, None]]:
+        settings = self.panel.settings
+        require_admin(settings, visitor.request)
+        yield dry_run(self.panel.form(self.raw).as_recipe(settings).to_yaml(), settings)
+
+    def waiting(self, event: Waiting) -> Updates:
+        return self.message(render.waiting(event))
+
+    async def result(self, event: Partial[str] | Done[str]) -> Updates:
+        return self.message(event.result)
+
+    def message(self, html: str) -> Updates:
+        return {self.panel.said: html}
+
+    def stopped(self) -> Updates:
+        return self.message('<div class="run-line">Stopped.</div>')
+
+
+async def dry_run(recipe: str, settings: Settings) -> AsyncGenerator[Event, None]:
+    """The estimate as HTML, made in a process that ends with this. Raises `SuiteError` with that process's error."""
     path = queue_folder(settings) / f"estimate-{os.getpid()}-{next(_numbers)}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, recipe)
@@ -190,13 +196,13 @@ async def dry_run(recipe: str, settings: Settings) -> AsyncGenerator[str, None]:
     ended = asyncio.create_task(process.communicate())
     try:
         while not (await asyncio.wait([ended], timeout=0.5))[0]:
-            yield ESTIMATING
+            yield Running("reading rows and timing a few steps")
         out, problem = (stream.decode("utf-8", errors="replace") for stream in ended.result())
         if process.returncode:
             lines = problem.strip().splitlines() or ["it ended without a word"]
             said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
             raise SuiteError((said or lines)[-1].removesuffix("."))
-        yield "".join(f'<p class="estimate">{escape(line)}</p>' for line in out.splitlines())
+        yield Partial("".join(f'<p class="estimate">{escape(line)}</p>' for line in out.splitlines()))
     finally:
         if process.returncode is None:
             process.kill()

@@ -73,16 +73,16 @@ class Adapter(BaseModel):
     revision: str
     """The commit of its repository, or the beginning of a hash of its content."""
     digest: str = ""
-    """SHA-256 of its weights file; "" while that is not here."""
+    """SHA-256 of its weights file; "" before that is downloaded."""
     metric: str = ""
     """Its evaluation in one line."""
     config: PeftConfig
     path: Path | None = None
-    """Its folder; None while it lies on a Hub alone."""
+    """Its folder; None before it is downloaded."""
     repository: Checkpoint | None = None
     """How the files of a repository are fetched; None for a folder of this machine."""
 
-    # What `ModelCache` asks of what it holds:
+    # `shared.scheduling.cache_entry.Loadable`, the model cache's protocol:
     engine: str = "adapters.deltas"
 
     @property
@@ -92,7 +92,8 @@ class Adapter(BaseModel):
 
     @property
     def folder(self) -> str:
-        """Its key in the model cache; changes with its weights, so new ones never meet the old."""
+        """Its key in the model cache; it changes with the weights, so the cache never gives out old ones for new
+        ones."""
         return f"adapter {self.name}@{self.revision}"
 
     @property
@@ -242,7 +243,7 @@ def _metric(content: bytes) -> str:
             was = f" (base {before:.3g})" if isinstance(before, int | float) else ""
             return f"{name} {after:.3g}{was}"[:LONGEST_METRIC]
     except (ValueError, AttributeError, RecursionError):
-        pass  # it is said beside the adapter, and nothing depends on it
+        pass  # it is only shown beside the adapter
     return ""
 
 

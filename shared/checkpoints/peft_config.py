@@ -1,4 +1,4 @@
-"""`adapter_config.json` as peft writes it: what of it can be computed here, and what is refused by name.
+"""`adapter_config.json` as peft writes it: which settings can be computed here, and which are refused by name.
 
 Read without peft, whose import takes seconds. Rules are those of peft 0.21 (`tuners_utils.check_target_module_exists`,
 `lora/model.py`, `ia3/layer.py`).

@@ -62,7 +62,7 @@ def _write(tensors: dict[str, torch.Tensor], file: Path) -> None:
         specs = {name: TensorSpec(**_spec(tensor)) for name, tensor in packed.items()}
     except SafetensorError as error:
         raise WeightsCorrupt(
-            f"{SINGLE} was refused: {_first_line(error)} safetensors keeps no such numbers. Choose another checkpoint"
+            f"{SINGLE} was refused: {_first_line(error)} safetensors has no such numbers. Choose another checkpoint"
         ) from None
     try:
         serialize_file(specs, file, metadata={"format": "pt"})
@@ -81,7 +81,7 @@ def refuse_without_memory(nbytes: int, what: str, done: str = "") -> None:
     free = free_memory()
     if nbytes and free < nbytes + SPARE:
         raise MemoryRefused(
-            f"{what} is kept as a pickle, and turning it into safetensors may take "
+            f"{what} is published as a pickle, and turning it into safetensors may take "
             f"{(nbytes + SPARE) / 1e6:,.0f} MB of memory, of which {free / 1e6:,.0f} MB are free. Unload a checkpoint "
             f"or end other programs, and try again, or choose a smaller one{done}",
             field="model",

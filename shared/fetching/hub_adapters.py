@@ -34,7 +34,7 @@ def adapter_of(repo: str, revision: str, link: HubLink, known: Mapping[str, Chec
         {},
         known,
         nbytes=files[ADAPTER_WEIGHTS].size,
-        memory=2 * files[ADAPTER_WEIGHTS].size,  # were it stored in half precision; known better once it is here
+        memory=2 * files[ADAPTER_WEIGHTS].size,  # as if it were in half precision; the download shows its real size
         revision=info.sha,
         repository=as_repository(repo, info.sha, sum(file.size for file in files.values())),
     )

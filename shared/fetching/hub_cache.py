@@ -1,4 +1,4 @@
-"""What the Hub client's cache (`HF_HOME`) holds whole: put there by any program, or by a Space's build."""
+"""Checkpoints that are complete in the Hub client's cache (`HF_HOME`), whichever program downloaded them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def snapshot(repo: str, commit: str) -> Path:
 
 
 def whole_snapshot(checkpoint: Checkpoint) -> Snapshot | None:
-    """The checkpoint's snapshot at its revision, or at that of `main` where none is pinned; None unless it is whole.
+    """The checkpoint's snapshot at its revision, or at that of `main` where none is pinned; None unless it is complete.
 
-    Reads names alone, no file's content: it is asked at every request, and for every checkpoint of a page.
+    Reads names alone, no file's content, since every request and every checkpoint of a page needs the answer.
     """
     assert isinstance(checkpoint.source, HubSource)
     repo, kind = checkpoint.source.repo, kinds.get(checkpoint.kind)
@@ -47,12 +47,12 @@ def whole_snapshot(checkpoint: Checkpoint) -> Snapshot | None:
         names = tuple(file.name for file in kind.needed_files(there, checkpoint.id))
     except (OSError, SuiteError):
         return None  # nothing, or a part of it
-    # What another program needed of it need not be all.
+    # Another program may have needed only some of the files.
     return Snapshot(commit, folder, names) if kind.is_whole(names) else None
 
 
 def has_parts(repo: str) -> bool:
-    """Whether we began to fetch a file of it and did not come to its end."""
+    """Whether a download of one of its files was begun here and not finished."""
     return any((_storage(repo) / "blobs").glob("*.part"))
 
 

@@ -26,13 +26,13 @@ LONGEST_MESSAGE = 300
 
 
 class HubRefused(SuiteError):
-    """The Hub does not let us have it: gated, private, wrong token."""
+    """The Hub refuses a repository: it is gated or private, or the token is wrong."""
 
     status = 403
 
 
 class HubUnreachable(SuiteError):
-    """The Hub does not answer, or broke off."""
+    """The Hub does not answer, or the connection broke."""
 
     status = 503
 
@@ -45,14 +45,14 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError:
     """The error as one of ours. Errors of ours are returned as they are.
 
-    Raises the error itself where it is none that the Hub, the network or the disk accounts for: a mistake of ours.
+    An error that neither the Hub nor the network nor the disk caused is a bug of ours, and raised as it is.
     """
     from huggingface_hub import errors
 
     if isinstance(error, SuiteError):
         return error
-    said = _server_message(error)
-    status = _status(error)
+    said = server_message(error)
+    status = status_of(error)
     in_its_words = "." if status == 401 and _anonymous() else f" ({said})"
     if isinstance(error, errors.GatedRepoError):
         return HubRefused(
@@ -95,7 +95,7 @@ def as_suite_error(error: Exception, repo: str = "the repository") -> SuiteError
     network = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, *connection_errors())
     if isinstance(error, OSError) and not isinstance(error, network):
         return SuiteError(
-            f"the files of {repo} cannot be kept: {error.strerror or cause(error)} ({error.filename or 'no file'}). "
+            f"the files of {repo} cannot be written: {error.strerror or cause(error)} ({error.filename or 'no file'}). "
             "See that HF_HOME and SUITE_CACHE_DIR name folders that the suite may write to"
         )
     if not isinstance(error, network):
@@ -110,20 +110,21 @@ def connection_errors() -> tuple[type[Exception], ...]:
     return (httpx2.RequestError,)
 
 
-def with_retries(ask: Callable[[], T], look: Callable[[], None] = lambda: None) -> T:
+def with_retries(ask: Callable[[], T], look: Callable[[], None] = lambda: None, *, broken: bool = False) -> T:
     """Asks again where the Hub says "too many requests" or fails; the client itself does not.
 
-    `look` is called while we wait, and may raise to end it.
+    `look` is called while we wait, and may raise to end it. `broken`: also where the connection broke.
     """
     for attempt in range(ATTEMPTS):
         try:
             return ask()
         except Exception as error:
-            status = _status(error)
-            if attempt + 1 == ATTEMPTS or not (status == 429 or status >= 500):
+            status = status_of(error)
+            lost = broken and isinstance(error, (ConnectionError, TimeoutError, *connection_errors()))
+            if attempt + 1 == ATTEMPTS or not (status == 429 or status >= 500 or lost):
                 raise
-            answer: Any = error
-            pause(max(BACKOFF * 2**attempt, seconds_to_wait(answer.response.headers)), look)
+            headers = getattr(getattr(error, "response", None), "headers", {})
+            pause(max(BACKOFF * 2**attempt, seconds_to_wait(headers)), look)
     raise AssertionError("unreachable")
 
 
@@ -142,7 +143,7 @@ def model_info(api: Any, repo: str, revision: str = "", look: Callable[[], None]
         raise HubRefused("HF_TOKEN holds characters that no token has; correct it, or remove it") from None
     except json.JSONDecodeError as error:
         raise HubUnreachable(
-            f"what answered for {repo} does not speak as a Hub does; check HF_ENDPOINT, the proxy, and whether the "
+            f"what answered for {repo} is not a Hub; check HF_ENDPOINT, the proxy, and whether the "
             "network wants you to sign in"
         ) from error
     except Exception as error:
@@ -161,7 +162,8 @@ def _unreadable(repo: str) -> WeightsCorrupt:
     )
 
 
-def _status(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
+    """The HTTP status that the Hub answered with; 0 where it did not answer."""
     return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 
@@ -172,7 +174,7 @@ def _anonymous() -> bool:
     return not get_token()
 
 
-def _server_message(error: BaseException) -> str:
+def server_message(error: BaseException) -> str:
     """The Hub's own words, as one sentence, without our token and without addresses other than the Hub's own."""
     from huggingface_hub import constants, get_token
 

@@ -7,7 +7,6 @@ they are put is the client's layout, under the client's own lock, and other prog
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.atomic import atomic_file
 from shared.checkpoints.kinds import Kind
 from shared.checkpoints.pytorch_bin import refuse_without_memory
 from shared.checkpoints.repository import WantedFile, refuse_remote_code, stated_files
@@ -51,12 +51,13 @@ class Repository:
         return any(file.name.endswith(".bin") for file in self.wanted)
 
     def make_sure_of_memory(self) -> None:
-        """Refuses before the first byte where a pickle of the older format could not be read whole."""
+        """Refuses, before the first byte, a pickle of the older format that memory has no room for."""
         pickles = sum(file.size for file in self.wanted if file.name.endswith(".bin"))
         refuse_without_memory(pickles, self.repo, ". Nothing was fetched")
 
     def make_sure_of_room(self, converted_dir: Path) -> None:
-        """Refuses before the first byte where a disk cannot hold what comes. A pickle is kept and written anew."""
+        """Refuses, before the first byte, files that a disk has no room for. A pickle is stored twice: published,
+        converted."""
         missing = sum(file.size for file in self.wanted if not (self.folder / file.name).exists())
         needed = [("HF_HOME", self.folder.parents[2], missing)]
         if self.has_pickles:
@@ -103,7 +104,7 @@ class Repository:
             _show(blob, pointer)
 
     def _fetch(self, file: WantedFile, blob: Path, meter: Meter) -> None:
-        """Our part of a file bears its hash in its name, and becomes the blob of that hash once it is right."""
+        """Downloads to a file with the hash in its name, and renames it to the blob once its content has that hash."""
         part = blob.with_name(f"{file.digest}.part")
         transfer = Transfer(
             lambda headers: stream(self.api, self.repo, self.commit, file.name, headers),
@@ -166,14 +167,11 @@ def holds(path: Path, file: WantedFile) -> bool:
 def _show(blob: Path, pointer: Path) -> None:
     """Gives a blob its name in the snapshot: by a link, or by a copy where there are none."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    aside = pointer.with_name(f"{pointer.name}.part")
-    with contextlib.suppress(FileNotFoundError):
-        aside.unlink()
-    try:
-        aside.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
-        shutil.copyfile(blob, aside)
-    os.replace(aside, pointer)
+    with atomic_file(pointer) as part:
+        try:
+            part.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:
+            shutil.copyfile(blob, part)
 
 
 class Meter:
@@ -185,11 +183,11 @@ class Meter:
         self._begun = clock()
 
     def begin(self, done: int) -> None:
-        """A file of which `done` bytes are here already."""
+        """Starts a file of which `done` bytes are on disk already."""
         self._current = done
 
     def __call__(self, done: int) -> None:
-        """`done` bytes of the current file are here now."""
+        """Reports that `done` bytes of the current file are on disk."""
         self._arrived += max(done - self._current, 0)
         self._current = done
         seconds = self._clock() - self._begun

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.atomic import atomic_file
 from shared.checkpoints import kinds
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.conversion import MANIFEST, converted
@@ -55,7 +55,7 @@ class HubFiles:
     # -- what callers ask ----------------------------------------------------------------------
 
     def is_on_disk(self, checkpoint: Checkpoint) -> bool:
-        """Whether `ensure` needs no Hub: it was fetched and recorded, or lies whole in the Hub client's cache."""
+        """Whether `ensure` needs no Hub: it was fetched and recorded, or is complete in the Hub client's cache."""
         return self._valid_manifest(checkpoint) is not None or self._in_cache(checkpoint) is not None
 
     def folder(self, checkpoint: Checkpoint) -> Path:
@@ -68,7 +68,7 @@ class HubFiles:
     def ensure(self, checkpoint: Checkpoint) -> Generator[Loading, None, Checkpoint]:
         """Brings what is missing, yielding progress; returns the checkpoint with the commit that is on disk.
 
-        When the last one who waits leaves, the download stops; the next attempt goes on from there.
+        The download stops once no caller waits for it; the next call resumes it.
         Raises `SuiteError`s that say why it cannot be had.
         """
         manifest = self._valid_manifest(checkpoint)
@@ -139,7 +139,8 @@ class HubFiles:
         return self._record(checkpoint, repository.commit, folder, [file.name for file in repository.wanted], progress)
 
     def _from_cache(self, checkpoint: Checkpoint, progress: Progress) -> Manifest | None:
-        """Records what lies whole in the Hub client's cache. Raises `WeightsCorrupt` where a file was altered."""
+        """Records a checkpoint that is complete in the Hub client's cache. Raises `WeightsCorrupt` where a file was
+        altered."""
         found = self._in_cache(checkpoint)
         if found is None:
             return None
@@ -170,10 +171,8 @@ class HubFiles:
             progress(f"recording {checkpoint.id}", 0, 0)
             files[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
         content = {"checkpoint": checkpoint.id, "commit": commit, "folder": str(folder), "files": files}
-        path = self._manifest_path(checkpoint)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(part, path)
+        with atomic_file(self._manifest_path(checkpoint)) as part:
+            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
         return Manifest(commit, folder, files)
 
     # -- what is there -------------------------------------------------------------------------
@@ -182,7 +181,7 @@ class HubFiles:
         return self._settings.cache_dir / "hub" / f"{checkpoint.folder}.json"
 
     def _valid_manifest(self, checkpoint: Checkpoint) -> Manifest | None:
-        """The manifest, if every file is there in its size."""
+        """The manifest, if every file is on disk in its recorded size; else None."""
         manifest = self._read_manifest(checkpoint)
         if manifest is None:
             return None
@@ -193,7 +192,7 @@ class HubFiles:
         return manifest if sizes == {name: size for name, (size, _) in manifest.files.items()} else None
 
     def _read_manifest(self, checkpoint: Checkpoint) -> Manifest | None:
-        """The manifest under its commit, or that of the same commit from when nobody had pinned one."""
+        """The manifest of the pinned commit, or one written for that commit when the catalog pinned none."""
         for asked in (checkpoint, unpinned(checkpoint)):
             try:
                 content = json.loads(self._manifest_path(asked).read_text(encoding="utf-8"))
@@ -206,12 +205,12 @@ class HubFiles:
         return None
 
     def _in_cache(self, checkpoint: Checkpoint) -> Snapshot | None:
-        """What lies whole in the Hub client's cache, whoever put it there."""
+        """The checkpoint's snapshot if it is complete in the Hub client's cache, whichever program downloaded it."""
         found = whole_snapshot(checkpoint)
         if found is None:
             return None
         manifest = self._read_manifest(checkpoint.model_copy(update={"revision": found.commit}))
-        # A file that was recorded there and is missing now was altered, and removed since: it must be fetched again.
+        # A recorded file that is missing was removed because it had been altered: it must be fetched again.
         recorded = manifest.files if manifest and manifest.folder == found.folder else ()
         return found if set(found.names).issuperset(recorded) else None
 

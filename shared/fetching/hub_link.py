@@ -22,7 +22,7 @@ PATIENCE = 5.0
 
 
 class HubLink:
-    """Asked once in the background; nobody ever waits for the answer."""
+    """Whether a Hub answers: asked once, in the background, so that no request waits for the answer."""
 
     def __init__(self, profile: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -51,7 +51,7 @@ class HubLink:
         from huggingface_hub.utils import get_session
 
         try:
-            # Any answer will do, a refusal too: it is a Hub's, or that of something that speaks like one.
+            # Any answer will do, a refusal too: it shows that a Hub can be reached.
             answer = get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=PATIENCE)
             if answer.status_code >= 500:
                 self._became("silent", f"the Hub answered {answer.status_code}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import re
 import threading
@@ -22,7 +21,7 @@ from shared.checkpoints.repository import (
     stated_files,
     wanted_files,
 )
-from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
+from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt, did_you_mean
 from shared.events import Loading
 from shared.fetching.hub_errors import as_suite_error, model_info, with_retries
 from shared.fetching.hub_fetch import stream
@@ -30,7 +29,7 @@ from shared.fetching.hub_link import PATIENCE, HubLink
 from shared.media.languages import LANGUAGE_NAMES
 
 MOST_SEARCHED = 50
-"""Repositories looked at for one that was meant by a mistyped id."""
+"""Most repositories that are compared with a mistyped id."""
 LONGEST_LICENCE = 60
 """Characters."""
 
@@ -96,7 +95,7 @@ def _meant(repo: str, api: Any) -> str:
         owner, _, name = repo.rpartition("/")
         parts = sorted(re.split(r"[-_.]", name), key=len)
         questions = [{"search": name}, {"author": owner}, {"search": parts[-1]}, {"search": f"{owner}/"}]
-        with contextlib.suppress(Exception):  # this is help beside an error, and must not become another one
+        with contextlib.suppress(Exception):  # a suggestion beside an error must not raise another
             for question in questions:
                 if any(question.values()) and not _closest(repo, found):
                     found.extend(model.id for model in api.list_models(**question, limit=MOST_SEARCHED))
@@ -105,14 +104,12 @@ def _meant(repo: str, api: Any) -> str:
     thread.start()
     thread.join(PATIENCE)
     meant = _closest(repo, list(found))
-    return f". Did you mean {meant}?" if meant else ""
+    return meant and f".{meant}"
 
 
 def _closest(repo: str, ids: list[str]) -> str:
-    by_spelling = {one.lower(): one for one in ids if re.fullmatch(r"[\w./-]{1,200}", one, re.ASCII)}
-    by_spelling |= {one.rpartition("/")[2]: by_spelling[one] for one in reversed(list(by_spelling)) if "/" not in repo}
-    close = difflib.get_close_matches(repo.lower(), list(by_spelling), n=1, cutoff=0.8)
-    return by_spelling[close[0]] if close else ""
+    """` Did you mean …?`, of those ids that hold nothing but what an id may hold."""
+    return did_you_mean(repo, [one for one in ids if re.fullmatch(r"[\w./-]{1,200}", one, re.ASCII)], cutoff=0.8)
 
 
 def _is_weights(name: str) -> bool:
@@ -150,7 +147,7 @@ def _entry(repo: str, info: Any, config: dict[str, Any], files: Collection[Wante
     if not tasks:
         raise UnknownCheckpoint(f"{repo} is a {kind.name}, and no tab here has a use for it", field="model")
     weight_bytes = sum(file.size for file in files if _is_weights(file.name))
-    # What the Hub counted, but no fewer than the bytes can be: whether it fits the memory is judged by this.
+    # The Hub's count, but no fewer than the bytes allow, since the check of memory relies on it.
     total = max(1, weight_bytes // 8, getattr(info.safetensors, "total", 0) or weight_bytes // 4)
     return Checkpoint(
         id=repo,

@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from shared.atomic import atomic_file
 from shared.checkpoints.catalog import CATALOG_FILE, Catalog, HubSource
 from shared.errors import SuiteError
 from shared.fetching.hub_errors import HubUnreachable, model_info
@@ -45,9 +46,8 @@ def pin(catalog_file: Path, link: HubLink, *, check_only: bool = False) -> tuple
                     wrong.append(f'{checkpoint.id}: its line `revision: ""` was not found in {catalog_file.name}')
     finally:
         if pinned:
-            part = catalog_file.with_name(f"{catalog_file.name}.part")
-            part.write_bytes(text)
-            part.replace(catalog_file)
+            with atomic_file(catalog_file) as part:
+                part.write_bytes(text)
     return pinned, wrong
 
 

@@ -1,4 +1,4 @@
-"""One piece of work however many ask for it, with its progress to all who wait."""
+"""Single flight: callers that want the same work at the same time share one run of it, and all see its progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.events import Progress
 T = TypeVar("T")
 
 HEARTBEAT = 0.2
-"""Seconds between two looks of a waiter at the progress."""
+"""Seconds after which a waiting caller reads the progress again."""
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class Flight(Generic[T]):
     error: BaseException | None = None
 
     def report(self, what: str, done: int, total: int) -> None:
-        """The `Progress` that the work is given; ends it when nobody waits any more."""
+        """The `Progress` for the work. Raises `Cancelled` once no caller waits any more."""
         if not self.waiting:
             raise Cancelled
         self.progress = what, done, total
@@ -47,8 +47,8 @@ class SingleFlight(Generic[T]):
     def run(self, key: str, work: Callable[[Progress], T]) -> Generator[tuple[str, int, int], None, T]:
         """Yields what is being done, bytes done and in all, until there is a result; then returns it.
 
-        Closing the generator leaves the others waiting; when the last one leaves, the work is told to end by a
-        `Cancelled` out of its next progress report. Raises what the work raised.
+        Closing the generator does not affect other callers; once all have closed theirs, the work's next progress
+        report raises `Cancelled`. Raises what the work raised.
         """
         flight = self._join(key, work)
         try:
@@ -65,7 +65,7 @@ class SingleFlight(Generic[T]):
         with self._lock:
             flight = self._flights.get(key)
             if flight is None or (not flight.waiting and not flight.over.is_set()):
-                # One that everybody left is about to end; its successor waits for the same lock on disk.
+                # A flight without callers is about to end; the next one waits for the same lock on disk.
                 flight = Flight(waiting=1)
                 threading.Thread(target=self._fly, args=(key, flight, work), name=f"fetch-{key}", daemon=True).start()
                 self._flights[key] = flight  # only now: a thread that did not start would leave all waiting for ever

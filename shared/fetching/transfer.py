@@ -1,4 +1,4 @@
-"""One file over HTTP, through as many connections as that takes, going on with what an earlier run left."""
+"""Downloads one file over HTTP, and resumes after a broken connection or an earlier run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 ATTEMPTS = 6
-"""Tries in a row that bring nothing before a transfer is given up."""
+"""Tries in a row without a new byte after which a transfer fails."""
 BACKOFF = 0.5
 """Seconds before the second try; doubled for each further one."""
 LONGEST_WAIT = 30.0
-"""Seconds that a server may have us wait (`Retry-After`)."""
+"""Most seconds to wait because a server asks for it (`Retry-After`)."""
 NAP = 0.2
-"""Seconds between two looks, while we wait, whether anybody still wants the file."""
+"""Seconds between two checks, during a wait, whether any caller still wants the file."""
 
 
 class Answer(Protocol):
@@ -89,7 +89,7 @@ class Transfer:
                 return "the server sent another part of the file than the one asked for"
             done = have if goes_on else 0  # 200: the server does not know ranges and starts over
             with self._part.open("ab" if goes_on else "wb") as file:
-                # As the chunks come: a size of our own would lose what it gathers when the line breaks.
+                # Chunks as they arrive: an incomplete chunk of a fixed size would be lost when the connection breaks.
                 for chunk in response.iter_raw():
                     done += file.write(chunk[: self._size - done])
                     self._say(done)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
-from shared.errors import Cancelled, NeedsDownload, SuiteError
-from shared.events import Done, Partial, Running
+from shared.events import Done, Event, Partial, Waiting
 from shared.page import render
-from shared.page.consent import consent_button, no_question, offer
-from shared.page.inputs import PRIVATE
-from shared.page.stop import NOTHING_YET, STOPPED, Stop, busy_buttons, idle_buttons
+from shared.page.driver import Driver, Presenter, Updates, Visitor, consent_button
+from shared.page.stop import NOTHING_YET, STOPPED, Stop
 from shared.serving.batch import Batch, BatchResult, batch_task, from_lines, read_file, written
 from shared.serving.endpoint import Endpoint
 from shared.transport.edge import Edge
@@ -28,50 +25,8 @@ def batch_panel(
 
     Returns the event by which a visitor agrees to a download.
     """
-    batch = Endpoint(batch_task([endpoint]), Batch, {"table": str})
     text_field = next(iter(endpoint.request.model_fields))
     name = f"{endpoint.name}-batch"
-
-    async def run(request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        async with aclosing(answered(request, *raw, may_download=False)) as outputs:
-            async for output in outputs:
-                yield output
-
-    async def run_agreed(request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        """The same, after the visitor agreed to fetch what it needs."""
-        async with aclosing(answered(request, *raw, may_download=True)) as outputs:
-            async for output in outputs:
-                yield output
-
-    async def answered(
-        request: gr.Request, pasted: str, file: str | None, column: str, *raw: Any, may_download: bool
-    ) -> AsyncGenerator[tuple[Any, ...], None]:
-        keep, table = gr.skip(), ""
-        with stop.run(request) as run:
-            try:
-                settings = {name: value for name, value in request_values(raw).items() if name != text_field}
-                column = (column or "text").strip()
-                text = read_file(file, edge.runtime.settings) if file else from_lines(pasted or "", column)
-                values = {"csv_text": text, "task": endpoint.name, "column": column, "settings": settings}
-                yield render.waiting(Running()), keep, *busy_buttons(), no_question()
-                async with aclosing(edge.events(batch, values, request, may_download=may_download)) as events:
-                    async for event in events:
-                        run.check()
-                        if isinstance(event, (Partial, Done)):
-                            table = draw(event.result)
-                        if isinstance(event, Done):
-                            with written(event.result, endpoint.name) as path:
-                                result = render.run_line(event.run) + table, gr.File(path, visible=True)
-                                yield *result, *idle_buttons(), keep
-                        else:
-                            progress = "" if isinstance(event, Partial) else render.waiting(event)
-                            yield progress + table, keep, *busy_buttons(), keep
-            except NeedsDownload as needed:
-                yield render.question(needed), keep, *idle_buttons(), offer(needed)
-            except SuiteError as error:
-                yield render.problem(error), keep, *idle_buttons(), no_question()
-            except Cancelled:
-                yield STOPPED + table if table else NOTHING_YET, keep, *idle_buttons(), no_question()
 
     with gr.Accordion("Batch: many texts with these settings", open=False):
         with gr.Row(equal_height=False):
@@ -87,11 +42,59 @@ def batch_panel(
                 shown = gr.HTML('<p class="limits">The table appears here.</p>', elem_id=f"{name}-result")
                 consent = consent_button(name)
                 download = gr.File(label="Download", visible=False, interactive=False)
+
+        def present(lines: str, csv: str | None, column: str, *raw: Any) -> BatchPresenter:
+            settings = {name: value for name, value in request_values(raw).items() if name != text_field}
+
+            def values() -> dict[str, Any]:
+                name = (column or "text").strip()
+                text = read_file(csv, edge.runtime.settings) if csv else from_lines(lines or "", name)
+                return {"csv_text": text, "task": endpoint.name, "column": name, "settings": settings}
+
+            return BatchPresenter(endpoint, values, shown, download)
+
         inputs = [pasted, file, column, *fields]
-        outputs = [shown, download, start, stop.button, consent]
-        stop.wire(start)
-        start.click(run, inputs, outputs, **PRIVATE)
-        return consent.click(run_agreed, inputs, outputs, **PRIVATE)
+        return Driver(edge, present, inputs, [shown, download], stop, run_button=start, consent=consent).agreed
+
+
+class BatchPresenter(Presenter):
+    """One run of a batch: the table grows, and at the end there is a file of it."""
+
+    def __init__(
+        self, endpoint: Endpoint, values: Callable[[], dict[str, Any]], shown: gr.HTML, download: gr.File
+    ) -> None:
+        """`values` are those of the batch's request; reading them may raise `SuiteError`."""
+        self._endpoint, self._values = endpoint, values
+        self._shown, self._download = shown, download
+        self._table = ""
+        self._finished: Updates = {}
+
+    def requests(self, visitor: Visitor) -> Iterator[AsyncGenerator[Event, None]]:
+        self._files = visitor.files
+        yield visitor.events(Endpoint(batch_task([self._endpoint]), Batch, {"table": str}), self._values())
+
+    def waiting(self, event: Waiting) -> Updates:
+        return {self._shown: render.waiting(event) + self._table}
+
+    async def result(self, event: Partial[BatchResult] | Done[BatchResult]) -> Updates:
+        self._table = draw(event.result)
+        if isinstance(event, Partial):
+            return {self._shown: self._table}
+        path = self._files.enter_context(written(event.result, self._endpoint.name))
+        self._finished = {
+            self._shown: render.run_line(event.run) + self._table,
+            self._download: gr.File(path, visible=True),
+        }
+        return {}
+
+    def finished(self) -> Updates:
+        return self._finished
+
+    def message(self, html: str) -> Updates:
+        return {self._shown: html}
+
+    def stopped(self) -> Updates:
+        return {self._shown: STOPPED + self._table if self._table else NOTHING_YET}
 
 
 def draw(result: BatchResult) -> str:

@@ -79,7 +79,7 @@ def build(
             # What is answered in advance is what the page shows first.
             for first in form.requests_of_first_example():
                 edge.traffic.answers.expect(form.endpoint.name, first)
-            blocks.load(form.first_answer, address, form.outputs, js=ADDRESS_JS, **PRIVATE)
+            blocks.load(form.first_answer, address, form.driver.outputs, js=ADDRESS_JS, **PRIVATE)
         inputs = [one for page in pages for one in page.inputs]
         refresh_choices(blocks, pages, runtime)
         restore_from_link(

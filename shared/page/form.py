@@ -6,7 +6,8 @@ A Space's `ui.py` says which inputs there are and how a result looks; everything
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import functools
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +15,16 @@ from typing import Any
 import gradio as gr
 
 from shared.checkpoints.catalog import Catalog
-from shared.errors import Cancelled, NeedsDownload, SuiteError
-from shared.events import Done, Partial, RunInfo
+from shared.errors import SuiteError
+from shared.events import Done, Event, Partial, RunInfo, Running, Waiting
 from shared.page import comparison, render
 from shared.page.batch_panel import batch_panel
 from shared.page.comparison import COMPARE, Comparison
-from shared.page.consent import consent_button, no_question, offer
+from shared.page.driver import Driver, Presenter, Updates, Visitor, consent_button
 from shared.page.inputs import PRIVATE, Inputs, Values
 from shared.page.model_picker import ModelPicker
 from shared.page.showcase import Able, Showcase
-from shared.page.stop import NOTHING_YET, STOPPED, Stop, busy_buttons, idle_buttons
+from shared.page.stop import NOTHING_YET, STOPPED, Stop
 from shared.serving.endpoint import Endpoint
 from shared.serving.requests import Request, bounds, validate
 from shared.serving.space import Space
@@ -106,15 +107,6 @@ class Page:
         return taken
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One of the answers that a form shows; `run` is there once it is finished."""
-
-    title: str
-    result: Any
-    run: RunInfo | None = None
-
-
 def zero_one_few(values: Values, *, always: bool = False) -> list[tuple[str, Values]]:
     """The same call with no example, with the first, and with all, so that their effect is seen.
 
@@ -175,8 +167,8 @@ class Form:
                     components[COMPARE] = self.comparison.box
                     extras = (*extras, COMPARE)
                 with gr.Row():
-                    self.run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
-                    self.stop = Stop(endpoint.name, scale=1)
+                    run_button = gr.Button(action, variant="primary", scale=2, elem_id=f"{endpoint.name}-run")
+                    stop = Stop(endpoint.name, scale=1)
                 buttons = page.example_buttons(showcase)
             with gr.Column(scale=6, min_width=320):
                 self.result = gr.HTML(
@@ -184,7 +176,7 @@ class Form:
                     elem_id=f"{endpoint.name}-result",
                     elem_classes="result-block",
                 )
-                self.consent = consent_button(endpoint.name)
+                consent = consent_button(endpoint.name)
                 self.account = gr.HTML(render.run_line(None), elem_id=f"{endpoint.name}-account")
                 with gr.Accordion("What happened", open=False):
                     self.explanation = gr.HTML('<p class="empty">Run it first.</p>', elem_classes="what")
@@ -193,91 +185,36 @@ class Form:
         self.inputs = page.take_inputs(endpoint, components, extras)
         if self.comparison:
             self.comparison.wire(components)
-        self.outputs = [
-            self.result,
-            self.account,
-            self.explanation,
-            self.run_button,
-            self.stop.button,
-            self.consent,
-        ]
+        self.driver = Driver(
+            page.edge,
+            functools.partial(FormPresenter, self),
+            self.inputs.fields,
+            [self.result, self.account, self.explanation],
+            stop,
+            run_button=run_button,
+            consent=consent,
+        )
         self._wire(buttons, live)
+        run_button.click(self.inputs.snippets, self.inputs.fields, self.snippets, **PRIVATE)
         call_it.expand(self.inputs.snippets, self.inputs.fields, self.snippets, **PRIVATE)
         if endpoint.rows:
             agreed = batch_panel(page.edge, endpoint, self.inputs.request_values, self.inputs.fields)
             page.refresh_model(self.inputs, after=agreed)
 
     def _wire(self, example_buttons: Sequence[gr.Button], live: bool) -> None:
-        fields = self.inputs.fields
-        self.stop.wire(self.run_button)
-        self.run_button.click(self.run, fields, self.outputs, **PRIVATE)
-        self.run_button.click(self.inputs.snippets, fields, self.snippets, **PRIVATE)
-        agreed = self.consent.click(self.run_agreed, fields, self.outputs, **PRIVATE)
-        self.page.refresh_model(self.inputs, after=agreed)
+        fields, driver = self.inputs.fields, self.driver
+        self.page.refresh_model(self.inputs, after=driver.agreed)
         for button, example in zip(example_buttons, self.examples, strict=True):
             fill = button.click(lambda e=example: self.inputs.filled(e["inputs"]), None, fields, queue=False, **PRIVATE)
-            fill.then(self.run, fields, self.outputs, **PRIVATE)
+            driver.on(fill.then)
         for component in fields:
             if isinstance(component, gr.Textbox) and component.lines == 1:
-                component.submit(self.run, fields, self.outputs, **PRIVATE)
+                driver.on(component.submit)
         if live:
             changes = [component.change for component in fields]
-            gr.on(changes, self.run, fields, self.outputs, trigger_mode="always_last", **PRIVATE)
+            gr.on(changes, driver.run, fields, driver.outputs, trigger_mode="always_last", **PRIVATE)
 
     # -- what happens on the server ------------------------------------------------------------
-
-    async def run(self, request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        """Runs the endpoint, or its variants side by side, and yields what the page shows."""
-        async with aclosing(self._run(request, raw, may_download=False)) as shown:
-            async for outputs in shown:
-                yield outputs
-
-    async def run_agreed(self, request: gr.Request, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        """The same, after the visitor agreed to fetch what it needs."""
-        async with aclosing(self._run(request, raw, may_download=True)) as shown:
-            async for outputs in shown:
-                yield outputs
-
-    async def _run(
-        self, request: gr.Request, raw: Sequence[Any], *, may_download: bool
-    ) -> AsyncGenerator[tuple[Any, ...], None]:
-        values = self.inputs.values(raw)
-        results: list[Answer] = []
-        # What has not changed is not sent again.
-        shown, account, what = gr.skip(), gr.skip(), gr.skip()
-        with self.stop.run(request) as run:
-            try:
-                first = render.shown(render.waiting(Partial(None)))
-                yield first, render.run_line(None), what, *busy_buttons(), no_question()
-                for title, call in self.calls(values):
-                    asked = self.page.edge.events(self.endpoint, call, request, may_download=may_download)
-                    async with aclosing(asked) as events:
-                        async for event in events:
-                            run.check()
-                            if not isinstance(event, (Partial, Done)):
-                                if not results:
-                                    yield render.shown(render.waiting(event)), account, what, *busy_buttons(), gr.skip()
-                                continue
-                            answer = Answer(title, event.result, event.run if isinstance(event, Done) else None)
-                            current = [*results, answer]
-                            shown = self._together(current, values, self.look.result)
-                            if isinstance(event, Done):
-                                shown += await asyncio.to_thread(self.look.footer, event.result, values)
-                                shown += self._tools(event.result)
-                                results = current
-                                account = self._account(results, values)
-                                what = self._together(results, values, self.look.explain)
-                            yield shown, account, what, *busy_buttons(), gr.skip()
-                yield shown, account, what, *idle_buttons(), no_question()
-            except NeedsDownload as needed:
-                asking = render.shown(render.question(needed))
-                yield asking, render.run_line(None), "", *idle_buttons(), offer(needed)
-            except SuiteError as error:
-                yield render.shown(render.problem(error)), render.run_line(None), "", *idle_buttons(), no_question()
-            except Cancelled:
-                nothing = isinstance(shown, dict)  # nothing but a word that something is coming
-                kept, said = (NOTHING_YET, render.run_line(None)) if nothing else (gr.skip(), STOPPED)
-                yield kept, said, gr.skip(), *idle_buttons(), no_question()
 
     def calls(self, values: Values) -> list[tuple[str, Values]]:
         """The endpoint's inputs, once or in variants with a title each."""
@@ -297,30 +234,83 @@ class Form:
         except SuiteError:
             return []  # the limits of this deployment are too low for the example; the page will say so
 
-    async def first_answer(self, request: gr.Request, address: dict[str, str]) -> AsyncGenerator[tuple[Any, ...], None]:
+    async def first_answer(self, request: gr.Request, address: dict[str, str]) -> AsyncGenerator[Updates, None]:
         """On opening the page: the first example's answer, unless a link brought other inputs."""
         linked = isinstance(address, dict) and address.get("form") == self.endpoint.name
         if linked or not self.examples:
-            yield render.shown('<p class="empty">Press the button, or choose an example.</p>'), *[gr.skip()] * 5
+            yield {self.result: render.shown('<p class="empty">Press the button, or choose an example.</p>')}
             return
-        async with aclosing(self.run(request, *self.inputs.filled(self.examples[0]["inputs"]))) as shown:
-            async for outputs in shown:
-                yield outputs
+        async with aclosing(self.driver.run(request, *self.inputs.filled(self.examples[0]["inputs"]))) as shown:
+            async for updates in shown:
+                yield updates
 
-    def _tools(self, result: Any) -> str:
-        return render.tools(self.look.text(result), f"{self.endpoint.name}.txt") if self.look.text else ""
 
-    def _account(self, answers: Sequence[Answer], values: Values) -> str:
-        runs = [answer.run for answer in answers if answer.run]
-        return comparison.together(runs) if comparison.compares(values) else render.run_line(runs[-1])
+@dataclass(frozen=True)
+class Answer:
+    """One of the answers that a form shows; `run` is there once it is finished."""
 
-    def _together(self, answers: Sequence[Answer], values: Values, draw: Callable[[Any, Values], str]) -> str:
+    title: str
+    result: Any
+    run: RunInfo | None = None
+
+
+class FormPresenter(Presenter):
+    """One run of a form: the endpoint's answer, or the answers of its variants side by side."""
+
+    def __init__(self, form: Form, *raw: Any) -> None:
+        self.form, self.values = form, form.inputs.values(raw)
+        self.answers: list[Answer] = []
+        """The finished ones."""
+        self.shown: Updates = {}
+        """All that is shown of results. Sent whole each time: Gradio sends the difference to the last update."""
+
+    def requests(self, visitor: Visitor) -> Iterator[AsyncGenerator[Event, None]]:
+        for title, call in self.form.calls(self.values):
+            self.title = title
+            yield visitor.events(self.form.endpoint, call)
+
+    def begin(self) -> Updates:
+        return {**self.waiting(Running()), self.form.account: render.run_line(None)}
+
+    def waiting(self, event: Waiting) -> Updates:
+        return self.shown if self.answers else {self.form.result: render.shown(render.waiting(event))}
+
+    async def result(self, event: Partial[Any] | Done[Any]) -> Updates:
+        form, look = self.form, self.form.look
+        answer = Answer(self.title, event.result, event.run if isinstance(event, Done) else None)
+        current = [*self.answers, answer]
+        drawn = self._together(current, look.result)
+        if isinstance(event, Done):
+            drawn += await asyncio.to_thread(look.footer, event.result, self.values)
+            drawn += render.tools(look.text(event.result), f"{form.endpoint.name}.txt") if look.text else ""
+            self.answers = current
+            self.shown |= {form.account: self._account(), form.explanation: self._together(current, look.explain)}
+        self.shown = {**self.shown, form.result: drawn}
+        return self.shown
+
+    def finished(self) -> Updates:
+        return self.shown
+
+    def message(self, html: str) -> Updates:
+        form = self.form
+        return {form.result: render.shown(html), form.account: render.run_line(None), form.explanation: ""}
+
+    def stopped(self) -> Updates:
+        if self.shown:
+            return {self.form.account: STOPPED}
+        return {self.form.result: NOTHING_YET, self.form.account: render.run_line(None)}
+
+    def _account(self) -> str:
+        runs = [answer.run for answer in self.answers if answer.run]
+        return comparison.together(runs) if comparison.compares(self.values) else render.run_line(runs[-1])
+
+    def _together(self, answers: Sequence[Answer], draw: Callable[[Any, Values], str]) -> str:
         """One result, or several side by side. Left open on purpose: a growing text is then sent as additions only."""
         if len(answers) == 1 and not answers[0].title:
-            return f'<div class="shown">{draw(answers[0].result, values)}'
-        if comparison.compares(values):
-            accounts = draw == self.look.result
-            drawn = [(a.title, draw(a.result, values), a.run if accounts else None) for a in answers]
+            return f'<div class="shown">{draw(answers[0].result, self.values)}'
+        if comparison.compares(self.values):
+            accounts = draw == self.form.look.result
+            drawn = [(a.title, draw(a.result, self.values), a.run if accounts else None) for a in answers]
             return f'<div class="shown">{comparison.columns(drawn)}</section></div>'
-        columns = "".join(f"<section><h3>{a.title}</h3>{draw(a.result, values)}</section>" for a in answers)
+        columns = "".join(f"<section><h3>{a.title}</h3>{draw(a.result, self.values)}</section>" for a in answers)
         return f'<div class="shown"><div class="side">{columns}</div>'

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import functools
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -11,9 +11,10 @@ import gradio as gr
 
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.choice import slower_here
-from shared.errors import Cancelled, SuiteError
-from shared.events import Done
+from shared.errors import SuiteError
+from shared.events import Done, Event, Partial, Waiting
 from shared.page import adapters_tab, render
+from shared.page.driver import Driver, Presenter, Updates, Visitor
 from shared.page.inputs import PRIVATE
 from shared.page.stop import Stop
 from shared.scheduling.cache_entry import megabytes
@@ -36,7 +37,6 @@ def sign_in_form(what: str) -> str:
 
 def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     """The tab's content. The buttons' events check the visitor on the server, whatever the page shows."""
-    endpoint = Endpoint(act, OneCheckpoint, {})
     gr.HTML('<p class="space-summary">Which checkpoints are in memory, who uses them, and what they cost.</p>')
     sign_in = gr.HTML(sign_in_form("Loading, pinning and unloading"), visible=False)
     with gr.Row(equal_height=False):
@@ -78,35 +78,8 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
 
     sources = {**dict.fromkeys(buttons, chosen), "add": wanted, "add adapter": wanted_adapter}
     for name, button in {**buttons, "add": add, "add adapter": add_adapter}.items():
-
-        async def run(
-            request: gr.Request, checkpoint: str, action: str = name
-        ) -> AsyncGenerator[tuple[Any, ...], None]:
-            values = {"action": action, "checkpoint": checkpoint or ""}
-            menu, done = gr.skip(), ""
-            with stop.run(request) as run:
-                try:
-                    async with aclosing(edge.events(endpoint, values, request)) as events:
-                        async for event in events:
-                            run.check()
-                            if isinstance(event, Done):
-                                done = render.note(event.result.said)
-                                continue
-                            yield draw(edge.runtime), render.waiting(event), gr.skip(), gr.Button(interactive=True)
-                    if done:
-                        menu = gr.Dropdown(choices=known_ids(edge.runtime))
-                    if action == "add":
-                        menu = gr.Dropdown(choices=known_ids(edge.runtime), value=checkpoint.strip())
-                        done = now_there(edge.runtime.catalog.choose_by_id(checkpoint.strip()))
-                    yield draw(edge.runtime), done, menu, gr.Button(interactive=False)
-                except SuiteError as error:
-                    # Without its field: there is none of that name on this tab.
-                    problem = render.problem(SuiteError(error.message))
-                    yield draw(edge.runtime), problem, gr.skip(), gr.Button(interactive=False)
-                except Cancelled:
-                    yield draw(edge.runtime), "", gr.skip(), gr.Button(interactive=False)
-
-        button.click(run, [sources[name]], [report, said, chosen, stop.button], **PRIVATE)
+        present = functools.partial(ActPresenter, edge.runtime, name, report, said, chosen)
+        Driver(edge, present, [sources[name]], [report, said, chosen], stop).on(button.click)
     stop.wire()
 
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
@@ -119,6 +92,46 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     # Events of their own: they import the engines, which the report need not wait for.
     refresh.click(noted, None, slower, queue=False, **PRIVATE)
     tab.select(noted, None, slower, queue=False, **PRIVATE)
+
+
+class ActPresenter(Presenter):
+    """One press of a button of this tab: the report, and under the buttons what is done."""
+
+    def __init__(
+        self, runtime: Runtime, action: str, report: gr.HTML, said: gr.HTML, menu: gr.Dropdown, checkpoint: str | None
+    ) -> None:
+        self._runtime, self._action, self._checkpoint = runtime, action, checkpoint or ""
+        self._report, self._said, self._menu = report, said, menu
+        self._done = ""
+
+    def requests(self, visitor: Visitor) -> Iterator[AsyncGenerator[Event, None]]:
+        values = {"action": self._action, "checkpoint": self._checkpoint}
+        yield visitor.events(Endpoint(act, OneCheckpoint, {}), values)
+
+    def waiting(self, event: Waiting) -> Updates:
+        return self.message(render.waiting(event))
+
+    async def result(self, event: Partial[Any] | Done[Any]) -> Updates:
+        self._done = render.note(event.result.said)
+        return {}
+
+    def finished(self) -> Updates:
+        if self._action == "add":
+            added = self._checkpoint.strip()
+            menu = gr.Dropdown(choices=known_ids(self._runtime), value=added)
+            return {**self.message(now_there(self._runtime.catalog.choose_by_id(added))), self._menu: menu}
+        menu = gr.Dropdown(choices=known_ids(self._runtime)) if self._done else gr.skip()
+        return {**self.message(self._done), self._menu: menu}
+
+    def message(self, html: str) -> Updates:
+        return {self._report: draw(self._runtime), self._said: html}
+
+    def problem(self, error: SuiteError) -> Updates:
+        # Without its field: there is none of that name on this tab.
+        return self.message(render.problem(SuiteError(error.message)))
+
+    def stopped(self) -> Updates:
+        return self.message("")
 
 
 def slower_note(runtime: Runtime) -> str:

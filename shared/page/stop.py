@@ -95,12 +95,3 @@ class Stop:
             for run in running:
                 run.discarded = True
             await asyncio.wait([asyncio.create_task(run.over.wait()) for run in running], timeout=LONGEST_END)
-
-
-def busy_buttons() -> tuple[Any, Any]:
-    """Run and Stop while something runs. Sent with all that is shown, as a page that still opens may miss one."""
-    return gr.Button(interactive=False), gr.Button(interactive=True)
-
-
-def idle_buttons() -> tuple[Any, Any]:
-    return gr.Button(interactive=True), gr.Button(interactive=False)

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shared.checkpoints.adapters import is_repository
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.repository import wanted_files
 from shared.errors import InvalidInput
-from shared.fetching.hub_errors import HubRefused, as_suite_error, with_retries
+from shared.fetching import hub_writing
+from shared.fetching.hub_errors import as_suite_error, with_retries
 from shared.publishing.assemble import Assembled, assemble, preloaded
 from shared.serving.space import ROOT
 
 T = TypeVar("T")
 
-REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|AUTH|KEY", re.IGNORECASE)
 """Names of variables that everybody could read on the Space's page, and should not."""
 
@@ -38,7 +39,7 @@ class Target:
     def __post_init__(self) -> None:
         from huggingface_hub import SpaceHardware
 
-        if not REPO.fullmatch(self.repo):
+        if not is_repository(self.repo):
             raise InvalidInput(f"{self.repo!r} is not of the form user/name", field="--repo")
         known = [str(hardware.value) for hardware in SpaceHardware]
         if self.hardware and self.hardware not in known:
@@ -62,31 +63,24 @@ def deploy(name: str, target: Target, say: Say = print, *, root: Path = ROOT) ->
 
     Raises `SuiteError`s that say what to do: no token, one that may not write, a Hub that cannot be reached.
     """
-    from huggingface_hub import HfApi, constants, get_token
-
-    if not get_token():
-        raise HubRefused(
-            "there is no token for the Hub: make one that may write on the Hub's page of access tokens, then run "
-            "`hf auth login` or set HF_TOKEN"
-        )
-    api = HfApi(endpoint=constants.ENDPOINT)
+    api = hub_writing.client()
+    ask = _request(api, target)
     address = f"{api.endpoint}/spaces/{target.repo}"
     assembled = with_preload(name, api, say, thumbnail=f"{address}/resolve/main/thumbnail.png", root=root)
     say(assembled.listing())
-    there = _call(target, lambda: api.repo_exists(target.repo, repo_type="space"))
-    before = set(_call(target, lambda: api.list_repo_files(target.repo, repo_type="space"))) if there else set()
+    there = ask(lambda: api.repo_exists(target.repo, repo_type="space"))
+    before = set(ask(lambda: api.list_repo_files(target.repo, repo_type="space"))) if there else set()
     prepare(api, target, there=there)
     with tempfile.TemporaryDirectory() as folder:
         assembled.write(Path(folder))
-        _call(
-            target,
+        ask(
             lambda: api.upload_folder(
                 repo_id=target.repo,
                 repo_type="space",
                 folder_path=folder,
                 delete_patterns="*",
                 commit_message=f"Deploy {name}",
-            ),
+            )
         )
     gone = sorted(before - set(assembled.files) - {".gitattributes"})
     if gone:
@@ -133,10 +127,10 @@ def _needed(api: Any, repo: str, commit: str) -> list[str]:
 
 def prepare(api: Any, target: Target, *, there: bool) -> None:
     """Creates the repository, or gives an existing one the settings of the target."""
+    ask = _request(api, target)
     if not there:
         variables = [{"key": name, "value": value} for name, value in target.variables.items()]
-        _call(
-            target,
+        ask(
             lambda: api.create_repo(
                 target.repo,
                 repo_type="space",
@@ -145,29 +139,21 @@ def prepare(api: Any, target: Target, *, there: bool) -> None:
                 space_hardware=target.hardware or None,
                 space_variables=variables or None,
                 exist_ok=True,
-            ),
+            )
         )
         return
     if target.private:
-        _call(target, lambda: api.update_repo_settings(target.repo, repo_type="space", private=True))
+        ask(lambda: api.update_repo_settings(target.repo, repo_type="space", private=True))
     for name, value in target.variables.items():
-        _call(target, lambda name=name, value=value: api.add_space_variable(target.repo, name, value))
+        ask(lambda name=name, value=value: api.add_space_variable(target.repo, name, value))
     if target.hardware:
-        _call(target, lambda: api.request_space_hardware(target.repo, target.hardware))
+        ask(lambda: api.request_space_hardware(target.repo, target.hardware))
 
 
-def _call(target: Target, ask: Callable[[], T]) -> T:
-    """Asks, again where the Hub is busy; what it refuses is said in words about writing."""
-    try:
-        return with_retries(ask)
-    except Exception as error:
-        status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
-        said = " ".join(str(getattr(error, "server_message", "") or error).split())[:300].rstrip(".")
-        if status == 402:
-            raise HubRefused(f"the Hub wants {target.hardware or 'this Space'} paid for ({said})") from error
-        if status == 403:
-            raise HubRefused(
-                f"the token may not write to {target.repo} ({said}). Use one with the right to write to "
-                f"{target.repo.partition('/')[0]}'s repositories, or name another --repo"
-            ) from error
-        raise as_suite_error(error, target.repo) from error
+def _request(api: Any, target: Target) -> Callable[[Callable[[], T]], T]:
+    """`hub_writing.request` for this Space."""
+
+    def ask(call: Callable[[], T]) -> T:
+        return hub_writing.request(api, target.repo, call, costs=target.hardware or "this Space")
+
+    return ask

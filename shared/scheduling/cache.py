@@ -17,7 +17,7 @@ from typing import Any
 
 from shared.engines.protocols import Engine
 from shared.errors import Busy, MemoryRefused
-from shared.events import Loading, Progress
+from shared.events import Loading, Progress, result_of
 from shared.scheduling.cache_entry import Borrowed, Entry, Loadable, megabytes, share
 from shared.scheduling.heap import release_freed_memory, trim_heap
 
@@ -91,12 +91,7 @@ class ModelCache:
 
     def hold(self, checkpoint: Loadable) -> Borrowed:
         """Like `borrow`, for callers with nothing to show meanwhile."""
-        waiting = self.borrow(checkpoint)
-        while True:
-            try:
-                next(waiting)
-            except StopIteration as ready:
-                return ready.value
+        return result_of(self.borrow(checkpoint))
 
     def _join(self, checkpoint: Loadable, need: int) -> tuple[Entry | None, bool]:
         """Counts the caller among the borrowers of the entry, which it starts to load where there is none.
@@ -188,7 +183,7 @@ class ModelCache:
     def _make_room(self, need: int) -> bool:
         """Evicts the least recently used that nobody borrows or pinned, until `need` bytes are free for weights.
 
-        What engines keep besides is in nobody's way: it is given up once the bytes are taken (`_share_the_rest`).
+        Engines' caches do not count: they shrink once the bytes are taken (`_share_the_rest`).
         """
         free = self.budget - self._weights()
         idle = sorted(
@@ -205,7 +200,7 @@ class ModelCache:
         return True
 
     def _share_the_rest(self) -> None:
-        """Engines may keep things for later in the bytes that no weights take, the most recently used first.
+        """Lets engines cache in the bytes that no weights take, the most recently used engine first.
 
         Called whenever weights come or go.
         """
@@ -219,13 +214,13 @@ class ModelCache:
         self._changed.notify_all()
 
     def adopt(self, checkpoint: Loadable, engine: Any) -> None:
-        """Takes in, and keeps, an engine that is in memory already: in a forked process, one of its parent's."""
+        """Adds and pins an engine that is in memory already: in a forked process, one of its parent's."""
         with self._changed:
             self._entries[checkpoint.folder] = Entry(checkpoint, engine.nbytes, engine, pinned=True)
             self._share_the_rest()
 
     def engines(self) -> list[tuple[Any, Any]]:
-        """What is loaded now."""
+        """The checkpoints in memory, with their engines."""
         with self._changed:
             return [(e.checkpoint, e.engine) for e in self._entries.values() if e.engine is not None]
 

@@ -1,4 +1,4 @@
-"""What the model cache holds: checkpoints and adapters, on loan or idle, and what their engines may keep besides."""
+"""Entries of the model cache: checkpoints and adapters, borrowed or idle, and how much their engines may cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.engines.protocols import Engine
 
 
 class Loadable(Protocol):
-    """What can be held: a checkpoint, or an adapter, which is an entry of its own beside its base."""
+    """A checkpoint, or an adapter, which has an entry of its own beside that of its base."""
 
     @property
     def id(self) -> str: ...
@@ -30,7 +30,7 @@ class Entry:
 
     checkpoint: Loadable
     nbytes: int
-    """Of weights: reserved while loading, measured afterwards."""
+    """Bytes of weights: reserved while loading, measured afterwards."""
     engine: Engine | None = None
     error: BaseException | None = None
     borrows: int = 0
@@ -41,11 +41,11 @@ class Entry:
     progress: tuple[str, int, int] = ("waiting for the disk", 0, 0)
     hits: int = 0
     granted: int = 0
-    """Bytes that the engine may keep for later."""
+    """Most bytes that the engine may cache."""
 
     @property
     def bytes_held(self) -> int:
-        """Of weights, and of what the engine keeps for later."""
+        """Bytes of the weights and of the engine's cache."""
         return self.nbytes + (self.engine.cached_bytes if self.engine is not None else 0)
 
     def report(self, now: float) -> dict[str, Any]:
@@ -89,16 +89,15 @@ class Borrowed:
 
 
 def share(entries: Iterable[Entry], free: int) -> None:
-    """Grants the engines `free` bytes to keep things for later in, the most recently used first.
-
-    The sum of what is granted is never more than that, so an engine can keep something at any time without asking.
+    """Grants the engines `free` bytes for their caches, the most recently used engine first. The grants never add up to
+    more, so an engine can cache at any time without asking.
     """
     grants: list[tuple[Entry, Engine, int]] = []
     for entry in sorted(entries, key=lambda e: e.last_used, reverse=True):
         if entry.engine is not None:
             grants.append((entry, entry.engine, min(entry.engine.max_cached_bytes, max(0, free))))
             free -= grants[-1][2]
-    # What is taken away comes before what is given: between the two somebody may keep something.
+    # Some grants shrink before others grow: an engine may cache something in between.
     for entry, engine, grant in grants:
         engine.limit_cache(min(grant, entry.granted))
     for entry, engine, grant in grants:

@@ -30,7 +30,8 @@ class FairQueue(Generic[T]):
         return item
 
     def join(self, fits: Callable[[T], bool]) -> Iterator[T]:
-        """Takes further items that fit, one of each visitor at a time: nobody's many leave another's one out."""
+        """Takes further items that fit, one of each visitor at a time: so many items of one visitor never displace
+        another's only one."""
         found = True
         while found:
             found = False

@@ -40,7 +40,7 @@ class Work:
     group: Hashable
     """Work of one group may be computed together."""
     around: Callable[[Callable[[], Any]], Callable[[], Any]] | None
-    """What a computation of this group is wrapped in: the adapter that is active for its length."""
+    """Context of a computation of this group: it activates the adapter."""
     cancel: threading.Event
     timing: Timing
     future: Future[Any]

@@ -113,15 +113,20 @@ class Context:
 
     def _borrow(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:
         """Borrows from the model cache until the stack is closed."""
-        borrowing = self.runtime.cache.borrow(wanted)
-        stack.callback(borrowing.close)
-        while True:
-            self.check()
-            try:
-                progress = next(borrowing)
-            except StopIteration as ready:
-                return stack.enter_context(ready.value)
-            yield progress
+        return stack.enter_context((yield from self._unless_cancelled(self.runtime.cache.borrow(wanted))))
+
+    def _unless_cancelled(self, waiting: Generator[Loading, None, T]) -> Generator[Loading, None, T]:
+        """The same generator, with `check` before each step."""
+        try:
+            while True:
+                self.check()
+                try:
+                    progress = next(waiting)
+                except StopIteration as end:
+                    return end.value
+                yield progress
+        finally:
+            waiting.close()
 
     def ensure_on_disk(self, checkpoint: Checkpoint, *, agreed: bool) -> Generator[Loading, None, Checkpoint]:
         """Brings the files of a checkpoint from the Hub; called before a place in the queue is taken.
@@ -138,17 +143,7 @@ class Context:
                     f"only the admin may have another revision of {checkpoint.id} fetched than the catalog's; leave "
                     "out what follows @"
                 )
-        fetching = self.runtime.files.ensure(checkpoint)
-        try:
-            while True:
-                self.check()
-                try:
-                    progress = next(fetching)
-                except StopIteration as ready:
-                    return ready.value
-                yield progress
-        finally:
-            fetching.close()
+        return (yield from self._unless_cancelled(self.runtime.files.ensure(checkpoint)))
 
     # -- adapters --------------------------------------------------------------------------------
 

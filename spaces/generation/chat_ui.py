@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -12,15 +11,15 @@ import gradio as gr
 from generation.controls import sampling_controls
 from generation.drawing import all_coloured, gauge, legend
 from generation.task import Chat, Completion, Generate
-from shared.errors import Cancelled, NeedsDownload, SuiteError
-from shared.events import Done, Partial, RunInfo
+from shared.events import Done, Event, Partial, RunInfo, Running, Waiting
 from shared.page import render
 from shared.page.comparison import COMPARE, Comparison, columns
-from shared.page.consent import consent_button, no_question, offer
+from shared.page.driver import Driver, Presenter, Updates, Visitor, consent_button
 from shared.page.form import Page, slider
-from shared.page.inputs import PRIVATE
+from shared.page.inputs import PRIVATE, Values
 from shared.page.showcase import Showcase
-from shared.page.stop import STOPPED, Stop, busy_buttons, idle_buttons
+from shared.page.stop import STOPPED, Stop
+from shared.serving.endpoint import Endpoint
 from shared.serving.requests import NO_TEXT
 
 History = list[dict[str, str]]
@@ -55,79 +54,27 @@ def build_chat(page: Page) -> None:
     comparison.wire(components)
     call_it.expand(inputs.snippets, inputs.fields, snippets, **PRIVATE)
     # One visitor's conversation; Gradio keeps it under that visitor's session alone.
-    history = gr.State([])
+    parts = Parts(transcript, history := gr.State([]), message, account, what)
 
-    async def answer(request: gr.Request, past: History, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        async with aclosing(answered(request, past, raw, may_download=False)) as shown:
-            async for changes in shown:
-                yield changes
-
-    async def answer_agreed(request: gr.Request, past: History, *raw: Any) -> AsyncGenerator[tuple[Any, ...], None]:
-        """The same, after the visitor agreed to fetch the model."""
-        async with aclosing(answered(request, past, raw, may_download=True)) as shown:
-            async for changes in shown:
-                yield changes
-
-    async def answered(
-        request: gr.Request, past: History, raw: Sequence[Any], *, may_download: bool
-    ) -> AsyncGenerator[tuple[Any, ...], None]:
+    def present(past: History, *raw: Any) -> ChatPresenter:
         values = inputs.values(raw)
-        asked: History = [*past, {"role": "user", "content": values["message"] or ""}]
-        keep = gr.skip()
-        emptied: Any = ""
-        said = turns(asked)
-        waiting = drawn(said, None, render.waiting(Partial(None)))
-        with stop.run(request) as run:
-            try:
-                yield waiting, keep, keep, render.run_line(None), keep, *busy_buttons(), no_question()
-                # A model may write what a request may not hold; its next turn is asked for all the same.
-                sent = [{**message, "content": NO_TEXT.sub("", message["content"])} for message in past[-LONGEST_CHAT:]]
-                replies: list[Reply] = []
-                # With an adapter compared: the base's reply first, and the adapter's, with which the chat goes on.
-                for title, call in comparison.calls([("", {**values, "history": sent})], values):
-                    asking = page.edge.events(endpoint, inputs.without_extras(call), request, may_download=may_download)
-                    async with aclosing(asking) as events:
-                        async for event in events:
-                            run.check()
-                            if not isinstance(event, (Partial, Done)):
-                                # Only before the first token; a heartbeat must not blank what was said.
-                                waiting = drawn(said, None, render.waiting(event))
-                                yield waiting if not replies else keep, keep, keep, keep, keep, *busy_buttons(), keep
-                                continue
-                            # The state is written with every token, so that what was said before Stop stays in it.
-                            now: History = [*asked, {"role": "assistant", "content": event.result.text}]
-                            line, told = keep, keep
-                            reply = Reply(title, event.result, event.run if isinstance(event, Done) else None)
-                            if isinstance(event, Done):
-                                line, told = account_of(event.run, event.result), explained(event.result)
-                            shown = drawn(said, [*replies, reply])
-                            yield shown, now, emptied, line, told, *busy_buttons(), keep
-                            emptied = keep  # once, so that the next message can be typed meanwhile
-                            if reply.run:
-                                replies.append(reply)
-                yield keep, keep, keep, keep, keep, *idle_buttons(), keep
-            except NeedsDownload as needed:
-                question = drawn(turns(past), None, render.question(needed))
-                yield question, past, keep, keep, keep, *idle_buttons(), offer(needed)
-            except SuiteError as error:
-                wrong = drawn(turns(past), None, render.problem(error))
-                yield wrong, past, keep, keep, keep, *idle_buttons(), no_question()
-            except Cancelled:
-                # Before the first token the message is still where it was typed.
-                left = keep if emptied is keep else drawn(turns(past), None)
-                left, line = (keep, keep) if run.discarded else (left, STOPPED)
-                yield left, keep, keep, line, keep, *idle_buttons(), no_question()
-
-    async def new_chat(request: gr.Request) -> tuple[Any, ...]:
-        await stop.ended(request)  # or what is being said would come back
-        return render.shown(EMPTY), [], "", render.run_line(None), "", *idle_buttons(), no_question()
+        # A model may write what a request may not hold; its next turn is asked for all the same.
+        sent = [{**said, "content": NO_TEXT.sub("", said["content"])} for said in past[-LONGEST_CHAT:]]
+        # With an adapter compared: the base's reply first, and the adapter's, with which the chat goes on.
+        calls = comparison.calls([("", {**values, "history": sent})], values)
+        calls = [(title, inputs.without_extras(call)) for title, call in calls]
+        return ChatPresenter(endpoint, calls, past, values["message"] or "", parts)
 
     fields = [history, *inputs.fields]
-    outputs = [transcript, history, message, account, what, send, stop.button, consent]
-    stop.wire(send)
-    send.click(answer, fields, outputs, **PRIVATE)
-    message.submit(answer, fields, outputs, **PRIVATE)
-    page.refresh_model(inputs, after=consent.click(answer_agreed, fields, outputs, **PRIVATE))
+    driver = Driver(page.edge, present, fields, parts, stop, run_button=send, consent=consent)
+
+    async def new_chat(request: gr.Request) -> Updates:
+        await stop.ended(request)  # or what is being said would come back
+        empty = {transcript: render.shown(EMPTY), history: [], message: "", account: render.run_line(None), what: ""}
+        return empty | driver.idle()
+
+    driver.on(message.submit)
+    page.refresh_model(inputs, after=driver.agreed)
     for button, example in zip(buttons, examples, strict=True):
         fill = button.click(
             lambda e=example: (e["inputs"]["message"], e["inputs"].get("system_prompt", "")),
@@ -136,9 +83,9 @@ def build_chat(page: Page) -> None:
             queue=False,
             **PRIVATE,
         )
-        fill.then(answer, fields, outputs, **PRIVATE)
+        driver.on(fill.then)
     # In the queue like the answers, so that the page gets it after them.
-    clear.click(new_chat, None, outputs, **PRIVATE)
+    clear.click(new_chat, None, driver.outputs, **PRIVATE)
 
 
 LONGEST_CHAT = 400
@@ -166,6 +113,66 @@ class Reply(NamedTuple):
     title: str
     said: Completion
     run: RunInfo | None
+
+
+class Parts(NamedTuple):
+    """What a reply changes on the page."""
+
+    transcript: gr.HTML
+    history: gr.State
+    message: gr.Textbox
+    account: gr.HTML
+    what: gr.HTML
+
+
+class ChatPresenter(Presenter):
+    """One message and its reply, or the replies of a base and its adapter."""
+
+    def __init__(
+        self, endpoint: Endpoint, calls: Sequence[tuple[str, Values]], past: History, message: str, parts: Parts
+    ) -> None:
+        self._endpoint, self._calls, self._past, self._parts = endpoint, calls, past, parts
+        self._asked: History = [*past, {"role": "user", "content": message}]
+        self._said = turns(self._asked)
+        self._replies: list[Reply] = []
+        self._begun = False
+        """Whether something of the reply was shown."""
+
+    def requests(self, visitor: Visitor) -> Iterator[AsyncGenerator[Event, None]]:
+        for title, call in self._calls:
+            self._title = title
+            yield visitor.events(self._endpoint, call)
+
+    def begin(self) -> Updates:
+        return {**self.waiting(Running()), self._parts.account: render.run_line(None)}
+
+    def waiting(self, event: Waiting) -> Updates:
+        # Only before the first reply; a heartbeat must not blank what was said.
+        return {} if self._replies else {self._parts.transcript: drawn(self._said, None, render.waiting(event))}
+
+    async def result(self, event: Partial[Completion] | Done[Completion]) -> Updates:
+        parts, result = self._parts, event.result
+        reply = Reply(self._title, result, event.run if isinstance(event, Done) else None)
+        updates: Updates = {
+            parts.transcript: drawn(self._said, [*self._replies, reply]),
+            # The state is written with every token, so that what was said before Stop stays in it.
+            parts.history: [*self._asked, {"role": "assistant", "content": result.text}],
+        }
+        if not self._begun:
+            updates[parts.message] = ""  # once, so that the next message can be typed meanwhile
+            self._begun = True
+        if isinstance(event, Done):
+            self._replies.append(reply)
+            updates |= {parts.account: account_of(event.run, result), parts.what: explained(result)}
+        return updates
+
+    def message(self, html: str) -> Updates:
+        return {self._parts.transcript: drawn(turns(self._past), None, html), self._parts.history: self._past}
+
+    def stopped(self) -> Updates:
+        # Before the first token the message is still where it was typed.
+        left = {} if self._begun else {self._parts.transcript: drawn(turns(self._past), None)}
+        return {**left, self._parts.account: STOPPED}
 
 
 def drawn(said: str, replies: Sequence[Reply] | None, after: str = "") -> str:

@@ -27,9 +27,10 @@ from finetune.run.job import as_trained, measure_result
 from finetune.run.train import train
 from finetune.run_folder import run_of
 from shared.errors import InvalidInput, SuiteError
+from shared.events import result_of
 from shared.fetching.hub_models import added
 from shared.settings import Settings
-from shared.suite import Suite, collect_problems, serve
+from shared.suite import Suite, serve
 from tests.course_hub import pin_to, push
 from tests.finetune.test_methods import losses
 from tests.stand_in_hub import StandInHub
@@ -107,7 +108,7 @@ def test_from_recordings_to_the_space(
         label
     ]
 
-    assert collect_problems(added((repo,), runtime.catalog, runtime.hub)) == []
+    assert result_of(added((repo,), runtime.catalog, runtime.hub)) == []
     client = Client(running.url, verbose=False)
     recording = handle_file(str(tmp_path / "recording.wav"))
     whole, timeline, info = client.predict(api_name="/audio_genre", audio=recording, top_k=3, model=repo)

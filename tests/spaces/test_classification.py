@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from classification.requests import FewShot, Sentiment, ZeroShot
 from classification.scoring import SimilarityScorer, softmax
 from classification.task import Classification, few_shot_rows, sentiment_rows, zero_shot_rows
 from shared.errors import InvalidInput, UnknownCheckpoint
-from shared.events import Done
+from shared.events import Done, result_of
 from shared.serving.context import Context
 from shared.serving.endpoint import collect
 from shared.serving.traffic import Traffic
@@ -32,14 +31,6 @@ def ask(endpoint: str, context: Context, **values: Any) -> Done[Any]:
 
 def scores(answer: Classification) -> dict[str, float]:
     return {row["label"]: row["confidence"] for row in answer.confidences}
-
-
-def returned(waiting: Generator[Any, None, R]) -> R:
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
 
 
 # -- zero-shot -------------------------------------------------------------------------------------
@@ -139,7 +130,7 @@ def test_texts_together_are_answered_as_alone(context: Context, model: str) -> N
         ZeroShot.model_validate({"text": t, "candidate_labels": "sports, cooking, finance", "model": model})
         for t in texts
     ]
-    with returned(context.borrow(model, "zero-shot-classification")) as lease:
+    with result_of(context.borrow(model, "zero-shot-classification")) as lease:
         together = zero_shot_rows(requests, lease)
         alone = [zero_shot_rows([request], lease)[0] for request in requests]
     assert [answer.label for answer in together][:2] == ["sports", "cooking"]
@@ -212,7 +203,7 @@ def test_few_shot_gives_calibrated_and_raw_scores(context: Context) -> None:
 
 def test_calibration_is_what_zhao_et_al_compute(context: Context) -> None:
     request = FewShot.model_validate({"text": GOAL, "examples": REVIEWS})
-    with returned(context.borrow(LM, "few-shot-classification")) as lease:
+    with result_of(context.borrow(LM, "few-shot-classification")) as lease:
         prompts = [few_shot_prompt(request, text) for text in (GOAL, *CONTENT_FREE)]
         found = lease.causal_lm().label_likelihoods(prompts, [" positive", " negative"], lease.compute)
         (answer,) = few_shot_rows([request], lease)
@@ -233,14 +224,14 @@ def test_without_content_calibrated_scores_are_near_even(context: Context) -> No
 def test_the_share_of_the_context_window_is_shown(context: Context) -> None:
     none, two = (ask("few_shot", context, text=GOAL, examples=examples).result for examples in ([], REVIEWS))
     assert 0 < none.window_share < two.window_share < 0.02
-    with returned(context.borrow(LM, "few-shot-classification")) as lease:
+    with result_of(context.borrow(LM, "few-shot-classification")) as lease:
         assert two.window_share == len(lease.causal_lm().tokenize(two.prompt)) / lease.causal_lm().context_window
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_computed(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with returned(context.borrow(LM, "few-shot-classification")) as lease:
+    with result_of(context.borrow(LM, "few-shot-classification")) as lease:
         engine = lease.engine
     monkeypatch.setattr(engine, "label_likelihoods", lambda *_: pytest.fail("it was computed"))
     monkeypatch.setattr(engine, "context_window", 40)
@@ -263,7 +254,7 @@ def test_by_similarity_examples_are_centroids(context: Context) -> None:
 
 def test_similarity_is_to_the_mean_of_a_labels_examples(context: Context) -> None:
     groups = [["The oven must be hot.", "Add a pinch of salt."], ["The goalkeeper was sent off."]]
-    with returned(context.borrow(ENCODER, "few-shot-classification")) as lease:
+    with result_of(context.borrow(ENCODER, "few-shot-classification")) as lease:
         encoder = lease.sentence_encoder()
         (score,) = SimilarityScorer(lease, encoder).similarities([GOAL], ("A", "B"), groups)
         vectors = encoder.encode([GOAL, *groups[0], *groups[1]])
@@ -280,7 +271,7 @@ def test_an_instruction_that_the_encoder_cannot_follow_is_refused_by_name(contex
 
 def test_few_shot_texts_together_are_answered_as_alone(context: Context) -> None:
     requests = [FewShot.model_validate({"text": t, "examples": REVIEWS}) for t in ("Lovely!", GOAL, "Dirty. " * 20)]
-    with returned(context.borrow(LM, "few-shot-classification")) as lease:
+    with result_of(context.borrow(LM, "few-shot-classification")) as lease:
         together = few_shot_rows(requests, lease)
         alone = [few_shot_rows([request], lease)[0] for request in requests]
     for one, other in zip(together, alone, strict=True):
@@ -312,7 +303,7 @@ def test_sentiment_is_by_likelihood_unless_asked_otherwise(context: Context) -> 
 
 def test_sentiments_together_are_answered_as_alone(context: Context) -> None:
     requests = [Sentiment(text=t) for t in ("I love it!", "Awful.", "Good value, " * 30)]
-    with returned(context.borrow(LM, "text-classification")) as lease:
+    with result_of(context.borrow(LM, "text-classification")) as lease:
         together = sentiment_rows(requests, lease)
         for request, answer in zip(requests, together, strict=True):
             assert scores(sentiment_rows([request], lease)[0]) == pytest.approx(scores(answer), abs=0.03)

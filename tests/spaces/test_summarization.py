@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import pytest
 
 from shared.errors import Cancelled, InvalidInput
-from shared.events import Done, Partial, Running
+from shared.events import Done, Partial, Running, result_of
 from shared.media.text import sentences
 from shared.serving.context import Context
 from shared.serving.endpoint import collect
@@ -32,14 +31,6 @@ def ask(context: Context, **values: Any) -> Done[Summary]:
     return collect(SPACE.endpoint("summarize").run(values, context, Traffic()))
 
 
-def returned(waiting: Generator[Any, None, R]) -> R:
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
-
-
 # -- chosen sentences ------------------------------------------------------------------------------
 
 
@@ -53,7 +44,7 @@ def test_chosen_sentences_are_the_sources_own_in_their_order(context: Context, m
     assert [span.start for span in summary.chosen] == sorted({span.start for span in summary.chosen})
     assert set(summary.chosen) <= set(sentences(summary.source))
     assert summary.text == " ".join(span.text for span in summary.chosen)
-    with returned(context.borrow(ENCODER, "summarization")) as lease:
+    with result_of(context.borrow(ENCODER, "summarization")) as lease:
         assert sum(lease.sentence_encoder().count_tokens([span.text for span in summary.chosen])) <= max_new_tokens
     assert 0 < summary.compression < 1
     assert done.run.input_tokens > 500
@@ -162,7 +153,7 @@ def test_a_long_text_is_read_in_parts_and_joined(context: Context, monkeypatch: 
 
 def test_the_long_example_is_read_in_parts_to_its_end(context: Context) -> None:
     text = EXAMPLES["A long story, in parts"]["text"]
-    with returned(context.borrow(LM, "summarization")) as lease:
+    with result_of(context.borrow(LM, "summarization")) as lease:
         writer = chat_writer(lease, "article")
         found = parts(text, 96, writer)
         assert len(found) > 1
@@ -176,7 +167,7 @@ def test_parts_hold_all_of_the_text_and_each_fits(
 ) -> None:
     monkeypatch.setattr(abstractive, "PART_TOKENS", 50)
     text = f"{LONG}\n{'endless ' * 200}\nThe end."
-    with returned(context.borrow(LM, "summarization")) as lease:
+    with result_of(context.borrow(LM, "summarization")) as lease:
         found = parts(text, 96, chat_writer(lease, style))
         assert all(len(lease.causal_lm().tokenize(part)) <= 50 for part in found)
     assert "".join("".join(found).split()) == "".join(text.split())
@@ -184,7 +175,7 @@ def test_parts_hold_all_of_the_text_and_each_fits(
 
 def test_drafts_that_do_not_fit_together_are_shortened(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abstractive, "PART_TOKENS", 60)
-    with returned(context.borrow(LM, "summarization")) as lease:
+    with result_of(context.borrow(LM, "summarization")) as lease:
         shown = shortened_to_fit(["short one", "a very long draft " * 50], 96, chat_writer(lease, "article"))
         assert len(lease.causal_lm().tokenize(shown)) <= 60
     assert "short one" in shown
@@ -218,7 +209,7 @@ def test_a_stop_ends_the_writing(context: Context, monkeypatch: pytest.MonkeyPat
 def test_rows_are_answered_as_alone(context: Context, model: str) -> None:
     texts = ["The bridge closes on Monday. Ferries run instead.", "A cat was found in a tree. Firemen came."]
     requests = [Summarize.model_validate({"text": text, "model": model, "max_new_tokens": 8}) for text in texts]
-    with returned(context.borrow(model, "summarization")) as lease:
+    with result_of(context.borrow(model, "summarization")) as lease:
         found = [summary.row() for summary in rows(requests, lease)]
     assert found == [{"summary": ask(context, text=t, model=model, max_new_tokens=8).result.text} for t in texts]
 

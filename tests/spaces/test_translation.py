@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any, TypeVar
 
 import pytest
 
 from shared.errors import Cancelled, InvalidInput, UnknownCheckpoint
-from shared.events import Done, Partial, Running
+from shared.events import Done, Partial, Running, result_of
 from shared.serving.context import Context
 from shared.serving.endpoint import collect
 from shared.serving.traffic import Traffic
@@ -30,14 +29,6 @@ The children are playing in the garden.
 
 def ask(context: Context, **values: Any) -> Done[Translation]:
     return collect(SPACE.endpoint("translate").run(values, context, Traffic()))
-
-
-def returned(waiting: Generator[Any, None, R]) -> R:
-    while True:
-        try:
-            next(waiting)
-        except StopIteration as end:
-            return end.value
 
 
 def test_english_to_portuguese_and_back(context: Context) -> None:
@@ -160,7 +151,7 @@ def test_language_codes_are_read_kindly(context: Context) -> None:
 def test_texts_together_are_translated_as_alone(context: Context) -> None:
     texts = [LETTER, "O ônibus atrasou quase uma hora por causa da chuva.", "It is raining again."]
     requests = [Translate.model_validate({"text": text}) for text in texts]
-    with returned(borrow(requests[0], context)) as lease:
+    with result_of(borrow(requests[0], context)) as lease:
         found = list(rows(requests, lease))
     alone = [ask(context, text=text).result for text in texts]
     assert [f.text for f in found] == [a.text for a in alone]
@@ -179,7 +170,7 @@ def test_a_target_that_is_left_open_is_the_first_there_is(context: Context) -> N
     assert detected.run.warning == "The text was taken for Portuguese (pt)."
     # Rows are translated from one language into one, which is found once for all.
     requests = [Translate.model_validate({"text": text, "src_lang": "pt"}) for text in ("Bom dia.", "Boa noite.")]
-    with returned(borrow(requests[0], context)) as lease:
+    with result_of(borrow(requests[0], context)) as lease:
         found = list(rows(requests, lease))
     assert [(f.pair, f.text) for f in found] == [(("pt", "en"), "Good morning."), (("pt", "en"), "Good night.")]
 

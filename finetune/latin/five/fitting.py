@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from finetune.latin.five.features import ClipFeatures, select
 from finetune.latin.five.recipe import HeadRecipe
@@ -102,9 +103,7 @@ def label_of(clip: ClipFeatures) -> int:
 
 def shares(head: Head, clip: ClipFeatures) -> np.ndarray:
     """(labels,): as the tab shows them, the mean of the windows' softmax."""
-    logits = head(clip.features)
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return (powers / powers.sum(1, keepdims=True)).mean(0)
+    return softmax(head(clip.features), axis=1).mean(0)
 
 
 def answers(head: Head, clips: Sequence[ClipFeatures]) -> np.ndarray:

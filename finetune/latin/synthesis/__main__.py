@@ -22,6 +22,7 @@ from finetune.latin.synthesis.other_patterns import OTHERS
 from finetune.latin.synthesis.patterns import LATIN
 from finetune.latin.synthesis.plan import Clip, plan
 from finetune.latin.synthesis.style import OTHER
+from shared.atomic import atomic_file
 from shared.errors import SuiteError
 
 SECONDS = 6.0
@@ -43,9 +44,8 @@ def synthesize(out: Path, clips: int, seed: int) -> None:
             if not target.is_file():
                 target.parent.mkdir(exist_ok=True)
                 sound = sound_of(clip, seed, Path(folder))
-                part = target.with_suffix(".part")
-                soundfile.write(part, sound, rendering.RATE, format="FLAC")
-                part.rename(target)
+                with atomic_file(target) as part:
+                    soundfile.write(part, sound, rendering.RATE, format="FLAC")
             if done % 100 == 0 or done == len(rows):
                 print(f"{done:,} of {len(rows):,} clips", file=sys.stderr, flush=True)
 

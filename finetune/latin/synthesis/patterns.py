@@ -1,7 +1,8 @@
 """What each genre plays: rhythms on a grid of sixteenths, as written for this project after common descriptions.
 
 A rhythm is a string of one or two bars: `.` is a rest and a digit 1 to 9 a stroke of that strength. Salsa is written in
-two bars of cut time put into one, merengue in two of 2/4, so that one bar has four steps of the foot in each.
+two bars of cut time put into one, merengue in two of 2/4, so that one bar has four steps of the foot in each. Over 300
+lines, since it is a table.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from shared.checkpoints.catalog import Checkpoint
 from shared.checkpoints.conversion import converted
-from shared.engines.audio.musicnn_network import Heard, Network, from_tensorflow
+from shared.engines.audio.musicnn_network import Network, Outputs, from_tensorflow
 from shared.engines.audio.tensor_bundle import read_bundle
 from shared.engines.compute import Compute, run_here
 from shared.engines.protocols import NoCache
@@ -97,7 +97,7 @@ class Musicnn(NoCache):
         Raises `InvalidInput` (field `audio`) for windows without a sample.
         """
         logits = np.zeros((len(windows), len(self.labels)), dtype=np.float32)
-        for start, heard in self._heard(windows, compute):
+        for start, heard in self._outputs(windows, compute):
             for label, (network, tag) in enumerate(self._places):
                 found = heard[network].logits[:, tag]
                 logits[start : start + len(found), label] = found.numpy()
@@ -106,25 +106,26 @@ class Musicnn(NoCache):
     def features(
         self, windows: Sequence[np.ndarray], compute: Compute = run_here, *, layer: Layer = "penultimate"
     ) -> np.ndarray:
-        """What a head of another kind can learn from: float32, shape (windows, features), both networks' side by side.
+        """Features on which another head can be trained: float32, shape (windows, features), both networks' side by
+        side.
 
         `penultimate` are 200 of each, the layer before the tags; `pooled` 1506 of each, what every layer's features
         came to over the window, maximum and mean by turns.
         """
         rows = [
             np.concatenate([getattr(heard[name], layer).numpy() for name in TAGS], axis=1)
-            for _, heard in self._heard(windows, compute)
+            for _, heard in self._outputs(windows, compute)
         ]
         width = len(TAGS) * {"penultimate": 200, "pooled": 1506}[layer]
         return np.concatenate(rows) if rows else np.zeros((0, width), dtype=np.float32)
 
     def tags(self, windows: Sequence[np.ndarray], network: str, compute: Compute = run_here) -> np.ndarray:
         """All 50 tags of one network (`msd` or `mtt`), as its authors publish them: float32 in 0 to 1."""
-        rows = [heard[network].logits.sigmoid().numpy() for _, heard in self._heard(windows, compute)]
+        rows = [heard[network].logits.sigmoid().numpy() for _, heard in self._outputs(windows, compute)]
         return np.concatenate(rows) if rows else np.zeros((0, len(TAGS[network])), dtype=np.float32)
 
-    def _heard(self, windows: Sequence[np.ndarray], compute: Compute) -> Iterator[tuple[int, dict[str, Heard]]]:
-        """Place of the first window of each step, and what each network made of the step's windows."""
+    def _outputs(self, windows: Sequence[np.ndarray], compute: Compute) -> Iterator[tuple[int, dict[str, Outputs]]]:
+        """Place of the first window of each step, and each network's outputs for the step's windows."""
         if any(len(window) != len(windows[0]) for window in windows):
             raise ValueError("windows must be of equal length")
         if len(windows) and not len(windows[0]):
@@ -133,7 +134,7 @@ class Musicnn(NoCache):
             some = windows[start : start + STEP_WINDOWS]
             yield start, compute(lambda some=some: self._forward(some))
 
-    def _forward(self, windows: Sequence[np.ndarray]) -> dict[str, Heard]:
+    def _forward(self, windows: Sequence[np.ndarray]) -> dict[str, Outputs]:
         """A window of exactly 3 s gives the 187 frames that the original takes of a file of that length."""
         frames = np.stack([log_mel(window) for window in windows])
         if frames.shape[1] == MOST_FRAMES + 1 and len(windows[0]) == 3 * RATE:

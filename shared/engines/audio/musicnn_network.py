@@ -40,8 +40,8 @@ NORMS = (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the network makes of windows."""
+class Outputs:
+    """The network's outputs for some windows."""
 
     logits: Tensor
     """(windows, 50)"""
@@ -64,7 +64,7 @@ class Network:
         self._weights = weights
         self.nbytes = sum(weights[name].nbytes for name in expected_shapes())
 
-    def __call__(self, log_mel: Tensor) -> Heard:
+    def __call__(self, log_mel: Tensor) -> Outputs:
         """float32 log-mel windows, shape (windows, frames, 96); any number of frames from 1 on."""
         x = self._norm(0, log_mel[:, None])
         # Padded over time alone: the maximum over the bands follows.
@@ -82,7 +82,7 @@ class Network:
         pooled = torch.stack([features.amax(2), features.mean(2)], 2).flatten(1)
         hidden = functional.relu(self._dense("dense", self._norm(9, pooled)))
         penultimate = self._norm(10, hidden)
-        return Heard(self._dense("dense_1", penultimate), penultimate, pooled)
+        return Outputs(self._dense("dense_1", penultimate), penultimate, pooled)
 
     def _front(self, number: int, x: Tensor) -> Tensor:
         name = "conv2d" if number == 0 else f"conv2d_{number}"

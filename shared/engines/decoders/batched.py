@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.checkpoints.conversion import converted
 from shared.engines.decoders import reference
 from shared.engines.decoders.texts import CausalText
+from shared.engines.packed.converted import GENERATION, converted_folder, read_network, with_padding
 from shared.engines.packed.kernel_choice import why_not
 from shared.engines.pretrained.loading import WEIGHTS, load_pretrained, read_config, tokenizer_for
 from shared.errors import SuiteError
@@ -26,15 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "memory_bytes", "offered", "prepare", "published", "why_not"]
 
-GENERATION = "generation_config.json"
-
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: the reference engine's, which loads the architectures that this one lacks.
-
-    Scales, mins and the padding of the last block add about 1 % to a matrix with 500 inputs.
-    """
-    return reference.memory_bytes(checkpoint) * 101 // 100
+    """Bytes of weights in memory, at most: the reference engine loads the architectures that this one lacks."""
+    return with_padding(reference.memory_bytes(checkpoint))
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> CausalText:
@@ -43,7 +38,7 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
         return reference.load(checkpoint, folder, settings, progress)
     from shared.engines.decoders.batched_engine import BatchedCausalLM
 
-    ready = _converted(checkpoint, folder, settings, progress)
+    ready = converted_folder(checkpoint, folder, settings, progress, _in_blocks)
     progress("reading weights", 0, checkpoint.parameters)
     network = _network(checkpoint, ready)
     config = read_config(checkpoint, ready)
@@ -69,7 +64,7 @@ def offered(checkpoint: Checkpoint, folder: Path, settings: Settings) -> bool:
     if why_not(settings):
         return False
     if next(folder.glob("*.gguf"), None):
-        return True  # what it is of, the conversion finds out
+        return True  # the conversion finds out its architecture
     from shared.engines.decoders.architectures import architecture_of
 
     return architecture_of(read_config(checkpoint, folder)) is not None
@@ -81,7 +76,7 @@ def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: 
         return reference.prepare(checkpoint, folder, settings, progress)
     from shared.engines.decoders.decoding import Decoder
 
-    ready = _converted(checkpoint, folder, settings, progress)
+    ready = converted_folder(checkpoint, folder, settings, progress, _in_blocks)
     progress("compiling for this processor, once", 0, 0)
     Decoder(_network(checkpoint, ready)).warm_up()
     return ready
@@ -92,23 +87,10 @@ def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress
     return reference.prepare(checkpoint, folder, settings, progress)
 
 
-def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
-    from shared.engines.packed.weights import FORMAT
-
-    def in_blocks(source: Path, target: Path) -> None:
-        _in_blocks(checkpoint, source, target, progress)
-
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels", number=FORMAT)
-
-
 def _network(checkpoint: Checkpoint, folder: Path) -> DecoderNetwork:
     from shared.engines.decoders.architectures import architecture_of
-    from shared.engines.packed.large_pages import read_file
 
-    found = architecture_of(read_config(checkpoint, folder))
-    assert found is not None, "converted for this network"
-    network, shape = found
-    return network(read_file(folder / WEIGHTS), shape)
+    return read_network(architecture_of(read_config(checkpoint, folder)), folder)
 
 
 def _in_blocks(checkpoint: Checkpoint, source: Path, target: Path, progress: Progress) -> None:

@@ -24,7 +24,7 @@ STEP_LOGITS = 512
 
 
 class Decoder(Protocol):
-    """What this needs of a causal LM."""
+    """The part of a causal LM that label scores need."""
 
     def prefill(self, prompt: Sequence[int], compute: Compute, cache: Any = None) -> tuple[torch.Tensor, Any]: ...
 

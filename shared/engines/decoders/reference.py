@@ -234,8 +234,8 @@ def _refuse_other_heads(engine: TorchCausalLM, checkpoint: Checkpoint) -> None:
         found = engine.forward([[1]], cache)[0, -1]
     if not torch.allclose(found, expected, atol=0.05, rtol=0.01):
         raise SuiteError(
-            f"{checkpoint.id} is of the architecture {engine.model.config.model_type!r}, whose logits come about in "
-            "another way than this engine computes them; choose another checkpoint"
+            f"{checkpoint.id} is of the architecture {engine.model.config.model_type!r}, whose logits this "
+            "engine does not compute; choose another checkpoint"
         )
 
 

@@ -1,4 +1,4 @@
-"""What every causal language model has beside its network: tokens, the chat template, the context window."""
+"""The base of all causal language models: tokens, the chat template, the context window."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CausalText:
         self.context_window = context_window
         self.chats = bool(tokenizer.chat_template)
         self.prefixes: PrefixCache[Any] = PrefixCache(0)
-        """Empty for good, unless a subclass puts another here."""
+        """Without capacity, unless a subclass replaces it."""
         self._id, self._system_prompt = checkpoint_id, system_prompt
 
     def tokenize(self, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
-from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of
+from shared.engines.pretrained.loading import load_text_model, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
 from shared.engines.protocols import FilledToken, NoCache
 from shared.errors import InvalidInput, SuiteError
@@ -101,11 +101,10 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchMaskedLM:
-    """Reads a verified folder with safetensors, `config.json` and a tokenizer. Raises as `load_pretrained` does."""
-    model = load_pretrained("AutoModelForMaskedLM", checkpoint, folder, progress)
-    tokenizer = load_tokenizer(checkpoint, folder, model)
+    """Reads a verified folder. Raises as `load_text_model` does, and `SuiteError` for a tokenizer without masks."""
+    model, tokenizer, max_tokens = load_text_model("AutoModelForMaskedLM", checkpoint, folder, progress)
     if tokenizer.mask_token_id is None:
         raise SuiteError(
             f"the tokenizer of {checkpoint.id} has no mask token, so there is nothing to fill; choose another"
         )
-    return TorchMaskedLM(model, tokenizer, input_window(checkpoint, model))
+    return TorchMaskedLM(model, tokenizer, max_tokens)

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
-from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of
+from shared.engines.pretrained.loading import load_text_model, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
 from shared.engines.protocols import AnswerSpan, NoCache
-from shared.errors import InvalidInput, SuiteError
+from shared.errors import InvalidInput
 from shared.events import Progress
 from shared.settings import Settings
 
@@ -105,8 +106,7 @@ class TorchQuestionAnswerer(NoCache):
         nowhere = [i for i, token in enumerate(window.encoding.ids) if token == self._cls][:1]
         # Of these alone the softmax is taken; the classification token's share then belongs to no span.
         kept = logits[:, [*allowed, *nowhere]].astype(np.float64)
-        exponentials = np.exp(kept - kept.max(axis=1, keepdims=True, initial=-np.inf))
-        starts, ends = (exponentials / exponentials.sum(axis=1, keepdims=True))[:, : len(allowed)]
+        starts, ends = softmax(kept, axis=1)[:, : len(allowed)]
         first, length = np.meshgrid(np.arange(len(allowed)), np.arange(LONGEST_ANSWER), indexing="ij")
         first, last = first.ravel(), (first + length).ravel()
         first, last = first[last < len(allowed)], last[last < len(allowed)]
@@ -135,9 +135,6 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchQuestionAnswerer:
-    """Reads a verified folder with safetensors, `config.json` and a tokenizer. Raises as `load_pretrained` does."""
-    model = load_pretrained("AutoModelForQuestionAnswering", checkpoint, folder, progress)
-    tokenizer = load_tokenizer(checkpoint, folder, model)
-    if tokenizer.pad_token_id is None:
-        raise SuiteError(f"{checkpoint.id} has no padding token, so texts cannot be read in batches; choose another")
-    return TorchQuestionAnswerer(model, tokenizer, input_window(checkpoint, model))
+    """Reads a verified folder. Raises as `load_text_model` does."""
+    model, tokenizer, max_tokens = load_text_model("AutoModelForQuestionAnswering", checkpoint, folder, progress)
+    return TorchQuestionAnswerer(model, tokenizer, max_tokens)

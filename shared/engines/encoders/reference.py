@@ -34,7 +34,7 @@ class KeptVectors:
         self._lock = threading.Lock()
 
     def of(self, owner: str, windows: Sequence[Window]) -> dict[Window, np.ndarray]:
-        """Those of these windows that are there."""
+        """The cached vectors, by those windows that have one."""
         with self._lock:
             return {window: self._vectors[owner, window] for window in windows if (owner, window) in self._vectors}
 
@@ -77,7 +77,7 @@ class SentenceWindows(NoCache):
         """
         windows, owners = self._windows(texts)
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        # What stands there twice is computed once.
+        # A text that comes twice is computed once.
         each = list(dict.fromkeys(map(tuple, windows)))
         found = self._kept.of(compute.owner, each)
         missing = [window for window in each if window not in found]

@@ -11,10 +11,9 @@ import numpy as np
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.inputs import EncoderInputs
-from shared.engines.pretrained.loading import input_window, labels_of, load_pretrained, load_tokenizer, nbytes_of
+from shared.engines.pretrained.loading import labels_of, load_text_model, nbytes_of
 from shared.engines.pretrained.padded_batches import text_batches
 from shared.engines.protocols import NoCache
-from shared.errors import SuiteError
 from shared.events import Progress
 from shared.settings import Settings
 
@@ -52,11 +51,6 @@ def memory_bytes(checkpoint: Checkpoint) -> int:
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> TorchSequenceClassifier:
-    """Reads a verified folder with safetensors, `config.json` and a tokenizer. Raises as `load_pretrained` does."""
-    model = load_pretrained("AutoModelForSequenceClassification", checkpoint, folder, progress)
-    tokenizer = load_tokenizer(checkpoint, folder, model)
-    if tokenizer.pad_token_id is None:
-        raise SuiteError(f"{checkpoint.id} has no padding token, so texts cannot be read in batches; choose another")
-    return TorchSequenceClassifier(
-        model, tokenizer, labels_of(checkpoint, model.config), input_window(checkpoint, model)
-    )
+    """Reads a verified folder. Raises as `load_text_model` does."""
+    model, tokenizer, max_tokens = load_text_model("AutoModelForSequenceClassification", checkpoint, folder, progress)
+    return TorchSequenceClassifier(model, tokenizer, labels_of(checkpoint, model.config), max_tokens)

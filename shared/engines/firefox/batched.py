@@ -34,7 +34,7 @@ STEP_TOKENS = 1024
 
 @dataclass(eq=False)
 class Sentence:
-    """A source on its way; greedy, the likeliest token at every place."""
+    """A source and its greedy output so far: the likeliest token at every position."""
 
     ids: list[int]
     limit: int
@@ -88,7 +88,7 @@ class BatchedFirefoxTranslator(FirefoxTranslator):
         self.decoder = GreedyDecoder(network)
         self.nbytes = network.nbytes
 
-    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+    def best_outputs(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         if num_beams > 1:
             return self._beams(sources, num_beams, compute)
         return compute.map(self.decoder, [Sentence(ids, target_limit(len(ids))) for ids in sources])

@@ -44,14 +44,14 @@ BATCH_LINES, BATCH_TOKENS = 64, 2048
 
 
 class FirefoxTranslator(NoCache):
-    """A `Translator`: one language pair, sentence by sentence. How token ids are translated, its subclasses say."""
+    """A `Translator`: one language pair, sentence by sentence. Its subclasses translate the token ids."""
 
     def __init__(self, vocabulary: SentencePieceProcessor, piece_tokens: int) -> None:
         self.vocabulary = vocabulary
         self.piece_tokens = piece_tokens
         """Most tokens translated at once, the end token included; a longer sentence is split."""
         self.unreadable = {vocabulary.unk_id(), vocabulary.piece_to_id(WORD_START)}
-        """Tokens that say nothing of what was written."""
+        """Tokens that carry nothing of the text."""
 
     def translate(
         self,
@@ -67,10 +67,10 @@ class FirefoxTranslator(NoCache):
         """
         prepared = [self._prepare(sentence) for sentence in sentences]
         sources = [ids for sentence in prepared for ids in sentence.pieces]
-        in_order = iter(self.decoded(sources, num_beams or 1, compute))
+        in_order = iter(self.best_outputs(sources, num_beams or 1, compute))
         return [self._join(sentence, list(islice(in_order, len(sentence.pieces)))) for sentence in prepared]
 
-    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+    def best_outputs(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         """The best target of each source, token ids with the end token."""
         raise NotImplementedError
 
@@ -109,7 +109,7 @@ class TorchFirefoxTranslator(FirefoxTranslator):
         self.network = network
         self.nbytes = network.nbytes
 
-    def decoded(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
+    def best_outputs(self, sources: list[list[int]], num_beams: int, compute: Compute) -> list[Hypothesis]:
         found: list[Hypothesis] = [Hypothesis([], 0.0)] * len(sources)
         for batch in batches([len(ids) for ids in sources], max(1, BATCH_LINES // num_beams), BATCH_TOKENS):
             hypotheses = self._decode([sources[place] for place in batch], num_beams, compute)

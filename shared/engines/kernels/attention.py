@@ -180,7 +180,7 @@ def attend_many(
                     copy(found[i], out[first + i, head * size : (head + 1) * size])
 
 
-# Slices in what follows, because the compiler does not know that a product of indices is not negative.
+# Slices below, because the compiler does not know that a product of indices is not negative.
 
 
 @plain

@@ -6,7 +6,6 @@ import glob
 import hashlib
 import pickle
 import secrets
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,9 +17,11 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
+from shared.atomic import atomic_file
+
 intrinsic: Any = extending.intrinsic
 
-# What functions of one name are told apart by in compiled code: kernels for two and for four rows, say. Numba counts
+# By this number compiled code tells functions of one name apart: kernels for two and for four rows, say. Numba counts
 # from 1 in each process, so what two processes compiled bears the same names for different functions, and a process
 # that loads some of each calls the wrong ones and dies (numba's issue 10486; tested).
 FunctionIdentity._unique_ids = iter(lambda: secrets.randbits(64), None)  # pyright: ignore[reportAttributeAccessIssue]
@@ -39,7 +40,7 @@ plain: Any = compiled()
 fused: Any = compiled(fastmath={"contract"})
 """Multiplication and addition in one instruction, and nothing else that changes a result."""
 regrouped: Any = compiled(fastmath={"contract", "reassoc"})
-"""Sums within one row in the order that the processor likes; it is the same for every row."""
+"""Sums within one row in the order that is fastest for the processor; it is the same for every row."""
 
 
 class KernelCache(FunctionCache):
@@ -57,7 +58,7 @@ class KernelCache(FunctionCache):
 
 
 class CompiledFiles:
-    """What is compiled of one function: a file for each signature and processor."""
+    """The compiled code of one function: a file for each signature and processor."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
@@ -69,10 +70,8 @@ class CompiledFiles:
             return None
 
     def save(self, key: Any, compiled: Any) -> None:
-        file = self._file(key)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=f"{self._name}.", delete=False) as own:
-            own.write(dumps(compiled))
-        Path(own.name).replace(file)
+        with atomic_file(self._file(key)) as part:
+            part.write_bytes(dumps(compiled))
         self._remove(but=f"{self._name}.{sources()}.")
 
     def flush(self) -> None:
@@ -85,7 +84,7 @@ class CompiledFiles:
         return self._folder / f"{self._name}.{sources()}.{digest}.nbc"
 
     def _remove(self, but: str = "/") -> None:
-        """What was compiled of other kernels than those that are here now."""
+        """Removes code that was compiled from other sources than the present ones."""
         for file in self._folder.glob(f"{glob.escape(self._name)}.*.nbc"):
             if not file.name.startswith(but):
                 file.unlink(missing_ok=True)

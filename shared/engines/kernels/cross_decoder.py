@@ -1,4 +1,4 @@
-"""All layers of a decoder that looks at what it has written, and at a source (Vaswani et al. 2017): a token a line."""
+"""All layers of a decoder that attends to its own output and to a source (Vaswani et al. 2017): a token a line."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class CrossDecoder(NamedTuple):
     qkv: Affine
     attention_output: Affine
     queries: Affine
-    """To the source."""
+    """Queries of the attention over the source."""
     keys_values: Affine
-    """Of the source."""
+    """Keys and values of the source."""
     cross_attention_output: Affine
     up: Affine
     down: Affine
     inner: int
     norms: np.ndarray
-    """float32 (layers, 3, 2, width): of attention to what is written, to the source, and of what follows them."""
+    """float32 (layers, 3, 2, width): of self-attention, of attention over the source, and of the feed-forward part."""
     heads: Heads
     style: Style
 

@@ -14,12 +14,12 @@ RELU, GELU, GELU_TANH, SILU = range(4)
 
 
 class Style(NamedTuple):
-    """What transformers differ in, beside their weights."""
+    """How transformers differ, beside their weights."""
 
     before: bool
     """Norms stand before each part, which adds to what is not normed; or else after it."""
     rms: bool
-    """They are RMS norms."""
+    """Norms are RMS norms, or else layer norms."""
     activation: int
     gated: bool
     """Half of what goes into the activation is multiplied with what comes out (Shazeer 2020)."""
@@ -28,7 +28,7 @@ class Style(NamedTuple):
 
 @plain
 def incoming(x: np.ndarray, weights: np.ndarray, style: Style, out: np.ndarray) -> np.ndarray:
-    """What a part reads: `x`, or where norms stand before the parts `out`, into which it is normed."""
+    """The input of a part: `x`, or where norms stand before the parts, `out`, into which `x` is normed."""
     if style.before:
         norm(x, weights, style, out)
         return out
@@ -37,7 +37,7 @@ def incoming(x: np.ndarray, weights: np.ndarray, style: Style, out: np.ndarray) 
 
 @plain
 def outgoing(x: np.ndarray, more: np.ndarray, weights: np.ndarray, style: Style) -> None:
-    """Adds what a part found, which may be wider, in place."""
+    """Adds a part's output, which may be wider, in place."""
     add(x, more)
     if not style.before:
         norm(x, weights, style, x)

@@ -21,7 +21,7 @@ class Encoder(NamedTuple):
     down: Affine
     inner: int
     norms: np.ndarray
-    """float32 (layers, 2, 2, width): of attention, and of what follows it; factors, and what is added."""
+    """float32 (layers, 2, 2, width): of attention and of the feed-forward part; weights and biases."""
     heads: Heads
     style: Style
 

@@ -13,7 +13,7 @@ from shared.engines.kernels.products import LANES, Affine, affine, affine_of
 
 
 class Gpt2(NamedTuple):
-    """The same of GPT-2."""
+    """All layers' weights, stacked."""
 
     qkv: Affine
     attention_output: Affine
@@ -21,14 +21,14 @@ class Gpt2(NamedTuple):
     down: Affine
     inner: int
     norms: np.ndarray
-    """float32 (layers, 2, 2, width): before attention, and before what follows it; factors, and what is added."""
+    """float32 (layers, 2, 2, width): before attention and before the feed-forward part; weights and biases."""
     heads: Heads
     epsilon: float
 
 
 @plain
 def forward_gpt2(network: Gpt2, x: np.ndarray, sequences: Sequences) -> None:
-    """The same, of tokens embedded with their positions."""
+    """Turns tokens embedded with their positions into the last layer's states, in place: float32 (tokens, width)."""
     heads = network.heads
     qkv = np.empty((x.shape[0], network.qkv.matrix.quants.shape[1] * LANES), np.float32)
     attended = np.empty((x.shape[0], heads.queries * heads.size), np.float32)

@@ -21,7 +21,7 @@ class Llama(NamedTuple):
     down: Matrix
     inner: int
     norms: np.ndarray
-    """float32 (layers, 2, width): before attention, and before what follows it."""
+    """float32 (layers, 2, width): before attention and before the feed-forward part."""
     cosines: np.ndarray
     """float32 (positions, head_size / 2), as `sines`."""
     sines: np.ndarray

@@ -29,7 +29,7 @@ class Matrix(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """A matrix, and what is added to its products: float32 (out,) or (layers, out)."""
+    """A matrix and its bias: float32 (out,) or (layers, out)."""
 
     matrix: Matrix
     bias: np.ndarray
@@ -53,7 +53,7 @@ def product(x: np.ndarray, matrix: Matrix, out: np.ndarray) -> None:
 
 @plain
 def affine(x: np.ndarray, one: Affine, out: np.ndarray) -> None:
-    """The same, and a bias."""
+    """Rows times a matrix, plus a bias."""
     product(x, one.matrix, out)
     for row in range(len(x)):
         for i in range(len(one.bias)):

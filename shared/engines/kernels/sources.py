@@ -12,7 +12,7 @@ from shared.engines.kernels.products import LANES, Affine, affine, affine_of
 
 
 class Sources(NamedTuple):
-    """What the lines of one step look at, one each; several may look at the same."""
+    """The source of each line of one step; several lines may have the same."""
 
     caches: np.ndarray
     """int64 (lines,): addresses of the source's keys and values, float32 (layers, 2, heads, tokens, size)."""
@@ -43,7 +43,7 @@ def cache_sources_of_layer(heads: Heads, layer: int, found: np.ndarray, sources:
 def attend_sources(
     heads: Heads, layer: int, queries: np.ndarray, which: np.ndarray, sources: Sources, out: np.ndarray
 ) -> None:
-    """What each row, float32 (rows, heads * size or more), finds in the source of the line that `which` names."""
+    """Attention of each row, float32 (rows, heads * size or more), over the source of the line that `which` names."""
     for row in range(len(which)):
         length = sources.lengths[which[row]]
         cache = cache_at(heads, sources.caches[which[row]], length)[layer]

@@ -24,13 +24,13 @@ class Ssru(NamedTuple):
     candidate_forget: Affine
     queries: Affine
     keys_values: Affine
-    """Of the source."""
+    """Keys and values of the source."""
     attention_output: Affine
     up: Affine
     down: Affine
     inner: int
     norms: np.ndarray
-    """float32 (layers, 3, 2, width): after the unit, attention, and what follows it; factors, and what is added."""
+    """float32 (layers, 3, 2, width): after the unit, attention and the feed-forward part; weights and biases."""
     heads: Heads
     epsilon: float
     vocabulary: Affine
@@ -42,14 +42,14 @@ class Ssru(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """What is written in one step, a line each."""
+    """The outputs that one step continues, a line each."""
 
     newest: np.ndarray
     """int64 (lines,): the last token of each, -1 where there is none yet."""
     places: np.ndarray
     """int64 (lines,): how many tokens each has."""
     cells: np.ndarray
-    """float32 (layers, lines, width): what the units hold."""
+    """float32 (layers, lines, width): states of the recurrent units."""
     sources: Sources
 
 

@@ -22,7 +22,7 @@ def matrix_in(weights: Mapping[str, Tensor], name: str) -> Any:
 
 
 def number_format(matrix: Matrix | Affine) -> str:
-    """The form of its numbers: `int8`, `bf16` or `fp32`."""
+    """The format of its numbers: `int8`, `bf16` or `fp32`."""
     numbers = (matrix.matrix if isinstance(matrix, Affine) else matrix).quants
     return {"int8": "int8", "uint16": "bf16"}.get(str(numbers.dtype), "fp32")
 

@@ -63,7 +63,7 @@ def pack_rounded(name: str, matrices: Sequence[Tensor], size: int = INT8_GROUP) 
 
 
 def pack_blocks(name: str, grids: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
-    """The same from each layer's quants (out, in), and its scales and mins (out, groups)."""
+    """As `pack`, from each layer's quants (out, in), and its scales and mins (out, groups)."""
     parts = [torch.stack([_blocks(matrix) for matrix in column]) for column in zip(*grids, strict=True)]
     if parts[0].dtype == torch.int8:  # two inputs of an output side by side, as the processor multiplies them
         layers, blocks, inputs, _ = parts[0].shape

@@ -83,6 +83,19 @@ def read_config(checkpoint: Checkpoint, folder: Path) -> Any:
         ) from error
 
 
+def load_text_model(auto: str, checkpoint: Checkpoint, folder: Path, progress: Progress) -> tuple[Any, Any, int]:
+    """Model, tokenizer and longest input in tokens, of a model that reads texts in padded batches.
+
+    Reads a verified folder with safetensors, `config.json` and a tokenizer. Raises as `load_pretrained` does, and
+    `SuiteError` where the tokenizer has no padding token.
+    """
+    model = load_pretrained(auto, checkpoint, folder, progress)
+    tokenizer = load_tokenizer(checkpoint, folder, model)
+    if tokenizer.pad_token_id is None:
+        raise SuiteError(f"{checkpoint.id} has no padding token, so texts cannot be read in batches; choose another")
+    return model, tokenizer, input_window(checkpoint, model)
+
+
 def load_tokenizer(checkpoint: Checkpoint, folder: Path, model: Any) -> Any:
     """The fast tokenizer of a model. Raises as `tokenizer_for` does."""
     return tokenizer_for(checkpoint, folder, model.config, model.get_input_embeddings().num_embeddings)

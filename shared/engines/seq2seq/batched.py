@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.checkpoints.catalog import Checkpoint
-from shared.checkpoints.conversion import converted
+from shared.engines.packed.converted import GENERATION, converted_folder, read_network, with_padding
 from shared.engines.packed.kernel_choice import why_not
 from shared.engines.pretrained.loading import WEIGHTS, load_pretrained, read_config
 from shared.engines.seq2seq import reference
@@ -27,15 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "memory_bytes", "offered", "prepare", "published", "why_not"]
 
-GENERATION = "generation_config.json"
-
 
 def memory_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in memory, at most: the reference engine's, which loads the architectures that this one lacks.
-
-    Scales, mins and the padding of the last block add about 1 % to a matrix with 500 inputs.
-    """
-    return reference.memory_bytes(checkpoint) * 101 // 100
+    """Bytes of weights in memory, at most: the reference engine loads the architectures that this one lacks."""
+    return with_padding(reference.memory_bytes(checkpoint))
 
 
 def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Translating:
@@ -45,7 +40,7 @@ def load(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Pro
     from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq
 
     tokenizer = read_tokenizer(checkpoint, folder)
-    ready = _converted(checkpoint, folder, settings, progress)
+    ready = converted_folder(checkpoint, folder, settings, progress, _in_blocks)
     progress("reading weights", 0, checkpoint.parameters)
     rules = _rules(checkpoint, ready)
     engine = BatchedSeq2Seq(_network(checkpoint, ready), tokenizer, rules, checkpoint)
@@ -68,7 +63,7 @@ def prepare(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: 
     if not offered(checkpoint, folder, settings):
         return folder
     load(checkpoint, folder, settings, progress)
-    return _converted(checkpoint, folder, settings, progress)
+    return converted_folder(checkpoint, folder, settings, progress, _in_blocks)
 
 
 def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
@@ -76,23 +71,10 @@ def published(checkpoint: Checkpoint, folder: Path, settings: Settings, progress
     return folder
 
 
-def _converted(checkpoint: Checkpoint, folder: Path, settings: Settings, progress: Progress) -> Path:
-    from shared.engines.packed.weights import FORMAT
-
-    def in_blocks(source: Path, target: Path) -> None:
-        _in_blocks(checkpoint, source, target, progress)
-
-    return converted(checkpoint, folder, settings, in_blocks, progress, form="kernels", number=FORMAT)
-
-
 def _network(checkpoint: Checkpoint, folder: Path) -> Seq2SeqNetwork:
-    from shared.engines.packed.large_pages import read_file
     from shared.engines.seq2seq.architectures import architecture_of
 
-    found = architecture_of(read_config(checkpoint, folder))
-    assert found is not None, "converted for this network"
-    network, shape = found
-    return network(read_file(folder / WEIGHTS), shape, checkpoint.context_window)
+    return read_network(architecture_of(read_config(checkpoint, folder)), folder, checkpoint.context_window)
 
 
 def _rules(checkpoint: Checkpoint, folder: Path) -> Rules:

@@ -8,7 +8,7 @@ from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.pieces import batches
 from shared.engines.protocols import GeneratedToken, Sampling
-from shared.engines.seq2seq.decoding import Written
+from shared.engines.seq2seq.decoding import Sources, Written
 from shared.engines.seq2seq.layers import Seq2SeqLayers
 from shared.engines.seq2seq.network import Seq2SeqNetwork
 from shared.engines.seq2seq.rules import Rules
@@ -17,7 +17,7 @@ from shared.engines.seq2seq.translating import Translating
 from shared.engines.seq2seq.writing import STEP_LINES, Beams, Drawn, Greedy, Text, Writer
 
 HELD_TOKENS = 4096
-"""Padded source tokens of one request that are on their way at once: of T5-base their keys and values take 300 MB."""
+"""Padded source tokens of one request that are decoded at once: of T5-base their keys and values take 300 MB."""
 
 
 class BatchedSeq2Seq(Translating):
@@ -53,24 +53,17 @@ class BatchedSeq2Seq(Translating):
         finally:
             text.stopped = True
 
-    def decoded(
-        self,
-        sources: Sequence[Sequence[int]],
-        limits: Sequence[int],
-        num_beams: int,
-        compute: Compute,
-        first: int | None = None,
-    ) -> list[Written]:
+    def best_outputs(self, sources: Sources, num_beams: int, compute: Compute) -> list[Written]:
         def text(place: int) -> Text:
-            source, limit = sources[place], limits[place]
+            source, limit = sources.ids[place], sources.limits[place]
             if num_beams == 1:
-                return Greedy(source, limit, self.rules, first)
-            return Beams(source, limit, self.rules, num_beams, first)
+                return Greedy(source, limit, self.rules, sources.first)
+            return Beams(source, limit, self.rules, num_beams, sources.first)
 
-        found = [Written([], 0.0)] * len(sources)
+        found = [Written([], 0.0)] * len(sources.ids)
         # Twice as many as are written in one step, so that there is one to take the place of one that ends.
         most = max(1, 2 * STEP_LINES // num_beams)
-        for some in batches([len(ids) for ids in sources], most, HELD_TOKENS):
+        for some in batches([len(ids) for ids in sources.ids], most, HELD_TOKENS):
             for place, written in zip(some, compute.map(self.writer, [text(place) for place in some]), strict=True):
                 found[place] = written
         return found

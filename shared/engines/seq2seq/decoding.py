@@ -22,8 +22,22 @@ from shared.engines.seq2seq.rules import Lines, Rules
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """Texts that an encoder reads, and what may be written of each."""
+
+    ids: Sequence[Sequence[int]]
+    limits: Sequence[int]
+    """Most new tokens of each, end token included."""
+    first: int | None = None
+    """Token that is forced as the first of each; None leaves it to the rules."""
+
+    def at(self, places: Sequence[int]) -> Sources:
+        return Sources([self.ids[i] for i in places], [self.limits[i] for i in places], self.first)
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
-    """What was written for one source: new tokens, with the end token unless the limit came first."""
+    """The output for one source: new tokens, with the end token unless the limit came first."""
 
     tokens: list[int]
     log_probability: float
@@ -49,31 +63,23 @@ class Decoder:
     """
 
     @torch.inference_mode()
-    def __init__(
-        self,
-        model: Any,
-        rules: Rules,
-        sources: Sequence[Sequence[int]],
-        limits: Sequence[int],
-        first: int | None = None,
-    ) -> None:
-        """`limits` are the most new tokens of each source, end token included; `first` is forced as the first."""
+    def __init__(self, model: Any, rules: Rules, sources: Sources) -> None:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        shape = (len(sources), max(map(len, sources)))
+        shape = (len(sources.ids), max(map(len, sources.ids)))
         ids, self.mask = torch.full(shape, model.config.pad_token_id), torch.zeros(shape, dtype=torch.long)
-        for row, source in enumerate(sources):
+        for row, source in enumerate(sources.ids):
             ids[row, : len(source)] = torch.tensor(source)
             self.mask[row, : len(source)] = 1
         self.model = model
         self.encoded = model.get_encoder()(input_ids=ids, attention_mask=self.mask).last_hidden_state
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.source_of = torch.arange(len(sources))
+        self.source_of = torch.arange(len(sources.ids))
         """Which source each line is of."""
-        self.limits = torch.tensor(limits)
-        self.written = torch.full((len(sources), 1), rules.start)
+        self.limits = torch.tensor(sources.limits)
+        self.written = torch.full((len(sources.ids), 1), rules.start)
         """Token ids of each line so far, the one that starts the decoder included."""
-        self.first = rules.first if first is None else first
+        self.first = rules.first if sources.first is None else sources.first
 
     @torch.inference_mode()
     def logits(self, tokens: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
@@ -106,20 +112,12 @@ class Decoder:
             self.source_of = source_of
 
 
-def decode(
-    model: Any,
-    rules: Rules,
-    sources: Sequence[Sequence[int]],
-    limits: Sequence[int],
-    num_beams: int,
-    compute: Compute,
-    first: int | None = None,
-) -> list[Written]:
+def decode(model: Any, rules: Rules, sources: Sources, num_beams: int, compute: Compute) -> list[Written]:
     """The best output for each source, greedy (`num_beams` 1) or by beam search: one step for the encoder, then one a
-    token. Arguments as of `Decoder`."""
-    decoder = compute(lambda: Decoder(model, rules, sources, limits, first))
+    token."""
+    decoder = compute(lambda: Decoder(model, rules, sources))
     if num_beams == 1:
-        return _greedy(decoder, rules, limits, compute)
+        return _greedy(decoder, rules, sources.limits, compute)
 
     def advance(tokens: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
         def step() -> Tensor:
@@ -133,7 +131,7 @@ def decode(
         advance,
         end_ids=rules.ends,
         num_beams=num_beams,
-        max_new_tokens=limits,
+        max_new_tokens=sources.limits,
         length_penalty=rules.length_penalty,
         early_stopping=rules.early_stopping,
     )

@@ -2,7 +2,7 @@
 
 The tokens of many sources are one matrix, without padding, and so are the newest tokens of many lines. The arithmetic
 is in `kernels`: all layers in one call or, with an adapter, layer by layer, so that it can add its part. Each
-architecture has its own module (`t5`, `bart`).
+architecture has its own module (`t5`, `bart`). Over 300 lines: reading and writing share the caches' layout.
 """
 
 from __future__ import annotations

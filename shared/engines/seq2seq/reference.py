@@ -18,7 +18,7 @@ from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.loading import load_pretrained
 from shared.engines.pretrained.pieces import batches
 from shared.engines.protocols import GeneratedToken, Sampling
-from shared.engines.seq2seq.decoding import Decoder, Written, decode, draw
+from shared.engines.seq2seq.decoding import Decoder, Sources, Written, decode, draw
 from shared.engines.seq2seq.rules import Rules
 from shared.engines.seq2seq.tokenizer import Tokenizer, read_tokenizer
 from shared.engines.seq2seq.translating import Translating
@@ -52,7 +52,7 @@ class TorchSeq2Seq(Translating):
         # Of this request alone, so that the same seed gives the same text whatever else is running.
         randomness = torch.Generator().manual_seed(sampling.seed)
         limit = min(sampling.max_new_tokens, self.context_window)
-        decoder = compute(lambda: Decoder(self.model, self.rules, [source], [limit]))
+        decoder = compute(lambda: Decoder(self.model, self.rules, Sources([source], [limit])))
         newest: torch.Tensor | None = None
 
         def step() -> tuple[int, float]:
@@ -71,19 +71,11 @@ class TorchSeq2Seq(Translating):
             yield GeneratedToken(token, text[len(shown) :], probability)
             shown = text
 
-    def decoded(
-        self,
-        sources: Sequence[Sequence[int]],
-        limits: Sequence[int],
-        num_beams: int,
-        compute: Compute,
-        first: int | None = None,
-    ) -> list[Written]:
-        found = [Written([], 0.0)] * len(sources)
+    def best_outputs(self, sources: Sources, num_beams: int, compute: Compute) -> list[Written]:
+        found = [Written([], 0.0)] * len(sources.ids)
         lines = max(1, BATCH_LINES // num_beams)
-        for batch in batches([len(ids) for ids in sources], lines, BATCH_TOKENS // num_beams):
-            chosen, most = [sources[place] for place in batch], [limits[place] for place in batch]
-            outputs = decode(self.model, self.rules, chosen, most, num_beams, compute, first)
+        for batch in batches([len(ids) for ids in sources.ids], lines, BATCH_TOKENS // num_beams):
+            outputs = decode(self.model, self.rules, sources.at(batch), num_beams, compute)
             for place, output in zip(batch, outputs, strict=True):
                 found[place] = output
         return found

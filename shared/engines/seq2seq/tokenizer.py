@@ -1,4 +1,4 @@
-"""Texts and tokens of encoder-decoder checkpoints: what the encoder is given, and what the decoder wrote."""
+"""Texts and tokens of encoder-decoder checkpoints: from texts to source tokens, and from output tokens to texts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FILES = {
 
 
 class Tokenizer(Protocol):
-    """What the engine asks of a tokenizer."""
+    """A tokenizer, as the engine uses it."""
 
     unreadable: frozenset[int]
-    """Tokens that say nothing of what was written."""
+    """Tokens that carry nothing of the text."""
 
     def encode(self, text: str, pair: Pair | None = None) -> list[int]:
         """Token ids as the encoder reads them: end token included, and codes of the languages where it wants them."""

@@ -1,4 +1,4 @@
-"""What every engine for encoder-decoders has beside its network: sentences to sources, and outputs to texts."""
+"""The base of all engines for encoder-decoders: from sentences to sources, and from outputs to texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.checkpoints.catalog import Checkpoint, Pair
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.pieces import split_long
 from shared.engines.protocols import NoCache, Translated
-from shared.engines.seq2seq.decoding import Written
+from shared.engines.seq2seq.decoding import Sources, Written
 from shared.engines.seq2seq.rules import Rules, translation_task
 from shared.engines.seq2seq.tokenizer import Tokenizer
 from shared.errors import InvalidInput, UnknownCheckpoint
@@ -31,18 +31,8 @@ class Translating(NoCache, ABC):
         self.context_window = checkpoint.context_window
 
     @abstractmethod
-    def decoded(
-        self,
-        sources: Sequence[Sequence[int]],
-        limits: Sequence[int],
-        num_beams: int,
-        compute: Compute,
-        first: int | None = None,
-    ) -> list[Written]:
-        """The best output for each source, greedy (`num_beams` 1) or by beam search.
-
-        `limits` are the most new tokens of each source, end token included; `first` is forced as the first.
-        """
+    def best_outputs(self, sources: Sources, num_beams: int, compute: Compute) -> list[Written]:
+        """The best output for each source, greedy (`num_beams` 1) or by beam search."""
 
     # -- what the checkpoint says itself -------------------------------------------------------
 
@@ -72,7 +62,8 @@ class Translating(NoCache, ABC):
     ) -> list[int]:
         """Token ids of the best output, end token excluded. Raises `InvalidInput` as `generate` does."""
         self._check(source)
-        (best,) = self.decoded([source], [min(max_new_tokens, self.context_window)], num_beams, compute)
+        limits = [min(max_new_tokens, self.context_window)]
+        (best,) = self.best_outputs(Sources([source], limits), num_beams, compute)
         return [token for token in best.tokens if token not in self.rules.ends]
 
     def _check(self, source: Sequence[int]) -> None:
@@ -106,7 +97,8 @@ class Translating(NoCache, ABC):
         sources = [ids for pieces in prepared for ids in pieces]
         limits = [min(target_limit(len(ids)), self.context_window) for ids in sources]
         beams = num_beams or asked.num_beams
-        found = iter(asked.decoded(sources, limits, beams, compute, self.tokenizer.first_token(pair)))
+        wanted = Sources(sources, limits, self.tokenizer.first_token(pair))
+        found = iter(asked.best_outputs(wanted, beams, compute))
         return [
             self._join(sentence, pieces, list(islice(found, len(pieces))))
             for sentence, pieces in zip(sentences, prepared, strict=True)

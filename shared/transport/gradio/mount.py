@@ -72,6 +72,9 @@ def mount(app: FastAPI, blocks: Blocks, settings: Settings, looks: dict[str, Any
     gr.mount_gradio_app(app, blocks, path="/", app_kwargs=guard, **options(settings, looks))
     mounted: Any = app.routes[-1]
     blocks.app = app.state.gradio = mounted.app
+    # Gradio asks these whether files that a caller names must have been uploaded, and whether links to files may be
+    # fetched. After mounting alone it would read any file of this machine (see tests/spaces/test_audio_genre.py).
+    blocks.is_running = blocks.has_launched = True
     blocks._queue.set_server_app(mounted.app)
 
 

@@ -15,7 +15,7 @@ import torch
 from finetune.base import shared_parts
 from finetune.recipe import read_recipe
 from finetune.results import export
-from finetune.results.export import as_table, atomic_folder, export_all, with_losses
+from finetune.results.export import as_table, export_all, with_losses
 from finetune.results.loading import load_trained
 from finetune.run.train import train
 from finetune.run_folder import run_of
@@ -137,25 +137,6 @@ def test_a_full_disk_ends_one_form_and_leaves_no_half_of_it(
     assert "No space left" in by_name(content)["int8"]["failed"]
     assert not by_name(content)["nf4"]["failed"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "export.md", "merged", "nf4"]
-
-
-def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
-    final = tmp_path / "merged"
-    final.mkdir()
-    (final / "old").touch()
-
-    def breaks_off() -> None:
-        with atomic_folder(final) as building:
-            (building / "new").touch()
-            assert not final.exists()
-            raise RuntimeError("half")
-
-    with pytest.raises(RuntimeError, match="half"):
-        breaks_off()
-    assert list(tmp_path.iterdir()) == []
-    with atomic_folder(final) as building:
-        (building / "new").touch()
-    assert [path.name for path in final.iterdir()] == ["new"]
 
 
 # -- figures ---------------------------------------------------------------------------------------

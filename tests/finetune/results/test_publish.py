@@ -20,7 +20,6 @@ from huggingface_hub import HfApi
 from finetune.base import Base, shared_parts
 from finetune.cli import main
 from finetune.data.split import Item
-from finetune.results import hub as finetune_hub
 from finetune.results.loading import find_trained, load_trained
 from finetune.results.publish import four_bits, publish
 from finetune.run import job
@@ -57,7 +56,6 @@ def runtime(
     tiny.serve_bases(hub)
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     monkeypatch.setattr(hub_errors, "BACKOFF", 0.01)
-    monkeypatch.setattr(finetune_hub, "BACKOFF", 0.01)
     with shared_parts(settings) as parts:
         yield parts
 
@@ -102,7 +100,7 @@ def test_one_command_trains_and_publishes(
 def test_what_cannot_be_offered_says_why(
     tiny: TinyResults, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(job.shutil, "copytree", full)

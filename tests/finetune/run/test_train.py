@@ -50,7 +50,7 @@ def test_a_run_leaves_a_result_and_what_made_it(make_recipe: MakeRecipe, parts: 
         "loss.json",
     }
     assert not run.checkpoints.exists()
-    assert not (run.folder / "result.part").exists()
+    assert not (run.folder / ".result.part").exists()
     assert read_recipe(run.result / "recipe.yaml") == recipe
     facts = json.loads((run.result / "training.json").read_text())
     assert facts["base"] == {"checkpoint": "all-MiniLM-L6-v2", "revision": "1110a243"}

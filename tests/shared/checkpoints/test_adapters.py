@@ -21,6 +21,7 @@ from shared.checkpoints.adapters import Adapters, is_path, is_repository
 from shared.checkpoints.catalog import Catalog
 from shared.checkpoints.peft_config import parsed
 from shared.errors import Forbidden, MemoryRefused, SuiteError, UnknownCheckpoint, WeightsCorrupt
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.lease import Lease
 from shared.serving.runtime import Runtime, start
@@ -276,12 +277,7 @@ def runtime(shelf: Path) -> Iterator[Runtime]:
 
 
 def lent(context: Context, model: str, task: Any) -> Lease:
-    borrowing = context.borrow(model, task)
-    while True:
-        try:
-            next(borrowing)
-        except StopIteration as ready:
-            return ready.value
+    return result_of(context.borrow(model, task))
 
 
 ZERO_SHOT = "zero-shot-classification"

@@ -109,7 +109,7 @@ def test_what_was_damaged_is_converted_again(ready: Ready, damage: Callable[[Pat
 
 
 def test_what_a_killed_run_left_half_done_is_started_over(ready: Ready, settings: Settings) -> None:
-    half = settings.converted_dir / f"{CHECKPOINT.folder}.part"
+    half = settings.converted_dir / f".{CHECKPOINT.folder}.part"
     half.mkdir(parents=True)
     (half / "weights.bin").write_bytes(b"half")
     convert = Converter()

@@ -117,7 +117,7 @@ def test_the_next_start_converts_anew(place: str, killed: dict[str, Path], sourc
     engine, told = load(cache, source)
     assert f"converting {CHECKPOINT.id}, once" in told
     assert np.array_equal(engine.next_token_logits(PROMPT), expected)
-    assert conversions(cache) == [half.removesuffix(".part")]
+    assert conversions(cache) == [half.removeprefix(".").removesuffix(".part")]
     again, told = load(cache, source)
     assert not [what for what in told if what.startswith("converting")]
     assert np.array_equal(again.next_token_logits(PROMPT), expected)

@@ -18,7 +18,7 @@ from shared.checkpoints.kinds import HubModel, Kind
 from shared.engines.choice import source_of
 from shared.engines.protocols import NoCache
 from shared.errors import UnknownCheckpoint
-from shared.events import returned
+from shared.events import result_of
 from shared.fetching import hub_models
 from shared.fetching.hub_link import HubLink
 from shared.serving.context import Context
@@ -81,7 +81,7 @@ def test_a_registered_kind_is_recognised_fetched_and_loaded(
         assert (found.kind, found.engine, found.tasks, found.revision) == ("toy", "toys", TOY.tasks, commit)
         for loaded in (False, True):
             borrowing = Context(runtime).borrow(REPO, "text-classification")
-            with returned(borrowing) as lease:
+            with result_of(borrowing) as lease:
                 assert lease.engine_as(ToyEngine, "toy").words == ["good", "bad"]
                 assert lease.run_info().loaded is loaded
         assert [row["engine"] for row in runtime.cache.report()["checkpoints"]] == ["toy"]

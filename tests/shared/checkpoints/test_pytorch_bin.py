@@ -159,7 +159,9 @@ def test_what_has_to_be_copied_must_fit_the_memory(source: Path, target: Path, m
     monkeypatch.setattr(pytorch_bin, "free_memory", lambda: 10**6)
     torch.save(weights(), source / SINGLE)
     to_safetensors(source, target)
-    refused = r"pytorch_model\.bin is kept as a pickle, .* 200 MB of memory, of which 1 MB are free\. .* a smaller one"
+    refused = (
+        r"pytorch_model\.bin is published as a pickle, .* 200 MB of memory, of which 1 MB are free\. .* a smaller one"
+    )
     torch.save({"w": torch.zeros(30, 50).T}, source / SINGLE)
     with pytest.raises(MemoryRefused, match=refused):
         to_safetensors(source, target)

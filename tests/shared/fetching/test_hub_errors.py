@@ -100,7 +100,10 @@ def test_revisions(hub: StandInHub, hub_env: HubEnv) -> None:
         (ssl.SSLError("certificate verify failed"), "the Hub cannot be reached"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; make room"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full; make room"),
-        (PermissionError(errno.EACCES, "Permission denied", "there"), r"cannot be kept: Permission denied \(there\)"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "there"),
+            r"cannot be written: Permission denied \(there\)",
+        ),
         (OSError(errno.EROFS, "Read-only file system", "there"), "Read-only file system.*HF_HOME and SUITE_CACHE_DIR"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "there"), "Not a directory"),
     ],
@@ -222,5 +225,5 @@ def answers(hub_env: HubEnv, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[b
 @pytest.mark.parametrize("case", ANSWERS)
 def test_what_does_not_speak_as_a_hub(answers: list[bytes], case: str) -> None:
     answers.append(ANSWERS[case])
-    with pytest.raises(SuiteError, match=r"does not speak as a Hub does; check HF_ENDPOINT|user/tiny cannot be read"):
+    with pytest.raises(SuiteError, match=r"is not a Hub; check HF_ENDPOINT|user/tiny cannot be read"):
         asked()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from shared.checkpoints import pytorch_bin
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.errors import MemoryRefused, SuiteError, WeightsCorrupt
-from shared.events import Loading
+from shared.events import Loading, result_of
 from shared.fetching import hub_fetch, transfer
 from shared.fetching.hub_files import HubFiles
 from shared.fetching.hub_link import HubLink
@@ -57,21 +57,9 @@ def files(hub_env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubF
     return HubFiles(Settings(cache_dir=tmp_path), HubLink("auto"), lambda checkpoint: None)
 
 
-def drained(fetching: Generator[Loading, None, Checkpoint]) -> Checkpoint:
-    while True:
-        try:
-            next(fetching)
-        except StopIteration as end:
-            return end.value
-
-
 def brought(files: HubFiles, wanted: Checkpoint) -> tuple[Checkpoint, list[Loading]]:
-    progress, fetching = [], files.ensure(wanted)
-    while True:
-        try:
-            progress.append(next(fetching))
-        except StopIteration as end:
-            return end.value, progress
+    progress: list[Loading] = []
+    return result_of(files.ensure(wanted), progress.append), progress
 
 
 def folder(files: HubFiles, wanted: Checkpoint) -> Path:
@@ -113,7 +101,7 @@ def test_one_that_keeps_breaking_is_kept_for_the_next_attempt(hub: StandInHub, f
             break
     hub.faults.unreachable()
     with pytest.raises(SuiteError, match="it goes on from there"):
-        drained(fetching)
+        result_of(fetching)
     assert not files.is_on_disk(checkpoint())
     with pytest.raises(SuiteError, match=r"cannot be reached .*What was fetched so far is kept, and the next attempt"):
         brought(files, checkpoint())
@@ -254,7 +242,7 @@ def test_what_memory_cannot_turn_into_safetensors_is_not_fetched(
     with pytest.raises(MemoryRefused) as refused:
         brought(files, checkpoint())
     for words in (
-        "user/tiny is kept as a pickle",
+        "user/tiny is published as a pickle",
         "may take 200 MB of memory, of which 150 MB are free",
         "choose a sm",
     ):
@@ -424,7 +412,7 @@ def test_a_cancelled_waiter_leaves_the_others_waiting(hub: StandInHub, files: Hu
     next(second)
     first.close()
     gate.set()
-    assert drained(second).revision
+    assert result_of(second).revision
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -14,12 +14,13 @@ import pytest
 from shared.checkpoints.catalog import Catalog, Checkpoint
 from shared.checkpoints.repository import WantedFile, wanted_files
 from shared.errors import SuiteError, UnknownCheckpoint, WeightsCorrupt
+from shared.events import result_of
 from shared.fetching import hub_errors
 from shared.fetching.hub_link import HubLink
 from shared.fetching.hub_models import UNTESTED, added, described
+from shared.serving.background import begin_asking_the_hub
 from shared.serving.runtime import start
 from shared.settings import Settings
-from shared.suite import begin_asking_the_hub, collect_problems
 from tests.course_hub import MAKERS, push
 from tests.stand_in_hub import StandInHub
 from tests.stand_in_hub.fixtures import turn_clients_to
@@ -410,7 +411,7 @@ def test_a_search_that_fails_leaves_the_error_as_it_is(
 def test_what_was_added_can_be_chosen_and_what_failed_is_said(shelf: Shelf) -> None:
     catalog = Catalog.read()
     before = list(catalog)
-    problems = collect_problems(added(("user/bart-order-mnli", "user/nowhere"), catalog, HubLink("auto")))
+    problems = result_of(added(("user/bart-order-mnli", "user/nowhere"), catalog, HubLink("auto")))
     assert [problem.partition(":")[0] for problem in problems] == ["user/nowhere"]
     assert [c.id for c in catalog if c not in before] == ["user/bart-order-mnli"]
     assert catalog.choose("user/bart-order-mnli", "zero-shot-classification").licence == "mit"
@@ -419,10 +420,10 @@ def test_what_was_added_can_be_chosen_and_what_failed_is_said(shelf: Shelf) -> N
 def test_adding_again_brings_the_newest_commit(shelf: Shelf) -> None:
     catalog = Catalog.read()
     old = shelf.put("user/moving").revision
-    collect_problems(added(("user/moving",), catalog, HubLink("auto")))
+    result_of(added(("user/moving",), catalog, HubLink("auto")))
     new = shelf.put("user/moving", {"n_head": 2}).revision
     assert old != new
-    collect_problems(added(("user/moving",), catalog, HubLink("auto")))
+    result_of(added(("user/moving",), catalog, HubLink("auto")))
     assert [c.revision for c in catalog if c.id == "user/moving"] == [new]
 
 
@@ -431,7 +432,7 @@ def test_what_the_catalog_knows_itself_stays(shelf: Shelf) -> None:
     catalog = Catalog.read()
     before = list(catalog)
     names = ("microsoft/DialoGPT-medium", "google-t5/t5-small", "all-MiniLM-L6-v2")
-    assert collect_problems(added(names, catalog, HubLink("auto"))) == []
+    assert result_of(added(names, catalog, HubLink("auto"))) == []
     assert list(catalog) == before
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared.errors import Cancelled, WeightsCorrupt
-from shared.events import Progress
+from shared.events import Progress, result_of
 from shared.fetching import single_flight
 from shared.fetching.single_flight import SingleFlight, one_process_at_a_time
 
@@ -45,14 +45,6 @@ class Work:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
-
-
-def drained(asking: Generator[Any, None, Any]) -> Any:
-    while True:
-        try:
-            next(asking)
-        except StopIteration as end:
-            return end.value
 
 
 def in_threads(number: int, ask: Callable[[], Any]) -> tuple[list[threading.Thread], list[Any]]:
@@ -90,12 +82,7 @@ def test_all_who_ask_share_one_run_and_its_progress() -> None:
     seen: list[tuple[str, int, int]] = []
 
     def ask() -> str:
-        asking = flights.run("one", work)
-        while True:
-            try:
-                seen.append(next(asking))
-            except StopIteration as end:
-                return end.value
+        return result_of(flights.run("one", work), seen.append)
 
     threads, answers = in_threads(20, ask)
     wait_until(lambda: waiting_in(flights, "one") == 20 and seen.count(("working", 1, 2)) >= 20)
@@ -110,13 +97,13 @@ def test_all_who_ask_share_one_run_and_its_progress() -> None:
 def test_all_get_the_error_and_the_next_one_tries_again() -> None:
     flights: SingleFlight[str] = SingleFlight()
     work = Work(WeightsCorrupt("is damaged"))
-    threads, answers = in_threads(8, lambda: drained(flights.run("one", work)))
+    threads, answers = in_threads(8, lambda: result_of(flights.run("one", work)))
     wait_until(lambda: waiting_in(flights, "one") == 8)
     work.go.set()
     for thread in threads:
         thread.join(10)
     assert [str(answer) for answer in answers] == ["is damaged"] * 8
-    assert drained(flights.run("one", lambda progress: "now it works")) == "now it works"
+    assert result_of(flights.run("one", lambda progress: "now it works")) == "now it works"
 
 
 def test_keys_do_not_wait_for_each_other() -> None:
@@ -124,9 +111,9 @@ def test_keys_do_not_wait_for_each_other() -> None:
     work = Work()
     held = flights.run("one", work)
     next(held)
-    assert drained(flights.run("another", lambda progress: "at once")) == "at once"
+    assert result_of(flights.run("another", lambda progress: "at once")) == "at once"
     work.go.set()
-    assert drained(held) == "an answer"
+    assert result_of(held) == "an answer"
 
 
 def test_one_who_leaves_does_not_end_it_for_the_others() -> None:
@@ -136,7 +123,7 @@ def test_one_who_leaves_does_not_end_it_for_the_others() -> None:
     assert [next(first), next(second)]
     first.close()
     work.go.set()
-    assert drained(second) == "an answer"
+    assert result_of(second) == "an answer"
     assert work.ended == ["done"]
 
 
@@ -180,7 +167,7 @@ def test_who_comes_after_the_last_one_left_gets_a_run_of_their_own() -> None:
     joined = flights.run("one", successor)
     next(joined)
     successor.go.set()
-    assert drained(asking) == drained(joined) == "of the new one"
+    assert result_of(asking) == result_of(joined) == "of the new one"
     assert successor.begun == [0]
 
 
@@ -201,7 +188,7 @@ def test_a_thread_that_cannot_start_leaves_nobody_waiting(monkeypatch: pytest.Mo
         patch.setattr(threading.Thread, "start", exhausted)
         with pytest.raises(RuntimeError):
             next(flights.run("one", lambda progress: "never"))
-    assert drained(flights.run("one", lambda progress: "later")) == "later"
+    assert result_of(flights.run("one", lambda progress: "later")) == "later"
 
 
 def test_many_who_come_and_go() -> None:
@@ -217,7 +204,7 @@ def test_many_who_come_and_go() -> None:
     def come_and_go(number: int) -> int | None:
         asking = flights.run("one", work)
         if number % 3:
-            return drained(asking)
+            return result_of(asking)
         next(asking, None)
         asking.close()
         return None

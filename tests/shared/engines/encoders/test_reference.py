@@ -86,6 +86,7 @@ def test_the_reference_answers_where_it_is_set(settings: Settings, weights: Call
 READ_BY_ITSELF = """
 import json, sys
 import psutil
+from shared.events import result_of
 from shared.serving.context import Context
 from shared.serving.runtime import start
 from shared.settings import Settings

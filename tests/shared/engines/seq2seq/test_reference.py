@@ -28,7 +28,7 @@ from shared.engines.protocols import Sampling
 from shared.engines.seq2seq import batched as seq2seq_batched
 from shared.engines.seq2seq import reference, translating
 from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq
-from shared.engines.seq2seq.decoding import Decoder
+from shared.engines.seq2seq.decoding import Decoder, Sources
 from shared.engines.seq2seq.reference import TorchSeq2Seq, memory_bytes
 from shared.engines.seq2seq.rules import Rules, translation_task
 from shared.engines.seq2seq.translating import target_limit
@@ -316,7 +316,7 @@ def test_every_source_has_its_own_limit(engines: dict[str, Any]) -> None:
     sources = [engine.tokenize(text) for text in SENTENCES]
     limits = [1 + 3 * i % 11 for i in range(len(sources))]
     for num_beams in (1, 3):
-        together = engine.decoded(sources, limits, num_beams, run_here)
+        together = engine.best_outputs(Sources(sources, limits), num_beams, run_here)
         for source, limit, output in zip(sources, limits, together, strict=True):
             assert output.tokens == theirs(engine, source, limit, num_beams=num_beams)
             assert output.tokens[-1] in engine.rules.ends
@@ -449,7 +449,9 @@ def test_log_probability_is_that_of_the_text(engines: dict[str, Any], kind: str,
     for penalty in (1.0, 2.0):
         engine = asking(engines[kind], length_penalty=penalty)
         sources = [as_given(engine, text) for text in SENTENCES[:5]]
-        for source, output in zip(sources, engine.decoded(sources, [12] * 5, num_beams, run_here), strict=True):
+        for source, output in zip(
+            sources, engine.best_outputs(Sources(sources, [12] * 5), num_beams, run_here), strict=True
+        ):
             expected = sum(log_probabilities(engine, source, output.tokens))
             assert output.log_probability == pytest.approx(expected, abs=1e-3)
         found = engine.translate(SENTENCES[:5], num_beams, pair=PAIR)
@@ -470,7 +472,10 @@ def test_a_forced_language_counts_as_certain(engines: dict[str, Any]) -> None:
 def test_beams_find_likelier_translations(engine: Any) -> None:
     sources = [as_given(engine, text) for text in SENTENCES]
     greedy, beams = (
-        sum(out.log_probability / len(out.tokens) for out in engine.decoded(sources, [12] * len(sources), n, run_here))
+        sum(
+            out.log_probability / len(out.tokens)
+            for out in engine.best_outputs(Sources(sources, [12] * len(sources)), n, run_here)
+        )
         for n in (1, 4)
     )
     assert beams > greedy
@@ -694,13 +699,13 @@ def test_long_sentences_are_translated_in_parts(
     window = 48
     engine = read(kind, folders[kind], form, context_window=window)
     read_by_encoder: list[list[int]] = []
-    decoded = engine.decoded
+    best_outputs = engine.best_outputs
 
-    def watched(sources: list[list[int]], *arguments: Any) -> Any:
-        read_by_encoder.extend(sources)
-        return decoded(sources, *arguments)
+    def watched(sources: Sources, *arguments: Any) -> Any:
+        read_by_encoder.extend(map(list, sources.ids))
+        return best_outputs(sources, *arguments)
 
-    monkeypatch.setattr(engine, "decoded", watched)
+    monkeypatch.setattr(engine, "best_outputs", watched)
     long = " ".join(tiny.ENGLISH[:8]) + " " + "chocolates" * 30
     (found,) = engine.translate([long], pair=PAIR)
     assert len(read_by_encoder) > 3
