@@ -1,7 +1,7 @@
 """Spaces for the Hub, from the command line.
 
 python -m shared.publishing deploy translation --repo user/name     create or update a Space on the Hub
-python -m shared.publishing deploy suite --repo user/name --dry-run show what would be sent; asks no network
+python -m shared.publishing deploy suite --repo user/name --dry-run show what would be sent; uses no network
 python -m shared.publishing space translation --out folder          assemble the folder only
 """
 
@@ -31,7 +31,7 @@ def deploy_command(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the Space, such as SUITE_PROFILE=auto; may be repeated.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; ask no network.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; use no network.")] = False,
 ) -> None:
     """Create or update a Space on the Hub."""
     variables = {key: value for key, _, value in (pair.partition("=") for pair in variable or [])}
@@ -45,14 +45,14 @@ def deploy_command(
     print(f"would go to the Space {repo}{' (private)' if private else ''}{f' on {hardware}' if hardware else ''}")
     for key, value in variables.items():
         print(f"with the variable {key}={value}")
-    print("Left out of this dry run: preload_from_hub, for which the Hub is asked which files there are.")
+    print("Left out of this dry run: preload_from_hub, which needs the Hub's list of files.")
 
 
 @app.command("space")
 def space_command(
     name: Name,
     out: Annotated[Path, typer.Option(help="Folder to make, or to make anew.")],
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the Hub for what could be preloaded.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the Hub for files to preload.")] = False,
 ) -> None:
     """Assemble the folder of a Space without sending it anywhere."""
     if offline:

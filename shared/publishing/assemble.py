@@ -1,8 +1,8 @@
-"""A Space as a folder that runs by itself: which files it takes, and what is generated. Asks no network.
+"""A Space as a folder that runs on its own: which files are copied, and which are generated. Uses no network.
 
-Taken are the Space's own package, the modules of `shared/` that it reaches by importing, the engines of every
+Copied are the Space's own package, the modules of `shared/` that it reaches by importing, the engines of every
 checkpoint that can do one of its tasks (they are imported by name, so they are found in the catalog), and the data
-files beside them. Only kinds of files that are named here are taken, so no cache, key or `.env` comes along.
+files beside them. Only files with the endings below are copied, so no cache, key or `.env` comes along.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = {
     *(".py", ".yaml", ".yml", ".json", ".jsonl", ".csv", ".txt", ".md", ".css", ".js", ".svg", ".png", ".jpg"),
     *(".wav", ".flac", ".ogg", ".mp3", ".safetensors"),
 }
-"""Endings of the files that are taken from a Space's folder and, but for `.py`, from `shared/`."""
+"""Endings of the files that are copied from a Space's folder and, but for `.py`, from `shared/`."""
 
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
@@ -81,7 +81,7 @@ class Assembled:
         return "\n".join([*rows, f"{self.nbytes:>11,}  bytes in {len(self.files)} files"])
 
     def write(self, out: Path) -> None:
-        """Writes the folder. Raises `SuiteError` for one that holds something else already."""
+        """Writes the folder. Raises `SuiteError` for a folder that holds other files."""
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_assembled(out))):
             raise SuiteError(f"{out} holds something else already; name a new or an empty folder")
         if out.exists():
@@ -117,7 +117,7 @@ def assemble(name: str, *, root: Path = ROOT, preload: Sequence[str] = (), thumb
             files[file.relative_to(root).as_posix()] = file.read_bytes()
     files |= {f"shared/{path}": data for path, data in _data(root / "shared", checkpoints).items()}
     for folder in folders:
-        files |= {f"{folder.name}/{path}": data for path, data in taken(folder).items() if path != "README.md"}
+        files |= {f"{folder.name}/{path}": data for path, data in copied(folder).items() if path != "README.md"}
     picture = root / "docs" / "screenshots" / f"{spaces[0].name}.png"
     if picture.is_file():
         files["thumbnail.png"] = picture.read_bytes()
@@ -143,7 +143,7 @@ def catalog_of(root: Path) -> Catalog:
 
 
 def preloaded(name: str, root: Path = ROOT) -> list[Checkpoint]:
-    """Checkpoints that a Space in the hub profile uses unless told otherwise: its build may as well bring them."""
+    """The default checkpoints of a Space in the hub profile, which its build may download beforehand."""
     tasks = tasks_of(chosen(name, root))
     return [c for c in catalog_of(root) if isinstance(c.source, HubSource) and tasks & set(c.default_for)]
 
@@ -162,8 +162,8 @@ def tasks_of(spaces: Sequence[Space]) -> set[Task]:
     return {task for space in spaces for task in space.hub_tasks}
 
 
-def taken(folder: Path) -> dict[str, bytes]:
-    """The files of a folder that may leave this machine: of a kind named here, nothing hidden, no caches or tests."""
+def copied(folder: Path) -> dict[str, bytes]:
+    """The files of a folder that may leave this machine: with the endings above, not hidden, no caches or tests."""
     found = {}
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder)
@@ -174,18 +174,18 @@ def taken(folder: Path) -> dict[str, bytes]:
 
 
 def _data(shared: Path, checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
-    """All data files, and of the heads that were trained here those of these checkpoints."""
+    """All data files, and of the heads that were trained here only those of these checkpoints."""
     heads = shared / "engines" / "audio" / "heads"
     of_others = {folder.name for folder in heads.iterdir()} - {checkpoint.id for checkpoint in checkpoints}
     others = {f"{heads.relative_to(shared).as_posix()}/{name}/" for name in of_others}
-    found = taken(shared)
+    found = copied(shared)
     return {path: found[path] for path in found if not path.endswith(".py") and not path.startswith(tuple(others))}
 
 
 def _modules(folders: Sequence[Path]) -> list[str]:
     modules = []
     for folder in folders:
-        for path in taken(folder):
+        for path in copied(folder):
             if path.endswith(".py"):
                 name = ".".join([folder.name, *Path(path).with_suffix("").parts])
                 modules.append(name.removesuffix(".__init__"))

@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Target:
-    """Where a Space goes, and what is asked of the Hub beside its files."""
+    """Repository of a Space on the Hub, and its settings there."""
 
     repo: str
     private: bool = False
@@ -90,7 +90,7 @@ def deploy(name: str, target: Target, say: Say = print, *, root: Path = ROOT) ->
 
 
 def with_preload(name: str, api: Any, say: Say, *, thumbnail: str = "", root: Path = ROOT) -> Assembled:
-    """The Space with `preload_from_hub` filled in, as far as the Hub can be asked."""
+    """The Space with `preload_from_hub` filled in, as far as the Hub can be reached."""
     lines, remarks = preload_lines(preloaded(name, root), api)
     for remark in remarks:
         say(remark)
@@ -126,7 +126,7 @@ def _needed(api: Any, repo: str, commit: str) -> list[str]:
 
 
 def prepare(api: Any, target: Target, *, there: bool) -> None:
-    """Makes the repository, or brings one that is there to what is asked for."""
+    """Creates the repository, or gives an existing one the settings of the target."""
     ask = _request(api, target)
     if not there:
         variables = [{"key": name, "value": value} for name, value in target.variables.items()]

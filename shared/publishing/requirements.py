@@ -1,7 +1,7 @@
 """The requirements.txt of an assembled Space: ours, without what it never imports, and with every version pinned.
 
 The build of a Space reads that one file, from a place of its own, so constraints.txt cannot be named in it: the
-constraints of what the kept packages bring along are written into it.
+constraints of their own dependencies are written into it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ BROUGHT = "# What those bring along, as tested."
 def space_requirements(requirements: str, constraints: str, imports: Iterable[str]) -> str:
     """The text of the file. `imports` are the top-level names that the Space's code imports."""
     imports = set(imports)
-    kept: list[str] = []
+    lines: list[str] = []
     for line in requirement_lines(requirements):
         name = package_name(line)
         imported_as = IMPORT_NAMES.get(name, name.replace("-", "_"))
         if imported_as in imports or (name in THROUGH_OTHERS and "transformers" in imports):
-            kept.append(line)
+            lines.append(line)
     pins = {package_name(line): line for line in requirement_lines(constraints)}
-    direct = {package_name(line) for line in kept}
-    further = sorted(brought_along(kept) - direct)
-    return "\n".join([HEADING, *kept, "", BROUGHT, *(pins[name] for name in further if name in pins), ""])
+    direct = {package_name(line) for line in lines}
+    further = sorted(brought_along(lines) - direct)
+    return "\n".join([HEADING, *lines, "", BROUGHT, *(pins[name] for name in further if name in pins), ""])
 
 
 def requirement_lines(text: str) -> list[str]:

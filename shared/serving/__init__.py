@@ -1,1 +1,1 @@
-"""From a validated request to its result: endpoints, the context of a request, leases, kept answers."""
+"""From a validated request to its result: endpoints, the context of a request, leases, stored answers."""

@@ -16,7 +16,7 @@ from shared.serving.runtime import Runtime
 
 @dataclass(frozen=True)
 class Acted:
-    """What the admin asked for is done."""
+    """The admin's action is done."""
 
     said: str = ""
 
@@ -25,7 +25,7 @@ class Acted:
 
 
 def act(action: str, model: str, context: Context) -> Iterator[Event]:
-    """Does it with the adapter of `base+name`, or adds the one in a folder or a repository. The caller is the admin."""
+    """Acts on the adapter of `base+name`, or adds the one in a folder or a repository. The caller is the admin."""
     runtime = context.runtime
     if action == "add adapter":
         yield from add(model, context)

@@ -1,19 +1,18 @@
-"""Answers that are kept, so that no question is computed twice: those to the examples, and each visitor's own.
+"""Stored answers, so that no request is computed twice: those to the examples, and each visitor's own.
 
-Kept is the answer to a request that says it is deterministic, for whoever asked: the key holds the endpoint, every
-input, and the visitor's address and session. The answers to the examples, which everybody sees, are kept for everybody.
-Keys are hashes, and answers are pickled: so their size is known, and nobody changes one. Errors and cancelled requests
-have no answer, and a file's path says nothing of what is in it, so a request with one is never deterministic.
+The answer to a deterministic request is stored for the visitor who sent it: the key holds the endpoint, every input,
+and the visitor's address and session. The answers to the examples, which everybody sees, are stored for everybody.
+Keys are hashes, and answers are pickled, so their size is known and nobody changes one. Errors and cancelled requests
+are not stored. A file's path says nothing about its content, so a request with a file is never deterministic.
 
-*How long an answer is right.* The same words can mean other weights later: another checkpoint becomes the default when
-a Hub begins to answer or a download ends, and an adapter's folder may get new weights. So all answers are dropped when
-what is offered here changes, and one that was computed across such a change is not kept.
+*How long an answer is right.* The same request can mean other weights later: another checkpoint becomes the default
+when a Hub becomes reachable or a download ends, and an adapter's folder may get new weights. So all answers are dropped
+when the offer changes, and an answer that was computed across such a change is not stored.
 
-*Whom it could tell what.* A session's name is its own choice. Who shares an address with somebody (a proxy) and knows
-that somebody's session name and asks the very same question learns from `cached`, or from how soon the answer comes,
-that it was asked in the last half hour; the answer itself they would have got anyway. But who knows a session's name
-can read all its events from Gradio as they come, so this gives nothing new away. A request without a session has no key
-of its own, and its answer is not kept.
+*Privacy.* A client chooses the name of its session. Another client with the same address (behind a proxy) that knows
+this name and sends the very same request learns from `cached`, or from the response time, that the request was sent in
+the last half hour; it would have got the answer itself anyway. Since a client that knows the name of a session can read
+all its events from Gradio, this reveals nothing new. The answer to a request without a session is not stored.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ log = logging.getLogger(__name__)
 MOST_ANSWERS = 5_000
 
 LARGEST_SHARE = 8
-"""An answer larger than this part of the bytes for all is not kept: it would push out too many others."""
+"""An answer larger than the budget divided by this is not stored: it would evict too many others."""
 
-KEPT_SECONDS = 1800.0
-"""An answer is dropped when nobody has asked for it this long."""
+STORED_SECONDS = 1800.0
+"""An answer that nobody requests for this long is dropped."""
 
-LOOK_AGAIN = 2.0
-"""Seconds after which what is offered is looked at anew. That reads the disk: 9 ms for 28 checkpoints, 5 adapters."""
+OFFER_SECONDS = 2.0
+"""Seconds after which the offer is read again from the disk, which takes 9 ms for 28 checkpoints and 5 adapters."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What decides, beside a request, which weights answer it."""
+    """The checkpoints and adapters that are offered: beside the request, they decide which weights answer it."""
 
     checkpoints: tuple[tuple[str, str, bool], ...]
     """Id, revision ("" where it is not pinned) and whether it may be a default now, in the order of choice."""
@@ -58,7 +57,7 @@ class Offer:
     """`name@revision`, as RunInfo has it."""
 
     def made(self, run: RunInfo) -> bool:
-        """Whether the answer came from what is offered. A folder that the admin named, say, may change unnoticed."""
+        """Whether a checkpoint and adapter of the offer gave the answer. A folder that the admin named may change."""
         known = any(run.checkpoint == name and revision in ("", run.revision) for name, revision, _ in self.checkpoints)
         return known and (not run.adapter or run.adapter in self.adapters)
 
@@ -72,7 +71,7 @@ def offer_of(runtime: Runtime) -> Offer:
 
 
 class Answers:
-    """Bounded in bytes and in number; the least recently used are dropped. 0 bytes keep those to examples alone."""
+    """Bounded in bytes and in number; the least recently used are dropped. With 0 bytes, only answers to examples."""
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class Answers:
         clock: Callable[[], float] = time.monotonic,
         offer_of: Callable[[Runtime], Offer] = offer_of,
     ) -> None:
-        self._room = nbytes
+        self._budget = nbytes
         self._clock = clock
         self._offer_of = offer_of
         self._lock = threading.RLock()
@@ -89,29 +88,29 @@ class Answers:
         self._examples: dict[bytes, tuple[str, Request]] = {}
         self._shared: dict[bytes, bytes] = {}
         self._own: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
-        """Key → pickled answer and when it was last asked for; the most recent last."""
+        """Key → pickled answer and time of its last request; the most recent last."""
         self._held = 0
 
     def question(self, endpoint: str, request: Request, context: Context) -> Question | None:
-        """Where this request's answer is kept; None where none is."""
+        """Where this request's answer is stored; None where it is not."""
         expected = any(endpoint == name for name, _ in self._examples.values())
         address, _, session = context.visitor.partition("/")
-        own = bool(self._room and address and session and request.deterministic)
+        own = bool(self._budget and address and session and request.deterministic)
         if not (own or expected):
             return None
-        asked = [endpoint, request.model_dump(mode="json")]
-        shared_key = key(asked)
+        content = [endpoint, request.model_dump(mode="json")]
+        shared_key = key(content)
         shared = shared_key in self._examples
         if not (own or shared):
             return None
-        # What the admin may ask, the same visitor may not any more after signing out.
-        own_key = shared_key if shared else key([*asked, context.visitor, context.admin])
+        # The admin may do more than the same visitor after signing out.
+        own_key = shared_key if shared else key([*content, context.visitor, context.admin])
         return Question(own_key, shared, context.runtime, self._look(context.runtime))
 
     def _look(self, runtime: Runtime) -> Offer:
-        """What is offered. Drops all answers where that has changed."""
+        """The offer. Drops all answers where it has changed."""
         with self._lock:
-            if self._offer is not None and self._clock() - self._looked < LOOK_AGAIN:
+            if self._offer is not None and self._clock() - self._looked < OFFER_SECONDS:
                 return self._offer
         found = self._offer_of(runtime)
         with self._lock:
@@ -125,7 +124,7 @@ class Answers:
     # -- examples ----------------------------------------------------------------------------------
 
     def expect(self, endpoint: str, request: Request) -> None:
-        """Says that this request is an example, whose first answer is kept for everybody, deterministic or not."""
+        """Declares an example, whose first answer is stored for everybody, whether or not it is deterministic."""
         self._examples[key([endpoint, request.model_dump(mode="json")])] = endpoint, request
 
     def pending(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -134,10 +133,10 @@ class Answers:
             if number not in self._shared:
                 yield endpoint, request.model_dump(mode="json")
 
-    # -- asking and keeping --------------------------------------------------------------------------
+    # -- reading and storing -------------------------------------------------------------------------
 
     def get(self, question: Question | None) -> Done | None:
-        """The answer that is kept, marked as such. Its figures are those of the computation that made it."""
+        """The stored answer, marked as cached. Its times are those of the computation that made it."""
         if question is None:
             return None
         with self._lock:
@@ -159,34 +158,34 @@ class Answers:
         try:
             pickled = pickle.dumps((answer.result, answer.run), pickle.HIGHEST_PROTOCOL)
         except Exception as error:  # whatever a result's own types raise
-            log.warning("an answer cannot be kept (%s)", type(error).__name__)
+            log.warning("an answer cannot be stored (%s)", type(error).__name__)
             return
         with self._lock:
             if question.shared:
                 self._shared.setdefault(question.key, pickled)
-            elif len(pickled) * LARGEST_SHARE <= self._room and question.key not in self._own:
+            elif len(pickled) * LARGEST_SHARE <= self._budget and question.key not in self._own:
                 self._own[question.key] = pickled, self._clock()
                 self._held += len(pickled)
                 self._drop_old()
 
     def _drop_old(self) -> None:
-        oldest = self._clock() - KEPT_SECONDS
+        oldest = self._clock() - STORED_SECONDS
         while self._own:
             number, (pickled, used) = next(iter(self._own.items()))
-            if self._held <= self._room and len(self._own) <= MOST_ANSWERS and used > oldest:
+            if self._held <= self._budget and len(self._own) <= MOST_ANSWERS and used > oldest:
                 return
             del self._own[number]
             self._held -= len(pickled)
 
     def report(self) -> dict[str, int]:
-        """How many answers of visitors are kept, and their bytes."""
+        """Number and bytes of the stored answers of visitors."""
         with self._lock:
-            return {"answers": len(self._own), "bytes": self._held, "budget_bytes": self._room}
+            return {"answers": len(self._own), "bytes": self._held, "budget_bytes": self._budget}
 
 
 @dataclass(frozen=True)
 class Question:
-    """Where one request's answer is kept."""
+    """Where one request's answer is stored."""
 
     key: bytes
     shared: bool

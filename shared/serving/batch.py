@@ -18,6 +18,7 @@ from shared.errors import InvalidInput
 from shared.events import Done, Event, Partial, Running
 from shared.serving.context import Context
 from shared.serving.endpoint import Endpoint
+from shared.serving.lease import Lease
 from shared.serving.requests import Request, validate
 from shared.settings import Settings
 
@@ -128,7 +129,7 @@ def answered(endpoint: Endpoint, batch: Batch, context: Context) -> Iterator[Eve
         yield Done(result, lease.run_info())
 
 
-def _alone(endpoint: Endpoint, request: Request | InvalidInput, lease: Any) -> dict[str, Any]:
+def _alone(endpoint: Endpoint, request: Request | InvalidInput, lease: Lease) -> dict[str, Any]:
     """One row's columns when its batch held one that cannot be answered (too long for the model, say)."""
     assert endpoint.rows is not None
     if isinstance(request, InvalidInput):
@@ -147,7 +148,7 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 
 def parse(text: str, column: str, settings: Settings) -> Table:
-    """A CSV with a header line. Commas, semicolons and tabs are told apart by themselves."""
+    """A CSV with a header line. The delimiter (comma, semicolon or tab) is detected."""
     lines = text.removeprefix("\ufeff").strip("\n")
     if not lines.strip():
         raise InvalidInput("is empty; give it a header line and at least one row", field="file")
@@ -226,7 +227,7 @@ def parse_settings(value: Any) -> dict[str, Any]:
 
 @contextmanager
 def written(result: BatchResult, name: str) -> Iterator[str]:
-    """The table as a file, for as long as Gradio takes its copy of it. With a mark that tells Excel it is UTF-8."""
+    """The table as a file, until Gradio has made its own copy. It begins with a byte order mark, for Excel."""
     with tempfile.TemporaryDirectory(prefix="batch-") as folder:
         path = Path(folder) / f"{name}.csv"
         path.write_text(result.table.csv(), encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""What a task function is given beside its request: the way to checkpoints, and who asks."""
+"""The second argument of a task function, beside its request: access to checkpoints, and the visitor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 OWN_LABELS = "It knows its own labels alone, and gives one of them to any text."
-"""What a classifier made of an adapter cannot do; the base's sentence is about the base's own way."""
+"""The limits of a classifier that an adapter adds; the sentence in the catalog is about the base alone."""
 
 
 NAME_AN_ADAPTER = (
@@ -40,16 +40,16 @@ SIGN_IN = "do this; sign in with the admin token (SUITE_ADMIN_TOKEN, or the one 
 
 @dataclass(frozen=True)
 class Context:
-    """One request: whose it is, and whether it was cancelled."""
+    """One request: its visitor and rights, and whether it was cancelled."""
 
     runtime: Runtime
     visitor: str = "local"
-    """Key that tells visitors apart for fairness; says nothing about them."""
+    """Key by which the queue is fair to visitors; it says nothing about them."""
     admin: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
     may_download: bool | None = None
-    """True: the visitor agreed to a download. False: nothing is fetched, `NeedsDownload` says what would have to be.
-    None: what the request names may be fetched and, in the hub profile, what its task takes by default."""
+    """True: the visitor agreed to a download. False: nothing is fetched; `NeedsDownload` names the checkpoint.
+    None: a checkpoint that the request names may be fetched and, in the hub profile, the default of its task."""
 
     @property
     def settings(self) -> Settings:
@@ -60,10 +60,10 @@ class Context:
         return self.runtime.catalog
 
     def borrow(self, model: str, task: Task, pair: Pair | None = None) -> Generator[Queued | Loading, None, Lease]:
-        """Waits for a place in the queue and for the weights, yielding progress; returns the checkpoint on loan.
+        """Waits for a place in the queue and for the weights, yielding progress; returns a lease of the checkpoint.
 
         Use: `with (yield from context.borrow(request.model, "translation")) as lease: ...`
-        With an adapter (`checkpoint+adapter`) both are lent, each an entry of its own in the model cache.
+        With an adapter (`checkpoint+adapter`) both are borrowed, each an entry of its own in the model cache.
         Raises `UnknownCheckpoint` at once, before waiting.
         """
         base, plus, name = model.strip().partition("+")
@@ -76,28 +76,28 @@ class Context:
         if agreed is None:
             agreed = bool(model.strip()) or self.settings.profile == "hub"
         if adapter is not None:
-            self._ask_once(checkpoint, adapter, agreed)
+            self._ask_for_both(checkpoint, adapter, agreed)
         checkpoint = yield from self.ensure_on_disk(checkpoint, agreed=agreed)
         if adapter is not None:
             adapter = yield from self.fetched(adapter, agreed=agreed)
             self.runtime.cache.refuse_if_too_large_together(checkpoint, adapter)
         with ExitStack() as stack:
-            asked = time.perf_counter()
+            begun = time.perf_counter()
             wait = stack.enter_context(self.runtime.admission.enter(self.visitor))
-            # Nothing is shown of a wait that is over before anyone could read it.
+            # A wait that is over at once is not shown.
             place = wait(0)
             while place:
                 self.check()
                 yield Queued(place)
                 place = wait(HEARTBEAT)
             admitted = time.perf_counter()
-            borrowed = yield from self._lent(checkpoint, stack)
-            weights = (yield from self._lent(adapter, stack)) if adapter is not None else None
+            borrowed = yield from self._borrow(checkpoint, stack)
+            weights = (yield from self._borrow(adapter, stack)) if adapter is not None else None
             adapted = self._apply_adapter(checkpoint, borrowed, weights) if weights is not None else None
             loaded = time.perf_counter()
             if adapted is not None and adapted.kind:
                 checkpoint = checkpoint.model_copy(update={"kind": adapted.kind, "limits": OWN_LABELS})
-            times = admitted - asked, loaded - admitted
+            times = admitted - begun, loaded - admitted
             lane = self.runtime.lane
             return Lease(
                 lane,
@@ -111,7 +111,7 @@ class Context:
                 pair or ("", ""),
             )
 
-    def _lent(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:
+    def _borrow(self, wanted: Loadable, stack: ExitStack) -> Generator[Loading, None, Borrowed]:
         """Borrows from the model cache until the stack is closed."""
         return stack.enter_context((yield from self._unless_cancelled(self.runtime.cache.borrow(wanted))))
 
@@ -150,7 +150,7 @@ class Context:
     def adapter(self, name: str) -> Generator[Loading, None, Adapter]:
         """The adapter that a request names: one that is offered, or for the admin any folder or repository.
 
-        Raises `UnknownCheckpoint`, `WeightsCorrupt` where it cannot be used, `Forbidden` for what is the admin's.
+        Raises `UnknownCheckpoint`, `WeightsCorrupt` where it cannot be used, and `Forbidden` where only the admin may.
         """
         adapters = self.runtime.adapters
         name = name.strip()
@@ -171,7 +171,7 @@ class Context:
         return adapters.add(hub_adapters.adapter_of(name, revision, self.runtime.hub, adapters.known))
 
     def fetched(self, adapter: Adapter, *, agreed: bool) -> Generator[Loading, None, Adapter]:
-        """The adapter with its files on this machine. Raises as `ensure_on_disk` does."""
+        """The adapter, after its files were downloaded where they were missing. Raises as `ensure_on_disk` does."""
         if adapter.repository is None:
             return adapter
         there = yield from self.ensure_on_disk(adapter.repository, agreed=agreed)
@@ -181,7 +181,7 @@ class Context:
         more = {"revision": there.revision, "repository": there}
         return self.runtime.adapters.add(read_folder(folder, self.runtime.adapters.known, adapter.name, **more))
 
-    def _ask_once(self, checkpoint: Checkpoint, adapter: Adapter, agreed: bool) -> None:
+    def _ask_for_both(self, checkpoint: Checkpoint, adapter: Adapter, agreed: bool) -> None:
         """Raises `NeedsDownload` for base and adapter together, rather than one after the other."""
         wanted = [c for c in (checkpoint, adapter.repository) if c is not None and isinstance(c.source, HubSource)]
         missing = [c for c in wanted if not self.runtime.files.is_on_disk(c)]
@@ -195,7 +195,7 @@ class Context:
         return apply_adapter(checkpoint, base.engine, weights.engine)
 
     def compute(self, step: Callable[[], T]) -> T:
-        """Runs one step of work that has no checkpoint on the compute lane, in its turn between visitors.
+        """Runs one step without a checkpoint on the compute lane, in its turn between visitors.
 
         Keep a step short (150 ms or less): nothing else of another visitor is computed on its core meanwhile. Raises
         `Cancelled` when the visitor has gone.

@@ -1,6 +1,6 @@
-"""The waist: every request, from the page, the API, a test or a benchmark, goes through `Endpoint.run`.
+"""Every request, from the page, the API, a test or a benchmark, goes through `Endpoint.run`.
 
-Validation, limits, kept answers, accounts and the translation of failures are applied here, once.
+Validation, limits, stored answers, statistics and the translation of failures are applied here, once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Q = TypeVar("Q", bound=Request)
 
 
 class Result(Protocol):
-    """What a task function answers: any type that says what the API returns for it."""
+    """The result of a task function: any type that gives the values that the API returns."""
 
     def outputs(self) -> tuple[Any, ...]:
         """JSON values in the order of `Endpoint.returns`."""
@@ -42,7 +42,7 @@ class RowResult(Result, Protocol):
 
 @dataclass(frozen=True)
 class Rows(Generic[Q]):
-    """How an endpoint answers many texts with the same settings on one loan of its checkpoint."""
+    """How an endpoint answers many texts with the same settings on one lease of its checkpoint."""
 
     borrow: Callable[[Q, Context], Generator[Event, None, Lease]]
     answer: Callable[[Sequence[Q], Lease], Iterable[RowResult]]
@@ -50,7 +50,7 @@ class Rows(Generic[Q]):
 
 @dataclass(frozen=True)
 class Endpoint(Generic[Q]):
-    """One named entry of the API: a task function, its request model and what it returns beside RunInfo."""
+    """One named entry of the API: a task function, its request model and its outputs beside RunInfo."""
 
     task: Callable[[Q, Context], Iterator[Event]]
     request: type[Q]
@@ -82,17 +82,17 @@ class Endpoint(Generic[Q]):
                 traffic.admit(context)
                 raise
             question = traffic.answers.question(self.name, request, context)
-            kept = traffic.answers.get(question)
-            if kept is not None:
+            stored = traffic.answers.get(question)
+            if stored is not None:
                 # Outside the limit on requests, since nothing is computed.
                 outcome = "cached"
-                yield kept
+                yield stored
             else:
                 traffic.admit(context)
                 for event in self._events(request, context):
                     if isinstance(event, Done):
                         traffic.answers.keep(question, event)
-                        # Before it is handed over, since who has the result need not ask for more.
+                        # Before the event is handed over: a caller who has the result may ask for no further event.
                         outcome = "done"
                     yield event
         except (Cancelled, GeneratorExit):
@@ -117,7 +117,7 @@ class Endpoint(Generic[Q]):
 
 
 def collect(events: Iterator[Event]) -> Done:
-    """The last event of a run, for callers with nothing to show meanwhile."""
+    """The last event of a run, for callers that show no progress."""
     for event in events:
         if isinstance(event, Done):
             return event

@@ -1,4 +1,4 @@
-"""What is in memory, and the admin's load, unload, pin, unpin and add."""
+"""The report on the model cache, and the admin's load, unload, pin, unpin and add."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def models_endpoint(traffic: Traffic) -> Endpoint:
 class OneCheckpoint(Request):
     action: Literal["load", "unload", "pin", "unpin", "add", "add adapter", "remove"]
     checkpoint: Annotated[str, Field(max_length=1000)]
-    """Of an adapter: `base+name`, or what it is added by."""
+    """A checkpoint's id; of an adapter `base+name`, or the folder or repository to add."""
 
 
 def act(request: OneCheckpoint, context: Context) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""What the inputs of all tasks have in common: types that check themselves and name the field at fault.
+"""The input types that all tasks share, which validate themselves and name the field at fault.
 
 A request model is the one place an input is described: ranges and defaults here become the API's
 signature, the sliders of the page, and the texts of errors.
@@ -29,7 +29,7 @@ class Request(BaseModel):
 
     @property
     def deterministic(self) -> bool:
-        """Whether the same inputs always give the same answer, which may then be kept (`shared.serving.answers`).
+        """Whether the same inputs always give the same answer, which may then be stored (`shared.serving.answers`).
 
         No, unless a task says so: a report changes, an action must be done, and a path does not say what is in a file.
         """
@@ -75,7 +75,7 @@ Text = Annotated[str, AfterValidator(readable), AfterValidator(filled)]
 
 
 def split_labels(value: str, info: ValidationInfo) -> str:
-    """Checks a comma- or newline-separated list of labels. Kept as written; `labels()` takes it apart."""
+    """Checks a comma- or newline-separated list of labels. Returned as written; `labels()` splits it."""
     names = labels(value)
     limit = _settings(info).max_labels
     if len(names) < 2:
@@ -110,7 +110,7 @@ class Uploaded:
 
 
 def sound_file(path: Any, info: ValidationInfo) -> str:
-    """The path of a file that is there and not too large. What is in it is for `shared.media.recordings` to say."""
+    """The path of a file that exists and is not too large. `shared.media.recordings` checks its content."""
     if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
         raise ValueError("is missing; upload a recording, or record one")
     limit = _settings(info).max_audio_upload

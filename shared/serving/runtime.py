@@ -51,10 +51,10 @@ class Runtime:
     files: HubFiles
     adapters: Adapters
     elsewhere: TaskRunner | None = None
-    """What computes in processes of its own instead of here (`shared.serving.zero_gpu`)."""
+    """Runs tasks in processes of its own (`shared.serving.zero_gpu`); None runs them in this one."""
 
     def bytes_to_fetch(self, checkpoint: Checkpoint) -> int:
-        """What a Hub must send before it can be loaded; 0 where it is here, or comes from a package."""
+        """Bytes to download from a Hub before it can be loaded; 0 where it is on disk, or comes from a package."""
         here = not isinstance(checkpoint.source, HubSource) or self.files.is_on_disk(checkpoint)
         return 0 if here else checkpoint.download_bytes
 
@@ -142,7 +142,7 @@ def load_adapter(adapter: Adapter, files: HubFiles, progress: Progress) -> Engin
 
 
 def quiet_libraries() -> None:
-    """No progress bars and reports of transformers on the server's console: progress goes to those who wait.
+    """No progress bars and reports of transformers on the server's console: progress goes to the visitors who wait.
 
     Without importing it, which takes seconds and which not every engine needs.
     """

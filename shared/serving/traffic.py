@@ -1,4 +1,4 @@
-"""How much was asked, how it ended, and the limits on it."""
+"""Counts of requests by endpoint and outcome, and the limit on requests a minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.serving.context import Context
 
 
 class Traffic:
-    """How much was asked, how it ended, and the limits on it."""
+    """Counts of requests by endpoint and outcome, and the limit on requests a minute."""
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ def present() -> bool:
 
 
 class Workers:
-    """Runs task functions in ZeroGPU's processes (`shared.serving.context.Elsewhere`). Before `open`, in this one."""
+    """Runs task functions in ZeroGPU's processes (`shared.serving.runtime.TaskRunner`). Before `open`, in this one."""
 
     def __init__(self) -> None:
         self._tasks: Mapping[str, TaskFunction] = {}
@@ -90,7 +90,7 @@ class Workers:
 
 
 class Inherited:
-    """What a worker has from the process it was forked from: the tasks, and engines in memory."""
+    """The tasks and the loaded engines that a worker has from its parent process."""
 
     def __init__(self, tasks: Mapping[str, TaskFunction], runtime: Runtime) -> None:
         self._tasks = tasks

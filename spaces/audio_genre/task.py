@@ -40,24 +40,24 @@ class Moment:
 
 @dataclass(frozen=True)
 class Genres:
-    """What was heard so far."""
+    """The result so far."""
 
     labels: tuple[str, ...]
     multi_label: bool
-    """Whether each score stands alone, or all of them share 1."""
+    """Whether the scores are independent, or add up to 1."""
     top_k: int
     sound: str
-    """What the file is: format, rate, channels."""
+    """Format, rate and channels of the file."""
     window_seconds: float
     moments: tuple[Moment, ...] = ()
     expected: int = 0
-    """Windows in all, as far as the file tells."""
+    """Number of windows, as far as the file states its length."""
     picture: Picture | None = field(default=None, compare=False)
     seconds: float = 0.0
     finished: bool = False
 
     @property
-    def heard(self) -> list[Moment]:
+    def audible(self) -> list[Moment]:
         return [moment for moment in self.moments if moment.scores is not None]
 
     @property
@@ -75,7 +75,7 @@ class Genres:
         return [{"label": self.labels[i], "confidence": round(float(scores[i]), 6)} for i in best]
 
     def outputs(self) -> tuple[Any, ...]:
-        best = self.top(self.scores) if self.heard else []
+        best = self.top(self.scores) if self.audible else []
         timeline = [
             {
                 "start": round(moment.start, 3),
@@ -124,7 +124,7 @@ def listen(request: AudioGenre, recording: Recording, lease: Lease) -> Iterator[
     while some := lease.compute(decode):
         audible = [window for window in some if not window.silent]
         rows = iter(probabilities(engine, engine.logits([window.samples for window in audible], lease.compute)))
-        # What a window tells is told of the time that none before it did.
+        # Windows overlap: a moment is the part of its window that no earlier window covers.
         ends = [result.moments[-1].end if result.moments else 0.0, *(window.end for window in some)]
         new = [
             Moment(max(window.start, before), window.end, None if window.silent else next(rows))
@@ -133,7 +133,7 @@ def listen(request: AudioGenre, recording: Recording, lease: Lease) -> Iterator[
         moments = (*result.moments, *new)
         result = replace(result, moments=moments, expected=max(result.expected, len(moments)))
         yield Partial(result)
-    if not result.heard:
+    if not result.audible:
         raise InvalidInput("is silent from beginning to end: there is nothing to hear in it", field="audio")
     result = replace(result, expected=len(result.moments), picture=picture, seconds=recording.seconds, finished=True)
     yield Done(result, lease.run_info(warning=" ".join(recording.warnings)))

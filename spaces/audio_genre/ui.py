@@ -22,8 +22,8 @@ MOST_ROWS = 6
 MOST_SEGMENTS = 60
 """Of a strip; each is one window, or the mean of several of a long recording."""
 MOST_NUMBERS = 14
-"""Segments up to which there is room for numbers in them."""
-MOST_TOLD = 200
+"""Segments up to which numbers fit into them."""
+MOST_MOMENTS = 200
 """Windows in the table under What happened; the API returns all."""
 
 SYNTHESIZED = (
@@ -61,7 +61,7 @@ def inputs(tab: Tab) -> Any:
 
 def genres(result: Genres, values: Values) -> str:
     """Scores over the whole recording, then genre over time with the recording to play along."""
-    if not result.heard:
+    if not result.audible:
         return f'<p class="empty">Nothing but silence so far.</p>{progress(result)}'
     bars = render.bars(result.top(result.scores))
     plain = TAGS if result.multi_label else SHARES
@@ -100,8 +100,8 @@ def segments(moments: tuple[Moment, ...], most: int) -> list[Moment]:
     pieces = []
     for start in range(0, len(moments), each):
         some = moments[start : start + each]
-        heard = [moment.scores for moment in some if moment.scores is not None]
-        pieces.append(Moment(some[0].start, some[-1].end, np.mean(heard, axis=0) if heard else None))
+        scores = [moment.scores for moment in some if moment.scores is not None]
+        pieces.append(Moment(some[0].start, some[-1].end, np.mean(scores, axis=0) if scores else None))
     return pieces
 
 
@@ -112,17 +112,17 @@ def strip(result: Genres, label: int, pieces: list[Moment]) -> str:
     for piece in pieces:
         when = f"{clock(piece.start)} to {clock(piece.end)}"
         if piece.scores is None:
-            told, kind, look, number = f"{when}: silent", "segment silent", "", ""
+            said, kind, look, number = f"{when}: silent", "segment silent", "", ""
         else:
             score = float(piece.scores[label])
-            told, kind = f"{when}: {name} {render.percent(score)}", "segment"
+            said, kind = f"{when}: {name} {render.percent(score)}", "segment"
             look = f"background:{render.colour(score)};color:{render.ink_on(score)};"
             roomy = len(pieces) <= MOST_NUMBERS and 2 * (piece.end - piece.start) > result.window_seconds
             number = f"{100 * score:.0f}" if roomy else ""
         look += f"flex-grow:{max(piece.end - piece.start, 0.1):.2f}"
         cells.append(
-            f'<button class="{kind}" data-act="play" data-at="{piece.start:.2f}" title="{escape(told)}" '
-            f'aria-label="{escape(told)}" style="{look}">{number}</button>'
+            f'<button class="{kind}" data-act="play" data-at="{piece.start:.2f}" title="{escape(said)}" '
+            f'aria-label="{escape(said)}" style="{look}">{number}</button>'
         )
     return f'<span class="name" title="{escape(name)}">{escape(name)}</span><div class="strip">{"".join(cells)}</div>'
 
@@ -143,19 +143,19 @@ def silence(result: Genres) -> str:
 
 
 def explain(result: Genres, values: Values) -> str:
-    heard = len(result.heard)
+    audible = len(result.audible)
     rows = []
-    for moment in result.moments[:MOST_TOLD]:
+    for moment in result.moments[:MOST_MOMENTS]:
         best = result.top(moment.scores)[:3] if moment.scores is not None else []
-        told = ", ".join(f"{row['label']} {render.percent(row['confidence'])}" for row in best) or "silent"
-        rows.append((f"{moment.start:.1f}", f"{moment.end:.1f}", told))
-    more = len(result.moments) - MOST_TOLD
+        said = ", ".join(f"{row['label']} {render.percent(row['confidence'])}" for row in best) or "silent"
+        rows.append((f"{moment.start:.1f}", f"{moment.end:.1f}", said))
+    more = len(result.moments) - MOST_MOMENTS
     left_out = f'<p class="limits">and {more} more; the API returns all of them</p>' if more > 0 else ""
     return (
-        f"<h4>What was heard</h4>{escape(result.sound)}; {result.seconds:.1f} s, mixed to one channel. The model hears "
-        f"windows of {result.window_seconds:g} s, one after the other: {heard} of them, and "
-        f"{len(result.moments) - heard} silent ones were skipped. The scores over the whole recording are the mean of "
-        f"the windows'. (Files: {READABLE}.)<h4>Window by window</h4>"
+        f"<h4>The recording</h4>{escape(result.sound)}; {result.seconds:.1f} s, mixed to one channel. The model hears "
+        f"windows of {result.window_seconds:g} s, one after the other: {audible} of them, and "
+        f"{len(result.moments) - audible} silent ones were skipped. The scores over the whole recording are the mean "
+        f"of the windows'. (Files: {READABLE}.)<h4>Window by window</h4>"
         + render.table(("from (s)", "to (s)", "best three"), rows, numbers=("from (s)", "to (s)"))
         + left_out
     )

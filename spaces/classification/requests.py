@@ -1,4 +1,4 @@
-"""What is asked of a classification: zero-shot, few-shot and sentiment."""
+"""The requests of zero-shot, few-shot and sentiment classification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_EXAMPLE_TEXT = 120_000
 """Characters of all examples together; no context window here holds half as many."""
 
 
-def one_gap(template: str) -> str:
+def one_placeholder(template: str) -> str:
     if template.count("{}") != 1:
         raise ValueError("must hold {} exactly once: the place where a label goes")
     return template
@@ -26,7 +26,7 @@ class ZeroShot(Deterministic):
     hypothesis_template: Annotated[
         AnyText,
         Field(max_length=300, description="Sentence that each label is put into, at {}."),
-        AfterValidator(one_gap),
+        AfterValidator(one_placeholder),
     ] = DESCRIPTION
     multi_label: bool = Field(False, description="Judge each label by itself: none, one or several may be right.")
     model: Model = ""

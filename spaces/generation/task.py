@@ -141,7 +141,7 @@ class Distribution:
     kept: int = 0
     """Tokens that can still be drawn."""
     kept_mass: float = 0.0
-    """What the kept tokens add up to in the model's own distribution."""
+    """Sum of their probabilities in the model's own distribution."""
 
     def outputs(self) -> tuple[Any, ...]:
         rows = [
@@ -193,7 +193,7 @@ def stream(prompt: Sequence[int], sampling: Sampling, result: Completion, lease:
 
 
 TOKENS_OF_A_TURN = 3
-"""What a chat template adds to a turn at the least."""
+"""Tokens that a chat template adds to a turn at the least."""
 
 
 def refuse_if_too_long(prompt: Sequence[int], name: str, lease: Lease) -> None:
@@ -206,7 +206,7 @@ def refuse_if_too_long(prompt: Sequence[int], name: str, lease: Lease) -> None:
 
 
 def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
-    """The conversation's token ids, and how many of the oldest turns were left out to make room for the reply."""
+    """The conversation's token ids, and how many of the oldest turns were left out so that the reply fits."""
     messages = [message.model_dump() for message in request.history]
     system = [m for m in messages if m["role"] == "system"]
     if request.system_prompt.strip():
@@ -215,19 +215,19 @@ def fitting_prompt(request: Chat, lease: Lease) -> tuple[list[int], int]:
     last = {"role": "user", "content": request.message}
     engine = lease.causal_lm()
     window = engine.context_window
-    room = window - min(request.max_new_tokens, window // 2)
+    most = window - min(request.max_new_tokens, window // 2)
     # Newest first, and no further than the window reaches.
     dropped, used = len(turns), 0
-    while dropped and used <= room:
+    while dropped and used <= most:
         lease.check()
         used += len(engine.tokenize(turns[dropped - 1]["content"])) + TOKENS_OF_A_TURN
-        dropped -= used <= room
-    # The template's own tokens come on top, so what is left is tried for real, and shortened until it fits.
+        dropped -= used <= most
+    # The template adds tokens of its own, so the whole prompt is measured, and shortened until it fits.
     prompt = engine.chat_prompt([*system, *turns[dropped:], last])
-    while len(prompt) > room:
+    while len(prompt) > most:
         if dropped == len(turns):
             raise InvalidInput(
-                f"is too long even without the earlier turns: {len(prompt):,} tokens, and {room:,} fit; shorten it",
+                f"is too long even without the earlier turns: {len(prompt):,} tokens, and {most:,} fit; shorten it",
                 field="message",
             )
         dropped += 1

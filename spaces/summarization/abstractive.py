@@ -145,7 +145,7 @@ def seq2seq_writer(lease: Lease, style: str, examples: Sequence[Shot] = ()) -> S
     """The checkpoint, writing as its own config says of summaries where it does.
 
     A checkpoint that follows instructions writes without that: FLAN-T5's config, which is T5's, would have it write
-    thirty tokens where a clause is asked for.
+    thirty tokens at least, even for a single clause.
     """
     model = lease.seq2seq()
     if not lease.checkpoint.instructions:

@@ -1,8 +1,8 @@
-"""Translation, sentence by sentence, with paragraphs kept and the alignment shown."""
+"""Translation, sentence by sentence, with the source's paragraphs, and the alignment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from shared.checkpoints.catalog import Pair
 from shared.errors import InvalidInput, UnknownCheckpoint
-from shared.events import Done, Event, Partial, Running
+from shared.events import Done, Event, Loading, Partial, Queued, Running
 from shared.media.languages import language_name
 from shared.media.text import KNOWN_LANGUAGES, Span, detect_language, sentences
 from shared.serving.context import Context
@@ -105,10 +105,11 @@ def translate(request: Translate, context: Context) -> Iterator[Event]:
         yield Done(result, lease.run_info(input_tokens=read, new_tokens=new, warning=warning))
 
 
-def borrow(request: Translate, context: Context) -> Any:
-    """The checkpoint for the pair, lent for it; an unknown language or pair is named together with those there are.
+def borrow(request: Translate, context: Context) -> Generator[Queued | Loading, None, Lease]:
+    """A lease of the checkpoint for the pair.
 
-    Raises `InvalidInput` for a batch that asks for detection: its rows are translated together, from one language.
+    Raises `UnknownCheckpoint` for an unknown language or pair, naming the known ones, and `InvalidInput` for a batch
+    that asks for detection: its rows are translated together, from one language.
     """
     if request.src_lang == DETECT:
         raise InvalidInput("cannot be detected in a batch; name the language of the texts", field="src_lang")
@@ -119,8 +120,8 @@ def borrow(request: Translate, context: Context) -> Any:
         at_fault = "tgt_lang" if request.src_lang in {source for source, _ in pairs} else "src_lang"
         offered = ", ".join(f"{source}→{target}" for source, target in pairs[:MOST_PAIRS_NAMED])
         more = f" and {len(pairs) - MOST_PAIRS_NAMED:,} more" if len(pairs) > MOST_PAIRS_NAMED else ""
-        asked = "→".join(pair) if pair[1] else f"from {pair[0]!r}"
-        raise UnknownCheckpoint(f"no checkpoint here translates {asked}; the pairs are {offered}{more}", field=at_fault)
+        named = "→".join(pair) if pair[1] else f"from {pair[0]!r}"
+        raise UnknownCheckpoint(f"no checkpoint here translates {named}; the pairs are {offered}{more}", field=at_fault)
     return context.borrow(request.model, "translation", pair)
 
 

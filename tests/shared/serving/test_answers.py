@@ -12,7 +12,7 @@ import pytest
 
 from shared.errors import Cancelled, InvalidInput, SuiteError
 from shared.events import Done, Event, RunInfo, Running
-from shared.serving.answers import KEPT_SECONDS, LOOK_AGAIN, MOST_ANSWERS, Answers, Offer, offer_of
+from shared.serving.answers import MOST_ANSWERS, OFFER_SECONDS, STORED_SECONDS, Answers, Offer, offer_of
 from shared.serving.context import Context
 from shared.serving.endpoint import Endpoint
 from shared.serving.requests import Request, Text
@@ -162,7 +162,7 @@ def test_a_change_of_what_is_offered_drops_all_answers(shop: Shop) -> None:
         shop.ask(text)
         assert shop.cached(text)
     shop.offer = Offer((("other", "", True), ("tiny", "1", True)), ("mine@abc",))
-    shop.now += LOOK_AGAIN
+    shop.now += OFFER_SECONDS
     for text in ("hey", "an example"):
         assert not shop.cached(text)
         assert shop.cached(text)
@@ -171,7 +171,7 @@ def test_a_change_of_what_is_offered_drops_all_answers(shop: Shop) -> None:
 def test_an_answer_that_was_computed_across_a_change_is_not_kept(shop: Shop) -> None:
     def change() -> None:
         shop.offer = Offer((("tiny", "1", True),), ("mine@def",))
-        shop.now += LOOK_AGAIN
+        shop.now += OFFER_SECONDS
 
     shop.ask("another")  # so that what was offered before is known
     shop.meanwhile = change
@@ -221,12 +221,12 @@ def test_the_offer_changes_with_the_default_and_with_an_adapters_weights() -> No
 def test_an_answer_nobody_asks_for_is_forgotten(shop: Shop) -> None:
     shop.ask("one")
     shop.ask("two")
-    shop.now += KEPT_SECONDS - 1
+    shop.now += STORED_SECONDS - 1
     assert shop.cached("two")
     shop.now += 2
     assert not shop.cached("one")
     assert shop.cached("two")
-    shop.now += KEPT_SECONDS + 1
+    shop.now += STORED_SECONDS + 1
     shop.ask("three")
     assert shop.answers.report()["answers"] == 1
 

@@ -1,4 +1,4 @@
-"""The waist: what passes through it, what is counted, what is limited and what is remembered."""
+"""`Endpoint.run`: events, counts, limits and stored answers."""
 
 from __future__ import annotations
 
