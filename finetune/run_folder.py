@@ -154,7 +154,7 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Only one process works on a run; in that one, who holds it may take it again. Raises `Busy`.
 
-        A stop that was asked for before is forgotten.
+        Removes an earlier request to stop.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock", is_singleton=True)

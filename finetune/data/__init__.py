@@ -1,1 +1,1 @@
-"""Rows to learn from: files, data sets, corpora of packages; split so that no row is in two parts."""
+"""Training rows: files, data sets, corpora of packages; split so that no row is in two parts."""

@@ -79,7 +79,7 @@ def decoded(content: bytes, charset: str | None) -> str:
     for name in ("cp1252" if claimed in ("iso-8859-1", "latin-1") else claimed, "utf-8"):
         try:
             return content.decode(name)
-        except (LookupError, ValueError):  # of an encoding nobody knows; of bytes that are not in it
+        except (LookupError, ValueError):  # an unknown encoding, or bytes that it does not have
             continue
     return content.decode("cp1252", errors="replace")
 

@@ -1,1 +1,1 @@
-"""Latin music by rules, and the head that learned from it."""
+"""Latin music by rules, and the head trained on it."""

@@ -1,8 +1,8 @@
 """The methods: one readable file each, and what they share: a protocol, no base class.
 
-A method's settings are the recipe's `method:`, told apart by `name`. Its `adapt` takes the base model and returns the
-one to train, in which exactly the weights that should learn require gradients. Adding a method is adding its file and
-its name to the union below.
+A method's settings are the recipe's `method:`; `name` is the discriminator. Its `adapt` takes the base model and
+returns the one to train, in which exactly the trainable weights require gradients. Adding a method is adding its file
+and its name to the union below.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrainingMethod(Protocol):
         ...
 
     def adapt(self, model: Any, task: str) -> Any:
-        """The model to train: of `model`, every weight but those that should learn is frozen."""
+        """The model to train: every weight of `model` is frozen except the trainable ones."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""BitFit (Ben Zaken et al. 2022): the biases learn, and a new head; nothing else.
+"""BitFit (Ben Zaken et al. 2022): trains the biases and a new head only.
 
-A Llama has no biases at all. There the scales of the norms learn instead, the nearest thing it has, and the results
+A Llama has no biases at all. There the scales of the norms are trained instead, the nearest equivalent, and the results
 say so by their number of trainable parameters.
 """
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight learns. The most memory, and what all other methods are measured against."""
+"""Full fine-tuning: trains every weight. It needs the most memory, and is the baseline for all other methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021): each target matrix W learns an update B·A of low rank, and W itself stays.
+"""LoRA (Hu et al. 2021): each target matrix W gets a trained update B·A of low rank; W itself is frozen.
 
 The adapter is what is saved: a few megabytes, which the suite lays over the base that it has in memory anyway.
 """

@@ -18,7 +18,7 @@ class Partial(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["partial"] = "partial"
-    top_layers: int = Field(default=0, ge=0, description="How many of the last layers learn too; 0 for the head alone.")
+    top_layers: int = Field(default=0, ge=0, description="Number of last layers to train too; 0 trains the head alone.")
     saves: ClassVar[Literal["checkpoint"]] = "checkpoint"
 
     def quantization(self, dtype: Any) -> None:

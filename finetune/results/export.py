@@ -237,9 +237,9 @@ def measure_form(form: Trained, items: Sequence[Item]) -> tuple[dict[str, float]
     system.answer(items[:WARM_UP])
     taken: list[float] = []
 
-    def timed(asked: Sequence[Item]) -> list[str]:
+    def timed(items: Sequence[Item]) -> list[str]:
         began = time.perf_counter()
-        answers = answer(asked)
+        answers = answer(items)
         taken.append(time.perf_counter() - began)
         return answers
 

@@ -1,4 +1,4 @@
-"""Trained checkpoints on a Hub: which of their files go there and come back, and how both are asked for."""
+"""Trained checkpoints on a Hub: which of their files are uploaded and downloaded, and how."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 TRAINING, VALIDATION = "#3b6ea5", "#d98c1f"
-"""Told apart by people who see no red or green, too."""
+"""Colours that people with red-green blindness can tell apart."""
 
 
 def draw(entries: list[dict[str, Any]], path: Path, title: str) -> None:

@@ -51,7 +51,7 @@ def publish(
     """Uploads a result's folder as `user/name`, reads it back, and returns its address.
 
     A repository that is there gets a new commit, if it holds a checkpoint of ours of the same kind. `token` is used
-    instead of the Hub client's own, and kept nowhere. Raises `SuiteError`s that say what to do.
+    instead of the Hub client's own, and never stored. Raises `SuiteError`s that say what to do.
     """
     if not is_repository(repo):
         raise InvalidInput(f"{repo!r} is not of the form user/name", field="repo")

@@ -1,4 +1,4 @@
-"""What a machine lacks while it trains, in words: memory, or room on its disk.
+"""Out of memory and disk errors of a training, as errors for people.
 
 Libraries say it in many ways: torch's allocators and its writer of files raise RuntimeError, safetensors an error of
 its own that is no OSError.
@@ -38,12 +38,12 @@ def as_suite_error(error: Exception, recipe: Recipe, folder: Path) -> SuiteError
     if isinstance(error, SuiteError):
         return error
     text = str(error).lower()
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(said in text for said in NO_MEMORY)):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(part in text for part in NO_MEMORY)):
         return OutOfMemory(f"the memory of this machine is not enough for this run. {_less_memory(recipe)}")
     if isinstance(error, OSError):
         return _disk(error.strerror or str(error), folder)
     named = type(error).__name__ == "SafetensorError" or isinstance(error, RuntimeError)
-    if named and any(said in text for said in NOT_WRITTEN):
+    if named and any(part in text for part in NOT_WRITTEN):
         return _disk(" ".join(str(error).split())[:200], folder)
     return None
 

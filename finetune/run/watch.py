@@ -17,11 +17,11 @@ from shared.errors import SuiteError
 from shared.events import Progress
 
 LOSS_LIMIT = 1e4
-"""Nothing that is being learned costs as much: a loss beyond it has diverged."""
+"""A loss above this has diverged."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop. It can be resumed."""
+    """The run was stopped on request. It can be resumed."""
 
 
 class Diverged(SuiteError):

@@ -1,4 +1,4 @@
-"""`POST /finetune/publish`: pushes a run's result to a Hub with a token that is nowhere afterwards.
+"""`POST /finetune/publish`: pushes a run's result to a Hub with a token that is never stored.
 
 The token is no component's value, since those reach the browser's history and the server's event log. It is typed into
 a plain field, sent in this request's body, and handed to the publishing process through a pipe: it is in no file, no
@@ -75,7 +75,7 @@ def may_publish(settings: Settings, request: Any) -> bool:
 
 
 async def _read(request: HttpRequest) -> PublishRequest | str:
-    """The request, or what is wrong with it; never a word of what it held."""
+    """The request, or an error text, which never quotes the request."""
     body = b""
     async for part in request.stream():
         body += part
@@ -149,4 +149,4 @@ FORM = (
     'everybody to see</label><label><input type="checkbox" name="force"> even if it is not better than its base'
     '</label><button data-act="publish">Publish</button><pre role="status"></pre></div>'
 )
-"""The token is used for this once; it is not kept and not shown."""
+"""The token is used once; it is neither stored nor shown."""

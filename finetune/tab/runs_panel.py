@@ -28,7 +28,7 @@ NO_RUN = render.shown(
 
 ABOUT_PUBLISHING = (
     '<p class="limits">Pushes the run that is shown above, with a card that says how it was made and measured. The '
-    "token is used for this once; it is kept nowhere.</p>"
+    "token is used once and never stored.</p>"
 )
 
 

@@ -22,7 +22,7 @@ MODULES = {
 }
 
 Tick = Callable[[int, int], None]
-"""Told how many rows are done, of how many."""
+"""Called with the number of finished rows and the number of all rows."""
 
 
 class TrainingTask(Protocol):
@@ -52,7 +52,7 @@ class TrainingTask(Protocol):
 
 
 def quantized(config: Any) -> dict[str, Any]:
-    """For `from_pretrained`: said to be None, it would switch off what a quantized checkpoint's own config says."""
+    """For `from_pretrained`: an explicit None would override the quantization in a checkpoint's own config."""
     return {} if config is None else {"quantization_config": config}
 
 

@@ -1,6 +1,6 @@
 """Conversation and instructions: a causal LM learns the reply, through its own chat template.
 
-The loss counts on the reply alone; the prompt is read, not learned. With `packing`, several conversations fill one row,
+The loss counts on the reply alone; the prompt's tokens are masked. With `packing`, several conversations fill one row,
 each with positions of its own, and no token sees another conversation (transformers makes the mask from positions).
 """
 
@@ -39,7 +39,7 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.chat_template:
-        raise InvalidInput("this base has no chat template, so it cannot be taught to reply", field="base")
+        raise InvalidInput("this base has no chat template, so it cannot be fine-tuned for conversation", field="base")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -32,7 +32,7 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
 
 
 def with_instruction(text: str, instruction: str) -> str:
-    """T5 is told what to do by a prefix, FLAN-T5 by a prompt with a place for the text."""
+    """The task in words: a prefix for T5, a prompt with a placeholder for FLAN-T5."""
     if "{text}" in instruction:
         return instruction.replace("{text}", text)
     return f"{instruction} {text}" if instruction else text

@@ -46,7 +46,7 @@ class Comparison:
         return next((adapter for adapter in self._runtime.adapters if name and adapter.name == name), None)
 
     def calls(self, calls: list[tuple[str, Values]], values: Values) -> list[tuple[str, Values]]:
-        """Each call once with the base and once with the adapter, where that is asked for; else as they are."""
+        """Each call once with the base and once with the adapter if the box is ticked; else the calls unchanged."""
         if not compares(values):
             return calls
         base = values["model"].partition("+")[0]
@@ -61,12 +61,12 @@ class Comparison:
 
 
 def compares(values: Values) -> bool:
-    """Whether base and adapter are to answer."""
+    """Whether both the base and the adapter answer."""
     return bool(values.get(COMPARE)) and "+" in (values.get("model") or "")
 
 
 def about(adapter: Adapter) -> str:
-    """What a person should know who chooses it: where it comes from, and how it was trained to be asked."""
+    """An adapter's origin, labels and training prompt, for whoever chooses it."""
     parts = [f"<b>{escape(adapter.title)}</b>: {escape(adapter.described)}, {adapter.size}"]
     if adapter.metric:
         parts.append(escape(adapter.metric))

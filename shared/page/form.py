@@ -1,6 +1,6 @@
-"""The form every tab is made of: inputs on the left, the result on the right, and under it how it came about.
+"""A form of one endpoint: inputs on the left; on the right the result, and under it how it was computed.
 
-A Space's `ui.py` says which inputs there are and how a result looks; everything else is here, once.
+A Space's `ui.py` gives the inputs and a `ResultView`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ResultView:
     explain: Callable[[Any, Values], str] = lambda result, values: ""
     """What happened: the prompt, the scores behind the answer."""
     footer: Callable[[Any, Values], str] = lambda result, values: ""
-    """What is said under a finished result. Runs in a thread, since it may compute."""
+    """HTML under a finished result. Runs in a thread, since it may compute."""
     text: Callable[[Any], str] | None = None
     """What Copy and Download give."""
 
@@ -140,7 +140,7 @@ class Form:
         return [(title, self.inputs.without_extras(call)) for title, call in variants]
 
     def requests_of_first_example(self) -> list[Request]:
-        """What the page asks when it is opened; the answers are computed in advance and kept."""
+        """The requests that opening the page makes; their answers are computed in advance and stored."""
         if not self.examples:
             return []
         values = self.inputs.values(self.inputs.filled(self.examples[0]["inputs"]))

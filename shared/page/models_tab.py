@@ -85,13 +85,13 @@ def build_models_tab(edge: Edge, tab: gr.Tab) -> None:
     refresh.click(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
     tab.select(shown, None, [report, sign_in, chosen], queue=False, **PRIVATE)
 
-    def noted() -> Any:
+    def slower_shown() -> Any:
         note = slower_note(edge.runtime)
         return gr.HTML(note, visible=bool(note))
 
     # Events of their own: they import the engines, which the report need not wait for.
-    refresh.click(noted, None, slower, queue=False, **PRIVATE)
-    tab.select(noted, None, slower, queue=False, **PRIVATE)
+    refresh.click(slower_shown, None, slower, queue=False, **PRIVATE)
+    tab.select(slower_shown, None, slower, queue=False, **PRIVATE)
 
 
 class ActPresenter(Presenter):
@@ -135,7 +135,7 @@ class ActPresenter(Presenter):
 
 
 def slower_note(runtime: Runtime) -> str:
-    """Which checkpoints of this machine do not run on the fast engine that the catalog names, and what that costs."""
+    """Names the checkpoints that fall back to the reference engine here, and why."""
     here = [checkpoint for checkpoint in runtime.catalog if is_fetched(checkpoint, runtime)]
     return "".join(
         render.note(
@@ -195,7 +195,7 @@ def draw(runtime: Runtime) -> str:
 
 
 def not_here(checkpoints: Sequence[Checkpoint]) -> str:
-    """Those whose files would have to be brought first."""
+    """The checkpoints whose files are not on this machine."""
     if not checkpoints:
         return ""
     rows = [

@@ -91,7 +91,7 @@ def tools(text: str, file_name: str) -> str:
 
 
 def unless_empty(text: str) -> str:
-    """What is said under a finished text that holds nothing, which a model may well write."""
+    """A notice under an empty result; a model may well generate nothing."""
     return "" if text.strip() else '<p class="empty">The model wrote nothing.</p>'
 
 
@@ -121,7 +121,7 @@ def question(needed: NeedsDownload) -> str:
 
 
 def waiting(event: Event) -> str:
-    """What is waited for, with a bar where its length is known."""
+    """A waiting event as text, with a progress bar where the total is known."""
     if isinstance(event, Queued):
         return _waiting("Next in the queue" if event.place == 1 else f"In the queue: number {event.place}")
     if isinstance(event, Loading):
@@ -141,7 +141,7 @@ def _waiting(text: str, done: int = 0, total: int = 0) -> str:
 
 
 def progress(text: str, share: float = 0.0) -> str:
-    """What goes on, above a bar. `share` is from 0 to 1; 0 is not known."""
+    """A status text above a progress bar. `share` is from 0 to 1; 0 means unknown."""
     inside = f'<i style="width:{100 * share:.4g}%"></i>' if share else "<i></i>"
     kind = "track" if share else "track unknown"
     return f'<div class="waiting" role="status">{escape(text)}<div class="{kind}">{inside}</div></div>'

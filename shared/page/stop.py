@@ -1,9 +1,8 @@
-"""Stop: ends what fills a form for one visitor, who then reads from that run itself how it ended.
+"""The Stop button: it cancels the visitor's runs, and each run itself sends its last update.
 
-Gradio's own `cancels=` closes a run from outside, and what the run had shown before may reach the page after what
-Stop shows, and undo it. So a run is told to end instead: it does so at its next event, of which there is one with every
-heartbeat (`transport/pump.py`), and says its last word on the way by which all it shows comes. Nothing of it comes
-later.
+Gradio's own `cancels=` closes a generator from outside, and an update sent earlier may then reach the page after
+Stop's, and undo it. So Stop sets a flag instead. The run reads it at its next event, at the latest at the next
+heartbeat (`transport/pump.py`), and its last update takes the same way as all before it, so none comes later.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ STOPPED = '<div class="run-line">Stopped. What was there so far is kept.</div>'
 NOTHING_YET = render.shown('<p class="empty">Stopped before there was a result.</p>')
 
 LONGEST_END = 10.0
-"""Seconds that `Stop.ended` waits for a run that does not hear: a bound, never needed where heartbeats come."""
+"""Most seconds that `Stop.ended` waits for a run. With heartbeats it waits for one of them only."""
 
 
 class Run:
-    """What fills a form for one visitor, from its first word to its last."""
+    """One run for one visitor, from its first update to its last."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._cancelled = False
         self.over = asyncio.Event()
         self.discarded = False
-        """Whether nobody wants to read how it ended."""
+        """Whether its last update must show nothing, as the page is about to be cleared."""
 
     def end(self) -> None:
         """Has the next `check` end it."""
-        self._told = True
+        self._cancelled = True
 
     def check(self) -> None:
-        """Raises `Cancelled` after Stop. To be called for each event, before anything is shown of it."""
-        if self._told:
+        """Raises `Cancelled` after Stop. To be called for each event, before it is shown."""
+        if self._cancelled:
             raise Cancelled
 
 
@@ -60,7 +59,7 @@ class Stop:
         async def press(request: gr.Request) -> dict[Any, Any]:
             if self.end(request):
                 return {button: gr.skip() for button in (self.button, *run_buttons)}
-            # The buttons wait for a run that is gone, its last word lost with the connection, say.
+            # The run is over already: its last update was lost, with the connection for example.
             idle: dict[Any, Any] = {button: gr.Button(interactive=True) for button in run_buttons}
             return {self.button: gr.Button(interactive=False), **idle}
 
@@ -68,7 +67,7 @@ class Stop:
 
     @contextmanager
     def run(self, request: gr.Request) -> Iterator[Run]:
-        """Around all that fills the form once; Stop reaches it from beginning to end."""
+        """A context manager around one run, which Stop can cancel."""
         run, session = Run(), request.session_hash
         self._runs[session].add(run)
         try:
@@ -80,16 +79,16 @@ class Stop:
                 del self._runs[session]
 
     def end(self, request: gr.Request) -> set[Run]:
-        """Tells what runs in this session to end, and returns it."""
+        """Cancels this session's runs, and returns them."""
         running = set(self._runs.get(request.session_hash, ()))
         for run in running:
             run.end()
         return running
 
     async def ended(self, request: gr.Request) -> None:
-        """The same, and waits until all of it has ended, for who is about to discard what it has shown.
+        """Cancels this session's runs and waits until they have ended, before the page is cleared.
 
-        Gradio sends the last word of a run again when the run is over, so it should show nothing then.
+        Gradio sends a run's last update again when the run is over, so that update must show nothing.
         """
         if running := self.end(request):
             for run in running:

@@ -2,6 +2,7 @@
 
     python -m finetune.latin.five --out FOLDER
 
-It is no run of transformers' Trainer: the base never learns, so each clip is heard once, and what is left is a logistic
-regression of seconds. `recipe.yaml` decides everything; `features` → `fitting` → `measuring` → `card`, top down.
+It is no run of transformers' Trainer: the base is frozen, so each clip's features are computed once, and what remains
+is a logistic regression of seconds. `recipe.yaml` decides everything; `features` → `fitting` → `measuring` → `card`,
+top down.
 """

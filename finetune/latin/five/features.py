@@ -1,4 +1,4 @@
-"""Clips as musicnn hears them: features of each window, kept beside the clip, since hearing takes longest."""
+"""musicnn's features of each clip's windows, cached beside the clip, since computing them takes longest."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def of_clip(path: Path, engine: Musicnn, layer: Layer) -> np.ndarray:
 
 
 def cached(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """What the file holds, or what is computed and then kept in it."""
+    """The file's content, or else the computed features, which are written to it."""
     try:
         return np.load(file)
     except (OSError, ValueError, EOFError):
