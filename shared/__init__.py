@@ -1,1 +1,1 @@
-"""The parts that all Spaces share: settings, catalog, model cache, engines, and the pieces tabs share."""
+"""What all Spaces share, from settings to the page. ARCHITECTURE.md has a map of the folders."""

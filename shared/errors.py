@@ -1,4 +1,4 @@
-"""What can go wrong, said to a person: what happened, why, and what to do.
+"""Errors for people to read: each says what happened, why, and what to do.
 
 Only these messages reach a visitor. Any other exception is logged in full and shown as
 a plain "something failed here", because a stray exception's text can hold another visitor's input.

@@ -45,7 +45,7 @@ def unmatched(catalog: Catalog) -> list[Checkpoint]:
 def prepare_all(checkpoints: Iterable[Checkpoint], settings: Settings, progress: Progress) -> list[Checkpoint]:
     """Let each engine convert its weights once, and return the checkpoints for which it was asked.
 
-    What an engine leaves in `converted/<checkpoint>` is noted, and the engine (PyTorch with it) is imported only
+    What an engine leaves in `converted/<checkpoint>` is recorded, and the engine (PyTorch with it) is imported only
     where those files or the engine's own source changed since.
     """
     asked = []

@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     max_audio_seconds: float = Field(
         default=3600.0,
         ge=1,
-        description="Seconds of a recording that are heard; what a longer one has after that is left out, and said so.",
+        description="Seconds of a recording that are analysed; the rest of a longer one is left out, with a note.",
     )
     requests_per_minute: int = Field(
         default=-1, ge=-1, description="Per visitor address; 0 for no limit, -1 for none on loopback and 60 elsewhere."
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
 
     @property
     def threads_for_requests(self) -> int:
-        """Enough that all who wait do so in our queue, where their place is known, and some for what never waits."""
+        """Threads: one for each request that may wait in our queue or run, and some for what never waits."""
         return self.queue_size + self.max_running + 64
 
     @property

@@ -1,4 +1,4 @@
-"""YAML by libyaml where it is there: PyYAML's own parser took a tenth of a second of every start."""
+"""YAML by libyaml where it is installed: PyYAML's own parser took a tenth of a second of every start."""
 
 from __future__ import annotations
 

@@ -285,9 +285,8 @@ def section(e: Described) -> str:
 
 def run_info() -> str:
     properties = RunInfo.model_json_schema()["properties"]
-    rows = []
-    for name, field in RunInfo.model_fields.items():
-        rows.append([f"`{name}`", type_name(properties[name]), field.description or ""])
+    fields = RunInfo.model_fields.items()
+    rows = [[f"`{name}`", type_name(properties[name]), field.description or ""] for name, field in fields]
     about = (RunInfo.__doc__ or "").strip()
     return "\n\n".join(["## run_info", about, table(["field", "type", "content"], rows), BEFORE_THE_END.strip()])
 

@@ -1,4 +1,4 @@
-"""Who may load, unload and pin: everybody on this machine alone, elsewhere who shows the token.
+"""Who may load, unload and pin: on a machine of one's own everybody, elsewhere whoever sends the token.
 
 The token comes as the header `X-Suite-Admin` or as the cookie that `POST /admin` sets. It is never a
 component's value, because those reach the browser's history and the server's event log.

@@ -66,8 +66,8 @@ def stream_route(edge: Edge, endpoints: Sequence[Endpoint]) -> Route:
 async def as_sent(endpoint: Endpoint, first: Event | None, events: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
     """The events as server-sent ones. What is not new is a comment, by which a lost connection is noticed."""
     names = list(endpoint.returns)
-    told: dict[str, Any] = dict.fromkeys(names)
-    said = ""
+    sent: dict[str, Any] = dict.fromkeys(names)
+    last_status = ""
     async with aclosing(events):
         event = first
         try:
@@ -78,14 +78,14 @@ async def as_sent(endpoint: Endpoint, first: Event | None, events: AsyncGenerato
                     return
                 if isinstance(event, Partial):
                     outputs = dict(zip(names, event.result.outputs(), strict=True))
-                    added = additions(told, outputs)
+                    added = additions(sent, outputs)
                     new = message("partial", outputs) if added is None else message("delta", added) if added else ""
-                    told = outputs
+                    sent = outputs
                 else:
                     waiting = event.as_json()
                     now = message(waiting.pop("status"), waiting)
-                    new = now if now != said else ""
-                    said = now
+                    new = now if now != last_status else ""
+                    last_status = now
                 yield new or ":\n\n"
                 event = await anext(events, None)
         except SuiteError as error:

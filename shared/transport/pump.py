@@ -25,7 +25,7 @@ MIN_UPDATE_INTERVAL = 0.05
 """Least seconds between two partial results on the page."""
 
 QUIET_SECONDS = 0.3
-"""A request that waits longer than this is told what it waits for."""
+"""A request that waits longer than this many seconds is told what it waits for."""
 
 
 async def pump(
@@ -43,7 +43,7 @@ async def pump(
     shown = begun = loop.time()
     try:
         while True:
-            # A word even before the first event: Gradio notices a lost connection only between two yields.
+            # An event even before the first result: Gradio notices a lost connection only between two yields.
             heartbeat = shown + HEARTBEAT
             partial_from = shown + MIN_UPDATE_INTERVAL if isinstance(last, Partial) else begun
             waiting_from = max(begun + QUIET_SECONDS, shown + MIN_UPDATE_INTERVAL)

@@ -1,4 +1,4 @@
-"""Files of callers: they upload one first, are told its path, and send that path; no other is read.
+"""Files of callers: a caller uploads a file, gets its path, and sends that path. No other file is read.
 
 `POST /upload` takes files as multipart form data (field `files`), like Gradio's own route, and answers with the list of
 their paths. Gradio's uploads lie in its folder, which this route uses too where there is a page.

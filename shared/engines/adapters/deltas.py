@@ -159,9 +159,6 @@ def shape_of(layer: torch.nn.Module) -> tuple[int, int] | None:
     return None
 
 
-# -- an adapter in memory ----------------------------------------------------------------------------
-
-
 @dataclass(eq=False)
 class AdapterWeights(NoCache):
     """An adapter in the model cache: its own few megabytes, without the base."""
