@@ -122,16 +122,23 @@ def read_recipe(name: str | Path, changes: list[str] | tuple[str, ...] = ()) -> 
     """
     path = recipe_file(name)
     content = _content(path)
-    content.setdefault("name", path.stem)
-    if "extends" in content:
-        parent = recipe_file(str(content.pop("extends")))
-        content = _merged(_content(parent), content)
     for change in changes:
         _set(content, change)
     return check_recipe(content)
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a recipe says, with all that it `extends`, directly or not; `below` are the recipes that extend it."""
+    if path in below:
+        raise InvalidInput(f"{path.name} extends itself, by way of {below[-1].name}", field="extends")
+    content = {"name": path.stem, **_read(path)}
+    if "extends" not in content:
+        return content
+    parent = recipe_file(str(content.pop("extends")))
+    return _merged(_content(parent, (*below, path)), content)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

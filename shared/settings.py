@@ -218,4 +218,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    file = Path(__file__).parents[1] / "docs" / "SETTINGS.md"
+    text, _, _ = file.read_text(encoding="utf-8").partition("| variable |")
+    file.write_text(f"{text}{table()}\n", encoding="utf-8")
+    print(f"wrote {file}")

@@ -136,10 +136,11 @@ def build(page):
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Iterator[list[Space | BrokenSpace]]:
-    """A Space whose import fails, and one whose tab does."""
+    """A Space whose import fails, one whose tab does, and a copy of the second in another folder."""
     for name, files in {
         "broken_import": {"__init__.py": BROKEN_IMPORT, "examples.yaml": "{}"},
         "broken_ui": {"__init__.py": BROKEN_UI, "ui.py": HALF_A_TAB, "examples.yaml": "{}"},
+        "broken_copy": {"__init__.py": BROKEN_UI, "examples.yaml": "{}"},
     }.items():
         folder = tmp_path / "spaces" / name
         folder.mkdir(parents=True)
@@ -156,8 +157,10 @@ def test_a_broken_space_shows_why_and_the_others_work(
 ) -> None:
     assert [(space.name, isinstance(space, BrokenSpace)) for space in broken] == [
         ("broken_ui", False),
+        ("broken_copy", True),
         ("broken_import", True),
     ]
+    assert "spaces/broken_copy is called 'broken_ui'" in str(getattr(broken[1], "error", ""))
     monkeypatch.setattr("shared.suite.discover", lambda wanted: [*discover(("translation",)), *broken])
     suite = serve(Settings(port=0, warm_examples=False), block=False)
     try:

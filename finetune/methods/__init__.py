@@ -2,12 +2,12 @@
 
 A method's settings are the recipe's `method:`; `name` is the discriminator. Its `adapt` takes the base model and
 returns the one to train, in which exactly the trainable weights require gradients. Adding a method is adding its file
-and its name to the union below.
+and its class to the union below.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from finetune.methods.bitfit import BitFit
 from finetune.methods.distillation import Distillation
@@ -18,6 +18,11 @@ from finetune.methods.partial import Partial
 from finetune.methods.qlora import QLoRA
 
 Method = Full | Partial | BitFit | IA3 | LoRA | QLoRA | Distillation
+
+
+def saves_adapter(name: str) -> bool:
+    """Whether the method of this name saves an adapter, and not a whole checkpoint."""
+    return any(m.model_fields["name"].default == name and m.saves == "adapter" for m in get_args(Method))
 
 
 class TrainingMethod(Protocol):
@@ -36,4 +41,15 @@ class TrainingMethod(Protocol):
         ...
 
 
-__all__ = ["IA3", "BitFit", "Distillation", "Full", "LoRA", "Method", "Partial", "QLoRA", "TrainingMethod"]
+__all__ = [
+    "IA3",
+    "BitFit",
+    "Distillation",
+    "Full",
+    "LoRA",
+    "Method",
+    "Partial",
+    "QLoRA",
+    "TrainingMethod",
+    "saves_adapter",
+]

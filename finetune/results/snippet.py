@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from finetune.methods import saves_adapter
 from finetune.tasks.sequence_to_sequence import with_instruction
 
 CLASSES = {
@@ -73,7 +74,7 @@ def snippet(repo: str, base: str, facts: dict[str, Any], instruction: str) -> st
 
 
 def is_adapter(recipe: dict[str, Any]) -> bool:
-    return recipe["method"]["name"] in ("lora", "qlora", "ia3") and recipe["task"] != "audio-classification"
+    return saves_adapter(recipe["method"]["name"]) and recipe["task"] != "audio-classification"
 
 
 def _dtype(recipe: dict[str, Any]) -> str:

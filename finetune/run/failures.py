@@ -57,7 +57,7 @@ def _less_memory(recipe: Recipe) -> str:
     if rank := getattr(method, "rank", 0):
         lower.append(f"method.rank ({rank})")
     other = ""
-    if method.name not in ("lora", "qlora", "ia3"):
+    if method.saves == "checkpoint":
         other = (
             f", or take another method than {method.name}: lora learns few weights, qlora holds the base in four bits"
         )

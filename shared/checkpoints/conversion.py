@@ -71,7 +71,9 @@ def _remove_other_formats(final: Path, stem: str) -> None:
     of_this_form = re.compile(rf"{re.escape(stem)}(\.format\d+)?")
     for other in final.parent.iterdir():
         if other.is_dir() and other != final and of_this_form.fullmatch(other.name):
-            log.warning("%s was converted by another version of the suite: it is converted again as %s", other, final.name)
+            log.warning(
+                "%s was converted by another version of the suite: it is converted again as %s", other, final.name
+            )
             shutil.rmtree(other, ignore_errors=True)
             other.with_name(f"{other.name}.lock").unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,17 @@ def fine_tuning_offered(settings: Settings) -> bool:
     return settings.training_allowed and (ROOT / "finetune" / "__init__.py").is_file()
 
 
+def _refuse_taken_names(folder: str, space: Space, others: Sequence[Space | BrokenSpace]) -> Space:
+    """The Space. Raises `SuiteError` if its folder or endpoints have the names of others, as in a copied folder."""
+    if space.name != folder:
+        raise SuiteError(f"the Space in spaces/{folder} is called {space.name!r}; its name must be the folder's")
+    taken = {endpoint.name: other.name for other in others if isinstance(other, Space) for endpoint in other.endpoints}
+    for endpoint in space.endpoints:
+        if endpoint.name in taken:
+            raise SuiteError(f"{folder} and {taken[endpoint.name]} both have an endpoint called {endpoint.name!r}")
+    return space
+
+
 def discover(wanted: tuple[str, ...] = (), root: Path = ROOT) -> list[Space | BrokenSpace]:
     """The Spaces under `root`, in the order of their tabs; only those in `wanted`, where it names any.
 
@@ -106,7 +117,8 @@ def discover(wanted: tuple[str, ...] = (), root: Path = ROOT) -> list[Space | Br
         if str(source) not in sys.path:
             sys.path.append(str(source))
         try:
-            found.append(importlib.import_module(name).SPACE)
+            space: Space = importlib.import_module(name).SPACE
+            found.append(_refuse_taken_names(name, space, found))
         except Exception as error:
             log.exception("the Space %s could not be imported", name)
             found.append(BrokenSpace(name, error))

@@ -57,6 +57,18 @@ def test_every_wrong_key_is_named_at_once() -> None:
     assert caught.value.field == "recipe"
 
 
+def test_a_recipe_may_extend_one_that_extends_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("extends: topics\nname: one\ntraining: {epochs: 2}\n", encoding="utf-8")
+    second.write_text(f"extends: {first}\ntraining: {{batch_size: 3}}\n", encoding="utf-8")
+    recipe = read_recipe(second)
+    assert (recipe.name, recipe.base) == ("second", read_recipe("topics").base)
+    assert (recipe.training.epochs, recipe.training.batch_size) == (2, 3)
+    first.write_text(f"extends: {second}\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"second\.yaml extends itself, by way of first\.yaml"):
+        read_recipe(second)
+
+
 def test_an_unknown_recipe_names_those_there_are() -> None:
     with pytest.raises(SuiteError, match=r"no recipe 'nosuch'; shipped ones are .*topics"):
         read_recipe("nosuch")

@@ -15,6 +15,7 @@ from shared.engines import choice
 from shared.engines.choice import BATCHED, engine_module, reference_of, slower_here
 from shared.engines.decoders.reference import TorchCausalLM
 from shared.engines.firefox import batched
+from shared.engines.packed import kernel_choice
 from shared.settings import Settings
 from tests.tiny_checkpoints.decoders import llama_chat
 from tests.tiny_checkpoints.entry import entry
@@ -99,15 +100,24 @@ def test_the_reference_is_named_once_for_each_reason(settings: Settings, monkeyp
     assert "all-MiniLM-L6-v2" not in slower
 
 
-def test_without_numba_the_reference_writes(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    kernel_choice._import_kernels.cache_clear()
+    monkeypatch.setitem(sys.modules, "shared.engines.kernels.products", None)  # type: ignore[arg-type]
+    yield
+    kernel_choice._import_kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("no_numba")
+def test_without_numba_the_reference_writes_and_the_log_says_so_once(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = entry(engine="decoders.batched")
     folder = llama_chat(tmp_path / "published")
     own = settings.model_copy(update={"cache_dir": tmp_path / "cache"})
-    monkeypatch.setitem(sys.modules, "shared.engines.kernels.products", None)  # type: ignore[arg-type]
     engine = engine_module(checkpoint).load(checkpoint, folder, own, lambda *_: None)
     assert isinstance(engine, TorchCausalLM)
     assert not own.converted_dir.exists()
     (reason,) = slower_here([checkpoint], own)
     assert "numba" in reason
+    assert caplog.text.count("several times slower") == 1
