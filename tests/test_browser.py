@@ -228,6 +228,7 @@ def test_a_reply_can_be_stopped_before_its_first_word(
 
 
 @pytest.mark.serves("generation")
+@pytest.mark.slow
 def test_a_new_chat_ends_the_reply_under_way(open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     page = open_page("?tab=generation&form=chat&max_new_tokens=900&message=" + quote("Tell me a long story."))
     expect(page.locator("#chat-message textarea")).to_have_value("Tell me a long story.")
@@ -329,6 +330,7 @@ def test_stop_ends_a_batch_and_what_was_on_its_way_does_not_undo_it(open_page: O
 
 
 @pytest.mark.serves("classification")
+@pytest.mark.slow
 def test_a_batch_can_be_stopped_before_its_first_rows(
     open_page: Open, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +350,7 @@ def test_a_batch_can_be_stopped_before_its_first_rows(
 
 
 @pytest.mark.serves("translation", "reading")
+@pytest.mark.slow
 def test_a_link_restores_tab_and_inputs_and_the_address_follows_them(open_page: Open) -> None:
     page = open_page("?tab=translation&form=translate&src_lang=pt&tgt_lang=en&text=" + quote("Bom dia, Ana!"))
     expect(page.locator("#translate-text textarea")).to_have_value("Bom dia, Ana!")
@@ -359,6 +362,7 @@ def test_a_link_restores_tab_and_inputs_and_the_address_follows_them(open_page: 
     expect(again.locator("#translate-text textarea")).to_have_value("Boa noite.")
 
 
+@pytest.mark.slow
 def test_hostile_links_are_skipped_not_shown(open_page: Open) -> None:
     page = open_page(
         "?tab=nowhere&form=generate&temperature=1e9&top_k=[1]&seed=null&model=evil&prompt=" + quote("<b>x")
@@ -408,12 +412,14 @@ def test_models_tab_shows_what_is_loaded_and_unloads(open_page: Open, suite: Sui
         pytest.param("generation", "generate", marks=pytest.mark.serves("generation")),
     ],
 )
+@pytest.mark.slow
 def test_nothing_overflows_on_a_phone(open_page: Open, tab: str, endpoint: str) -> None:
     page = open_page(f"?tab={tab}", 390, 844)
     answered(page, endpoint)
     assert overflow(page) <= 0
 
 
+@pytest.mark.slow
 def test_the_models_of_all_spaces_overflow_no_phone(open_page: Open) -> None:
     page = open_page("?tab=models", 390, 844)
     expect(page.locator("#models-report tbody tr").first).to_be_visible()

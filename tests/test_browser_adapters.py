@@ -94,6 +94,7 @@ def test_an_adapter_is_chosen_and_compared_with_its_base(open_page: Open) -> Non
     expect(page.locator("#zero_shot-account")).not_to_contain_text("LoRA")
 
 
+@pytest.mark.slow
 def test_added_and_removed_on_the_models_tab(open_page: Open, tmp_path: Path) -> None:
     folder = topics(tmp_path / "mine", "<b>Mine</b>")
     page = open_page("?tab=models")
@@ -117,6 +118,7 @@ def test_added_and_removed_on_the_models_tab(open_page: Open, tmp_path: Path) ->
     expect(row).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_chat_shows_both_replies(open_page: Open, suite: Suite, tmp_path: Path) -> None:
     from tests.shared.checkpoints.test_adapters import language_model
 

@@ -57,6 +57,7 @@ def test_the_first_example_is_answered_and_plays_from_where_one_clicks(open_page
     expect(page.locator(".block.what").locator("visible=true")).to_contain_text("Opus, 24 kHz, 1 channel; 39.6 s")
 
 
+@pytest.mark.slow
 def test_a_real_mp3_is_uploaded_and_heard(open_page: Open, tmp_path: Path) -> None:
     page = open_page(TAB)
     answered(page, "audio_genre")

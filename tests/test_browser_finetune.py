@@ -164,6 +164,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
 
 
+@pytest.mark.slow
 def test_an_estimate_can_be_stopped_and_the_page_fits_a_phone(open_page: Open, suite: Suite) -> None:
     page = open_page("?tab=finetune&__theme=dark", 390, 844)
     page.locator("#finetune-estimate").click()

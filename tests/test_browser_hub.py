@@ -77,6 +77,7 @@ def test_opening_the_page_asks_the_hub_and_fetches_nothing(open_page: Open, taug
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
 @pytest.mark.serves("reading")
+@pytest.mark.slow
 def test_the_question_is_readable(open_page: Open, theme: str, width: int) -> None:
     page = open_page(f"{MASKED}&__theme={theme}", width, 844)
     page.locator("#fill_mask-run").click()
@@ -205,6 +206,7 @@ def test_a_menu_says_what_a_choice_would_fetch(open_page: Open) -> None:
 
 
 @pytest.mark.serves("classification")
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_added_by_its_id(open_page: Open) -> None:
     page = open_page("?tab=models")
     expect(page.locator("#models-report .elsewhere table")).to_be_hidden()
@@ -253,6 +255,7 @@ DRAW_ANEW = """(selector) => {
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.serves("translation")
+@pytest.mark.slow
 def test_the_models_tab_fits_a_phone(open_page: Open, theme: str) -> None:
     page = open_page(f"?tab=models&__theme={theme}", 390, 844)
     page.locator("#models-report summary").click()
@@ -308,6 +311,7 @@ def test_a_batch_asks_before_it_fetches(open_page: Open, taught: Course) -> None
 
 
 @pytest.mark.serves("summarization")
+@pytest.mark.slow
 def test_summaries_by_zero_one_and_few_examples(open_page: Open, taught: Course) -> None:
     shots = '[["Ann: Is there a bus?\\nBo: Take the train.","They take the train."],["Cy: The sea?","It is near."]]'
     text = quote("Ann: Hello.\nBo: Goodbye.")
@@ -383,6 +387,7 @@ def test_a_chat_asks_before_it_fetches_and_keeps_what_was_said(open_page: Open, 
 
 
 @pytest.mark.serves("generation")
+@pytest.mark.slow
 def test_a_new_chat_takes_the_question_away(open_page: Open) -> None:
     page = open_page("?tab=generation&form=chat&message=" + quote("Hello?"))
     expect(page.locator("#chat-message textarea")).to_have_value("Hello?")
@@ -457,6 +462,7 @@ def test_without_a_hub_the_page_says_so_and_works(open_alone: Open) -> None:
     expect(page.locator("#models-report")).to_contain_text("no Hub answers")
 
 
+@pytest.mark.slow
 def test_without_a_hub_a_form_says_what_it_would_need(open_alone: Open) -> None:
     page = open_alone(MASKED, 390, 844)
     page.locator("#fill_mask-run").click()

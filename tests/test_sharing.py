@@ -68,6 +68,7 @@ def embedding_page(framed: Suite) -> Iterator[str]:
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_suite_works_in_a_frame_of_another_page(embedding_page: str) -> None:
     with chromium() as browser:
         page = browser.new_page()

@@ -80,6 +80,7 @@ def recipe_of(name: str, genres: Path, rate: float) -> Recipe:
 
 
 @pytest.mark.parametrize(("name", "rate"), [("genres-wav2vec2", 0.003), ("genres-wav2vec2-lora", 0.01)])
+@pytest.mark.slow
 def test_from_recordings_to_the_space(
     name: str, rate: float, genres: Path, suite: tuple[StandInHub, Suite], tmp_path: Path
 ) -> None:

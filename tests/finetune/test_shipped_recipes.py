@@ -163,6 +163,7 @@ def test_batches_that_are_put_together_count_as_one(name: str, taught: Runtime) 
     assert found[1] == pytest.approx(found[0], rel=0.2)  # rows are of different length
 
 
+@pytest.mark.slow
 def test_an_adapter_for_dialogues_answers_in_the_space_as_it_was_trained(taught: Runtime) -> None:
     from shared.serving.context import Context
     from shared.serving.endpoint import collect

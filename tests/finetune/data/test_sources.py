@@ -64,6 +64,7 @@ def test_a_file_that_cannot_be_read_is_named(name: str, content: bytes | None, s
         list(File(file=tmp_path / name).rows())
 
 
+@pytest.mark.slow
 def test_a_large_table_is_read_in_bounded_memory(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     path, count = tmp_path / "large.csv", 40_000
     with path.open("w") as file:

@@ -22,6 +22,7 @@ from tests.tiny_checkpoints.decoders import llama_chat
 from tests.tiny_checkpoints.entry import entry
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system"),
     pytest.mark.skipif(bool(batched.why_not(Settings())), reason="this processor is not for the fast engine"),
 ]

@@ -395,6 +395,7 @@ def test_real_greedy_text_is_what_transformers_generates(real: TorchCausalLM, te
     assert ours(real, prompt, Sampling(max_new_tokens=16)) == theirs(real, prompt, 16)
 
 
+@pytest.mark.slow
 def test_real_beams_are_what_transformers_searches(real: TorchCausalLM) -> None:
     prompt = real.chat_prompt([{"role": "user", "content": "Name a fruit."}])
     found, expected = real.beam_search(prompt, 12, 4), theirs(real, prompt, 12, num_beams=4)
@@ -410,6 +411,7 @@ def test_the_capital_of_france(real: TorchCausalLM) -> None:
     assert "Paris" in real.detokenize(ours(real, real.chat_prompt(begun), Sampling(max_new_tokens=12)))
 
 
+@pytest.mark.slow
 def test_greedy_text_repeats_itself_as_the_course_shows(real: TorchCausalLM) -> None:
     prompt = real.tokenize("I can't believe")
     greedy = ours(real, prompt, Sampling(max_new_tokens=30))

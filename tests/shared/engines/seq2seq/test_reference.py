@@ -170,6 +170,7 @@ def as_given(engine: Any, sentence: str, pair: Pair = PAIR) -> list[int]:
 # -- as transformers does ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_tiny_checkpoints_say_different_things(engine: Any) -> None:
     """And some end by themselves, some do not; otherwise the agreement below would say little."""
     found = [tuple(ours(engine, as_given(engine, text), Sampling(max_new_tokens=20))) for text in tiny.ENGLISH]
@@ -300,6 +301,7 @@ def test_length_penalty_and_early_stopping_are_obeyed(engine: Any, options: dict
         assert asked.beam_search(source, 12, 3) == without_end(asked, theirs(asked, source, 12, num_beams=3))
 
 
+@pytest.mark.slow
 def test_they_do_change_what_beams_find(engines: dict[str, Any]) -> None:
     """Otherwise the agreement above would say nothing of them."""
     found: dict[str, list[list[int]]] = {}
