@@ -62,7 +62,8 @@ def listening(settings: Settings) -> socket.socket:
     """A socket bound to the address and port of the settings; port 0 takes a free one."""
     host = settings.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
+    # asyncio switches Nagle's algorithm off where the protocol is named, and without that each answer takes 40 ms more.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, settings.port))
