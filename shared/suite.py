@@ -138,7 +138,7 @@ def routes(suite: Suite) -> list[BaseRoute]:
         *admin.routes(suite.settings),
     ]
     if suite.settings.page and fine_tuning_offered(suite.settings):
-        found.append(importlib.import_module("finetune.tab.publishing").route(suite.settings))
+        found.append(importlib.import_module("finetune.tab.publish_route").route(suite.settings))
     return found
 
 

@@ -27,11 +27,11 @@ from finetune.base import shared_parts
 from finetune.data.split import Item
 from finetune.methods.partial import HEADS
 from finetune.methods.qlora import BLOCK
-from finetune.parts import read_parts
 from finetune.recipe import Recipe
 from finetune.results import scores
 from finetune.results.evaluation import measure, tuned_system
 from finetune.results.loading import Trained, base_of, facts_of, load_trained, merge, plain
+from finetune.rows import read_parts
 from finetune.run_folder import PACKAGES, write_atomically, write_json
 from shared.atomic import atomic_file, atomic_folder
 from shared.errors import SuiteError

@@ -14,11 +14,11 @@ from typing import Any
 from finetune import processes
 from finetune.base import shared_parts
 from finetune.data.split import Parts
-from finetune.parts import read_parts
 from finetune.recipe import Recipe
 from finetune.results import evaluation, metrics
 from finetune.results.loading import TRAINING, Trained, base_of, facts_of, find_trained, load_trained
 from finetune.results.loss_curve import draw
+from finetune.rows import read_parts
 from finetune.run.estimate import estimate
 from finetune.run.failures import errors_in_words
 from finetune.run.prepared import Prepared, prepare

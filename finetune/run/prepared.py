@@ -7,8 +7,8 @@ from typing import Any
 
 from finetune.base import Base, find_base
 from finetune.data.split import Parts, leaked, sizes
-from finetune.parts import read_parts
 from finetune.recipe import Recipe
+from finetune.rows import read_parts
 from finetune.tasks import TrainingTask, task_of
 from finetune.tasks.conversation import pack
 from shared.errors import SuiteError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from finetune.tab.publishing import may_publish
+from finetune.tab.publish_route import may_publish
 from finetune.tab.recipe_panel import RecipePanel
 from finetune.tab.runs_panel import RunsPanel
 from shared.page.driver import Updates

@@ -10,7 +10,7 @@ import gradio as gr
 from finetune.run import background
 from finetune.run_folder import ACTIVE_STATES, Run, all_runs, run_of
 from finetune.tab.drawing import draw_run, menu_line
-from finetune.tab.publishing import FORM
+from finetune.tab.publish_route import FORM
 from shared.errors import SuiteError
 from shared.page import render
 from shared.page.driver import Updates, errors_in

@@ -19,7 +19,7 @@ from shared.engines.protocols import Engine
 from shared.errors import Busy, MemoryRefused
 from shared.events import Loading, Progress, result_of
 from shared.scheduling.cache_entry import Borrowed, Entry, Loadable, megabytes, share
-from shared.scheduling.heap import release_freed_memory, trim_heap
+from shared.scheduling.freed_memory import release_freed_memory, trim_heap
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from shared.fetching.hub_files import HubFiles
 from shared.fetching.hub_link import HubLink
 from shared.scheduling.admission import Admission
 from shared.scheduling.cache import ModelCache
-from shared.scheduling.heap import limit_malloc_arenas
+from shared.scheduling.freed_memory import limit_malloc_arenas
 from shared.scheduling.lane import Lane
 from shared.settings import Settings
 

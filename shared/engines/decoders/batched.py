@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shared.checkpoints.catalog import Checkpoint
 from shared.engines.decoders import reference
-from shared.engines.decoders.texts import CausalText
+from shared.engines.decoders.causal_text import CausalText
 from shared.engines.packed.converted import GENERATION, converted_folder, read_network, with_padding
 from shared.engines.packed.kernel_choice import why_not
 from shared.engines.pretrained.loading import WEIGHTS, load_pretrained, read_config, tokenizer_for

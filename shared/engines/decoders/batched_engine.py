@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from shared.engines.compute import Compute, run_here
+from shared.engines.decoders.adapter_layers import DecoderLayers
+from shared.engines.decoders.causal_text import CausalText
 from shared.engines.decoders.decoding import Chunk, Completion, Decoder, KeyValueCache, LabelScoring, Prefill
-from shared.engines.decoders.layers import DecoderLayers
 from shared.engines.decoders.network import DecoderNetwork
 from shared.engines.decoders.prefixes import MIN_TOKENS, PrefixCache
-from shared.engines.decoders.texts import CausalText
 from shared.engines.protocols import GeneratedToken, Likelihood, Sampling
 from shared.engines.search.beam import beam_search
 

@@ -18,8 +18,8 @@ import torch
 from shared.checkpoints.catalog import Checkpoint, HubSource
 from shared.checkpoints.conversion import converted
 from shared.engines.compute import Compute, run_here
+from shared.engines.decoders.causal_text import CausalText
 from shared.engines.decoders.likelihood import label_likelihoods
-from shared.engines.decoders.texts import CausalText
 from shared.engines.pretrained.loading import input_window, load_pretrained, load_tokenizer, nbytes_of, read_config
 from shared.engines.pretrained.precision import cpu_has_bfloat16
 from shared.engines.protocols import GeneratedToken, Likelihood, Sampling

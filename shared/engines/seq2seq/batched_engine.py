@@ -8,13 +8,13 @@ from shared.checkpoints.catalog import Checkpoint
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.pieces import batches
 from shared.engines.protocols import GeneratedToken, Sampling
-from shared.engines.seq2seq.decoding import Sources, Written
-from shared.engines.seq2seq.layers import Seq2SeqLayers
+from shared.engines.seq2seq.adapter_layers import Seq2SeqLayers
+from shared.engines.seq2seq.decoding import STEP_LINES, Beams, Drawn, Greedy, Text, Writer
 from shared.engines.seq2seq.network import Seq2SeqNetwork
+from shared.engines.seq2seq.reference_decoding import Sources, Written
 from shared.engines.seq2seq.rules import Rules
 from shared.engines.seq2seq.tokenizer import Tokenizer
 from shared.engines.seq2seq.translating import Translating
-from shared.engines.seq2seq.writing import STEP_LINES, Beams, Drawn, Greedy, Text, Writer
 
 HELD_TOKENS = 4096
 """Padded source tokens of one request that are decoded at once: of T5-base their keys and values take 300 MB."""

@@ -1,153 +1,191 @@
-"""Decoding with an encoder-decoder of `transformers`: greedy or with beams, many sources at a time.
+"""Continuous batching of encoder-decoders: texts of many requests, one forward pass a step for all of them.
 
-Outputs equal those of transformers' own `generate` with the checkpoint's generation config (tested). The encoder
-and the keys and values of the cross-attention are computed once a source; each token is one step of the decoder.
+Every text is an item of the kernel. In its first step its source is read, and in each step every line of it (one or,
+with beams, several) gets a token. Texts join and leave between any two steps, because each has its own key-value
+caches. What a text gets does not depend on the others, to the last bit.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from shared.engines.compute import Compute
+from shared.engines.compute import AGAIN, Again, Failed
 from shared.engines.protocols import Sampling
-from shared.engines.search.beam import Hypothesis, beam_search
-from shared.engines.search.greedy import greedy_search
-from shared.engines.search.sampling import adjusted
-from shared.engines.seq2seq.rules import Lines, Rules
+from shared.engines.search.beam import Steps, beam_steps
+from shared.engines.seq2seq.network import Line, Seq2SeqNetwork
+from shared.engines.seq2seq.reference_decoding import Written, draw, of_beams
+from shared.engines.seq2seq.rules import Rules
+
+STEP_LINES = 32
+"""Lines of all texts in one step: small100's scores for them, over 128,000 tokens, take 16 MB."""
+STEP_TOKENS = 512
+"""Source tokens read in one step, unless one source has more: some tenths of a second with T5-small."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Texts that an encoder reads, and what may be written of each."""
+class Text(ABC):
+    """The output for one source; to `Rules`, the `Lines` of a batch."""
 
-    ids: Sequence[Sequence[int]]
-    limits: Sequence[int]
-    """Most new tokens of each, end token included."""
-    first: int | None = None
-    """Token that is forced as the first of each; None leaves it to the rules."""
+    def __init__(self, source: Sequence[int], limit: int, rules: Rules, first: int | None = None) -> None:
+        """`limit`: most new tokens, end token included, at least 1; `first` is forced as the first."""
+        self.source, self.rules, self.limit = source, rules, limit
+        self.first = rules.first if first is None else first
+        self.lines: list[Line] = []
+        self.written, self.limits = torch.full((1, 1), rules.start), torch.tensor([limit])
 
-    def at(self, places: Sequence[int]) -> Sources:
-        return Sources([self.ids[i] for i in places], [self.limits[i] for i in places], self.first)
+    @property
+    def max_lines(self) -> int:
+        """The most lines it will have."""
+        return 1
 
+    def start(self, source: np.ndarray, network: Seq2SeqNetwork) -> None:
+        """Starts a line; `source` has the keys and values of its source."""
+        self.lines = [Line(source, network.new_cache(self.limit), self.rules.start)]
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The output for one source: new tokens, with the end token unless the limit came first."""
+    @abstractmethod
+    def consume(self, logits: Tensor) -> Any | Again:
+        """`logits`: float32 (lines, vocabulary). Returns its result, or `AGAIN` for another step."""
 
-    tokens: list[int]
-    log_probability: float
-    """Of all tokens together (natural log), a token that the rules force counting as certain."""
-
-
-def draw(
-    logits: Tensor, rules: Rules, lines: Lines, sampling: Sampling, randomness: torch.Generator
-) -> tuple[int, float]:
-    """The next token of the only line by its logits, (1, vocabulary), and how probable the model itself finds it."""
-    scores = adjusted(rules.allowed(logits, lines)[0], sampling, lines.written[0].tolist())
-    if sampling.do_sample:
-        token = int(torch.multinomial(scores.softmax(0), 1, generator=randomness))
-    else:
-        token = int(scores.argmax())
-    return token, float(logits[0].softmax(0)[token])
+    def _continue_with(self, token: int) -> Again:
+        """Appends a token to the only line."""
+        self.written = torch.cat((self.written, torch.tensor([[token]])), 1)
+        self.lines[0].newest = token
+        return AGAIN
 
 
-class Decoder:
-    """A batch on its way through the decoder. A *line* is one source, or one beam of it.
+class Writer:
+    """The kernel of an encoder-decoder: reads new sources, then writes a token of every line."""
 
-    Making one runs the encoder.
-    """
-
-    @torch.inference_mode()
-    def __init__(self, model: Any, rules: Rules, sources: Sources) -> None:
-        from transformers import DynamicCache, EncoderDecoderCache
-
-        shape = (len(sources.ids), max(map(len, sources.ids)))
-        ids, self.mask = torch.full(shape, model.config.pad_token_id), torch.zeros(shape, dtype=torch.long)
-        for row, source in enumerate(sources.ids):
-            ids[row, : len(source)] = torch.tensor(source)
-            self.mask[row, : len(source)] = 1
-        self.model = model
-        self.encoded = model.get_encoder()(input_ids=ids, attention_mask=self.mask).last_hidden_state
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.source_of = torch.arange(len(sources.ids))
-        """Which source each line is of."""
-        self.limits = torch.tensor(sources.limits)
-        self.written = torch.full((len(sources.ids), 1), rules.start)
-        """Token ids of each line so far, the one that starts the decoder included."""
-        self.first = rules.first if sources.first is None else sources.first
+    def __init__(self, network: Seq2SeqNetwork) -> None:
+        self.network = network
 
     @torch.inference_mode()
-    def logits(self, tokens: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
-        """float32 logits of the next token, shape (lines, vocabulary).
+    def __call__(self, texts: Sequence[Text]) -> list[Any]:
+        new = [text for text in texts if not text.lines]
+        for text, source in zip(new, self.network.read([text.source for text in new]), strict=True):
+            text.start(source, self.network)
+        logits = self.network.write([line for text in texts for line in text.lines])
+        outcomes: list[Any] = []
+        for text, some in zip(texts, logits.split([len(text.lines) for text in texts]), strict=True):
+            try:
+                outcomes.append(text.consume(some))
+            except Exception as error:
+                outcomes.append(Failed(error))
+        return outcomes
 
-        `tokens` are the newest of each line (None at the start), and `origin` says which of the lines of the call
-        before each line continues; None if they are the same.
-        """
-        if origin is not None:
-            self._continue(origin)
-        if tokens is not None:
-            self.written = torch.cat((self.written, tokens[:, None]), 1)
-        output = self.model(
-            encoder_outputs=(self.encoded,),
-            attention_mask=self.mask,
-            decoder_input_ids=self.written[:, -1:],
-            past_key_values=self.cache,
-            use_cache=True,
+    def warm_up(self, rules: Rules) -> None:
+        """Compiles the kernels, or loads them from the compiler's cache on disk."""
+        self([Greedy([0], 1, rules)])
+
+    def can_join(self, batch: Sequence[Text], item: Text) -> bool:
+        if sum(text.max_lines for text in batch) + item.max_lines > STEP_LINES:
+            return False
+        reading = sum(len(text.source) for text in batch if not text.lines)
+        return bool(item.lines) or not reading or reading + len(item.source) <= STEP_TOKENS
+
+    def most_cores(self, texts: Sequence[Text]) -> int:
+        return 1  # a token's products are too short to be shared out; the other cores are for another batch
+
+
+# -- texts -----------------------------------------------------------------------------------------
+
+
+class Greedy(Text):
+    """The likeliest token at every position. Its result is `Written`."""
+
+    def __init__(self, source: Sequence[int], limit: int, rules: Rules, first: int | None = None) -> None:
+        super().__init__(source, limit, rules, first)
+        self._tokens: list[int] = []
+        self._total = 0.0
+
+    def consume(self, logits: Tensor) -> Written | Again:
+        log_probability, (token,) = self.rules.log_probabilities(logits, self).max(-1)
+        self._tokens.append(int(token))
+        self._total += float(log_probability)
+        if self._tokens[-1] in self.rules.ends or len(self._tokens) == self.limit:
+            return Written(self._tokens, self._total)
+        return self._continue_with(self._tokens[-1])
+
+
+class Drawn(Text):
+    """Tokens drawn by the request's sampling; each goes into `tokens` with its probability. Its result is None."""
+
+    def __init__(self, source: Sequence[int], limit: int, rules: Rules, sampling: Sampling) -> None:
+        super().__init__(source, limit, rules)
+        self.tokens: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
+        self.stopped = False
+        """Set by a reader who wants no more."""
+        self._sampling, self._left = sampling, limit
+        # Of this request alone, so that the same seed gives the same text whatever else is running.
+        self._randomness = torch.Generator().manual_seed(sampling.seed)
+
+    def consume(self, logits: Tensor) -> Again | None:
+        if self.stopped:
+            return None
+        token, probability = draw(logits, self.rules, self, self._sampling, self._randomness)
+        if token in self.rules.ends:
+            return None
+        self.tokens.put((token, probability))
+        self._left -= 1
+        return self._continue_with(token) if self._left else None
+
+
+class Beams(Text):
+    """Beam search. Its result is `Written`."""
+
+    def __init__(
+        self, source: Sequence[int], limit: int, rules: Rules, num_beams: int, first: int | None = None
+    ) -> None:
+        super().__init__(source, limit, rules, first)
+        self._num_beams = num_beams
+        self._steps: Steps | None = None
+
+    @property
+    def max_lines(self) -> int:
+        return self._num_beams
+
+    def consume(self, logits: Tensor) -> Written | Again:
+        log_probabilities = self.rules.log_probabilities(logits, self)
+        try:
+            if self._steps is None:
+                self._steps = self._search(log_probabilities)
+                tokens, origin = next(self._steps)
+            else:
+                tokens, origin = self._steps.send(log_probabilities)
+        except StopIteration as end:
+            return of_beams(end.value[0], self.rules)
+        self.written = torch.cat((self.written[origin], tokens[:, None]), 1)
+        self.limits = self.limits[origin]
+        self._continue(tokens.tolist(), origin.tolist())
+        return AGAIN
+
+    def _search(self, first: Tensor) -> Steps:
+        return beam_steps(
+            first,
+            end_ids=self.rules.ends,
+            num_beams=self._num_beams,
+            max_new_tokens=[self.limit],
+            length_penalty=self.rules.length_penalty,
+            early_stopping=self.rules.early_stopping,
         )
-        return output.logits[:, -1].float()
 
-    def _continue(self, origin: Tensor) -> None:
-        self.written = self.written[origin]
-        self.cache.self_attention_cache.batch_select_indices(origin)
-        source_of = self.source_of[origin]
-        # What comes from the source is the same for all its beams, and large: moved only when lines come or go.
-        if not torch.equal(source_of, self.source_of):
-            self.cache.cross_attention_cache.batch_select_indices(origin)
-            self.encoded, self.mask, self.limits = self.encoded[origin], self.mask[origin], self.limits[origin]
-            self.source_of = source_of
-
-
-def decode(model: Any, rules: Rules, sources: Sources, num_beams: int, compute: Compute) -> list[Written]:
-    """The best output for each source, greedy (`num_beams` 1) or by beam search: one step for the encoder, then one a
-    token."""
-    decoder = compute(lambda: Decoder(model, rules, sources))
-    if num_beams == 1:
-        return _greedy(decoder, rules, sources.limits, compute)
-
-    def advance(tokens: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
-        def step() -> Tensor:
-            with torch.inference_mode():
-                return rules.log_probabilities(decoder.logits(tokens, origin), decoder)
-
-        return compute(step)
-
-    found = beam_search(
-        advance(),
-        advance,
-        end_ids=rules.ends,
-        num_beams=num_beams,
-        max_new_tokens=sources.limits,
-        length_penalty=rules.length_penalty,
-        early_stopping=rules.early_stopping,
-    )
-    return [of_beams(best, rules) for best in found]
-
-
-def of_beams(best: Hypothesis, rules: Rules) -> Written:
-    return Written(best.tokens, best.score * len(best.tokens) ** rules.length_penalty)
-
-
-def _greedy(decoder: Decoder, rules: Rules, limits: Sequence[int], compute: Compute) -> list[Written]:
-    def best(tokens: Tensor | None, origin: Tensor | None) -> tuple[Tensor, Tensor]:
-        def step() -> tuple[Tensor, Tensor]:
-            with torch.inference_mode():
-                return rules.log_probabilities(decoder.logits(tokens, origin), decoder).max(-1)
-
-        return compute(step)
-
-    return [Written(*found) for found in greedy_search(best, end_ids=rules.ends, max_new_tokens=limits)]
+    def _continue(self, tokens: Sequence[int], origin: Sequence[int]) -> None:
+        """A line may continue in several ways, and each needs its own cache; that of a line which ends is reused."""
+        before = self.lines
+        spare = [line.cache for place, line in enumerate(before) if place not in origin]
+        taken: set[int] = set()
+        self.lines = []
+        for token, place in zip(tokens, origin, strict=True):
+            line = before[place]
+            cache = line.cache
+            if place in taken:
+                cache = spare.pop() if spare else np.empty_like(cache)
+                cache[..., : line.length, :] = line.cache[..., : line.length, :]
+            taken.add(place)
+            self.lines.append(Line(line.source, cache, token, line.length))

@@ -18,7 +18,7 @@ from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.loading import load_pretrained
 from shared.engines.pretrained.pieces import batches
 from shared.engines.protocols import GeneratedToken, Sampling
-from shared.engines.seq2seq.decoding import Decoder, Sources, Written, decode, draw
+from shared.engines.seq2seq.reference_decoding import Decoder, Sources, Written, decode, draw
 from shared.engines.seq2seq.rules import Rules
 from shared.engines.seq2seq.tokenizer import Tokenizer, read_tokenizer
 from shared.engines.seq2seq.translating import Translating

@@ -13,7 +13,7 @@ from shared.checkpoints.catalog import Checkpoint, Pair
 from shared.engines.compute import Compute, run_here
 from shared.engines.pretrained.pieces import split_long
 from shared.engines.protocols import NoCache, Translated
-from shared.engines.seq2seq.decoding import Sources, Written
+from shared.engines.seq2seq.reference_decoding import Sources, Written
 from shared.engines.seq2seq.rules import Rules, translation_task
 from shared.engines.seq2seq.tokenizer import Tokenizer
 from shared.errors import InvalidInput, UnknownCheckpoint

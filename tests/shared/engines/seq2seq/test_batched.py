@@ -25,10 +25,10 @@ from shared.engines.protocols import Sampling
 from shared.engines.seq2seq import batched, translating
 from shared.engines.seq2seq.architectures import architecture_of
 from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq
+from shared.engines.seq2seq.decoding import Drawn
 from shared.engines.seq2seq.network import Line, Seq2SeqNetwork
 from shared.engines.seq2seq.reference import TorchSeq2Seq
 from shared.engines.seq2seq.t5 import buckets_of
-from shared.engines.seq2seq.writing import Drawn
 from shared.errors import Cancelled
 from shared.scheduling.lane import Lane
 from shared.settings import Settings
@@ -212,7 +212,7 @@ def test_smaller_steps_change_nothing(
     fast: BatchedSeq2Seq, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int]
 ) -> None:
     expected = [fast.translate(SENTENCES, beams, pair=PAIR) for beams in (1, 3)]
-    monkeypatch.setattr(f"shared.engines.seq2seq.writing.{bound[0]}", bound[1])
+    monkeypatch.setattr(f"shared.engines.seq2seq.decoding.{bound[0]}", bound[1])
     monkeypatch.setattr("shared.engines.seq2seq.batched_engine.HELD_TOKENS", 50)
     assert [fast.translate(SENTENCES, beams, pair=PAIR) for beams in (1, 3)] == expected
 

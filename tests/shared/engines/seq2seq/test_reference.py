@@ -28,8 +28,8 @@ from shared.engines.protocols import Sampling
 from shared.engines.seq2seq import batched as seq2seq_batched
 from shared.engines.seq2seq import reference, translating
 from shared.engines.seq2seq.batched_engine import BatchedSeq2Seq
-from shared.engines.seq2seq.decoding import Decoder, Sources
 from shared.engines.seq2seq.reference import TorchSeq2Seq, memory_bytes
+from shared.engines.seq2seq.reference_decoding import Decoder, Sources
 from shared.engines.seq2seq.rules import Rules, translation_task
 from shared.engines.seq2seq.translating import target_limit
 from shared.errors import Cancelled, InvalidInput, SuiteError, UnknownCheckpoint, WeightsCorrupt
