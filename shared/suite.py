@@ -132,13 +132,13 @@ def parts(settings: Settings) -> Suite:
 def routes(suite: Suite) -> list[BaseRoute]:
     """A transport adds its routes here."""
     found: list[BaseRoute] = [
-        *health.health_routes(suite.runtime, suite.draining),
-        event_stream.stream_route(suite.edge, suite.endpoints),
-        uploads.upload_route(suite.edge),
+        *health.routes(suite.runtime, suite.draining),
+        *event_stream.routes(suite.edge, suite.endpoints),
+        *uploads.routes(suite.edge),
         *admin.routes(suite.settings),
     ]
     if suite.settings.page and fine_tuning_offered(suite.settings):
-        found.append(importlib.import_module("finetune.tab.publish_route").route(suite.settings))
+        found += importlib.import_module("finetune.tab.publish_route").routes(suite.settings)
     return found
 
 

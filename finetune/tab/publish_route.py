@@ -43,9 +43,11 @@ class PublishRequest(BaseModel):
     force: bool = False
 
 
-def route(settings: Settings) -> Route:
-    """Answers 403 to who is not the admin or comes from another site, 400 and 415 to what is no such request; else 200
-    with the publishing's words as lines of text, the last of which is `done` or `failed`."""
+def routes(settings: Settings) -> list[Route]:
+    """`POST /finetune/publish`: publishes a result; its progress is lines of text, the last one `done` or `failed`.
+
+    403 for a caller who is not the admin or comes from another site, 400 and 415 for any other kind of request.
+    """
 
     async def publish(request: HttpRequest) -> Response:
         if not _from_this_site(request):
@@ -66,7 +68,7 @@ def route(settings: Settings) -> Route:
         task.add_done_callback(_publishing.discard)
         return StreamingResponse(_stream(lines), media_type="text/plain; charset=utf-8")
 
-    return Route("/finetune/publish", publish, methods=["POST"])
+    return [Route("/finetune/publish", publish, methods=["POST"])]
 
 
 def may_publish(settings: Settings, request: Any) -> bool:

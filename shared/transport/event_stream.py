@@ -31,7 +31,7 @@ from shared.transport.http import described, logged_in, problem, read_object, re
 from shared.transport.uploads import uploaded_fields, with_paths
 
 
-def stream_route(edge: Edge, endpoints: Sequence[Endpoint]) -> Route:
+def routes(edge: Edge, endpoints: Sequence[Endpoint]) -> list[Route]:
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
 
     async def stream(request: HttpRequest) -> Response:
@@ -60,7 +60,7 @@ def stream_route(edge: Edge, endpoints: Sequence[Endpoint]) -> Route:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    return Route("/stream/{endpoint}", stream, methods=["POST"])
+    return [Route("/stream/{endpoint}", stream, methods=["POST"])]
 
 
 async def as_sent(endpoint: Endpoint, first: Event | None, events: AsyncGenerator[Event, None]) -> AsyncIterator[str]:

@@ -21,7 +21,7 @@ def slower(runtime: Runtime) -> dict[str, list[str]]:
     return slower_here([c for c in runtime.catalog if c.id in loaded], runtime.settings)
 
 
-def health_routes(runtime: Runtime, draining: Draining) -> list[Route]:
+def routes(runtime: Runtime, draining: Draining) -> list[Route]:
     """Live: the process answers; restart it where this fails. Ready: it takes requests; 503 once it is ending."""
     begun = time.monotonic()
 

@@ -35,7 +35,7 @@ def gradio_folder() -> Path:
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
 
 
-def upload_route(edge: Edge) -> Route:
+def routes(edge: Edge) -> list[Route]:
     settings = edge.runtime.settings
     largest = settings.largest_upload
 
@@ -56,7 +56,7 @@ def upload_route(edge: Edge) -> Route:
         except HTTPException as error:
             return problem(error.status_code, f"the form cannot be read: {error.detail}")
 
-    return Route("/upload", upload, methods=["POST"])
+    return [Route("/upload", upload, methods=["POST"])]
 
 
 def stored(file: UploadFile, folder: Path) -> str:

@@ -228,7 +228,7 @@ def test_who_may_not_publish_is_refused(own: Settings, make_recipe: MakeRecipe) 
     wanted = {"run": run.folder.name, "repo": "user/x", "token": TOKEN}
 
     def status(settings: Settings, body: Any = wanted, host: str = "http://127.0.0.1", **headers: str) -> int:
-        client = TestClient(Starlette(routes=[publish_route.route(settings)]), base_url=host)
+        client = TestClient(Starlette(routes=publish_route.routes(settings)), base_url=host)
         content = body if isinstance(body, str) else json.dumps(body)
         said = client.post(
             "/finetune/publish", content=content, headers={"content-type": "application/json", **headers}
