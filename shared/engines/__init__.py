@@ -1,4 +1,4 @@
-"""Engines: what runs a checkpoint. One Protocol for each kind of model, one file for each engine.
+"""Engines: what runs a checkpoint. One Protocol for each kind of model, a folder for each family of models.
 
 Nothing above an engine knows which one ran. An engine splits its work into *steps* (one forward pass each) and hands
 every step to `compute`, which runs it on the compute lane in fair order between visitors, and raises `Cancelled`
