@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -23,11 +23,9 @@ from shared.page.driver import Driver, Presenter, Updates, Visitor, consent_butt
 from shared.page.inputs import PRIVATE, Values
 from shared.page.showcase import Able, Showcase
 from shared.page.stop import NOTHING_YET, STOPPED, Stop
+from shared.page.tab_parts import TabParts
 from shared.serving.endpoint import Endpoint
 from shared.serving.requests import Request, validate
-
-if TYPE_CHECKING:
-    from shared.page.tab import Tab
 
 
 @dataclass
@@ -49,7 +47,7 @@ class Form:
 
     def __init__(
         self,
-        tab: Tab,
+        tab: TabParts,
         endpoint: Endpoint,
         inputs: Callable[[Values], dict[str, Any]],
         view: ResultView,

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from shared.checkpoints.adapter_folder import Adapter
 from shared.checkpoints.adapters import Adapters
@@ -25,17 +25,16 @@ from shared.scheduling.freed_memory import limit_malloc_arenas
 from shared.scheduling.lane import Lane
 from shared.settings import Settings
 
-if TYPE_CHECKING:
-    from shared.serving.context import Context
-
 
 class TaskRunner(Protocol):
-    """Runs a task function in another process (ZeroGPU), with the same events and errors."""
+    """Runs a task function in another process (ZeroGPU), with the same events and errors.
 
-    def __call__(self, name: str, task: TaskFunction, request: Any, context: Context) -> Iterator[Event]: ...
+    `task` takes a request and a `Context`, of which this module, whose parts a `Context` has, knows nothing.
+    """
 
-
-TaskFunction = Callable[[Any, "Context"], Iterator[Event]]
+    def __call__(
+        self, name: str, task: Callable[[Any, Any], Iterator[Event]], request: Any, context: Any
+    ) -> Iterator[Event]: ...
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -29,9 +29,11 @@ from typing import Any
 from shared.errors import Busy, Cancelled, SuiteError
 from shared.events import Event
 from shared.serving.context import Context
-from shared.serving.runtime import Runtime, TaskFunction, start
+from shared.serving.runtime import Runtime, start
 
 log = logging.getLogger(__name__)
+
+TaskFunction = Callable[[Any, Context], Iterator[Event]]
 
 GPU_SECONDS = 60
 """How long a call may take: what Hugging Face's package assumes too. A visitor's quota must have as much left."""
