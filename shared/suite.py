@@ -55,8 +55,6 @@ class Suite:
     spaces: Sequence[Space | BrokenSpace]
     endpoints: Sequence[Endpoint]
     """Of all Spaces, and `/models`."""
-    own_uploads: Path | None = None
-    """Folder of uploads without a page; with one, Gradio has its own."""
     blocks: Any = None
     """The page; None without one."""
     server: Server | None = None
@@ -78,8 +76,8 @@ class Suite:
         """Ends what is being computed, gives up the weights and removes temporary files."""
         self.end()
         self.runtime.cache.close()
-        if self.own_uploads is not None:
-            shutil.rmtree(self.own_uploads, ignore_errors=True)
+        if not self.settings.page:  # Gradio removes its own
+            shutil.rmtree(self.edge.uploads, ignore_errors=True)
 
     def close(self) -> None:
         """Stops serving too."""
@@ -119,14 +117,13 @@ def parts(settings: Settings) -> Suite:
     traffic = Traffic(settings.rate_limit, answers=Answers(settings.answer_cache))
     spaces = discover(settings.spaces)
     endpoints = [endpoint for space in spaces if isinstance(space, Space) for endpoint in space.endpoints]
-    own_uploads = None if settings.page else Path(tempfile.mkdtemp(prefix="suite-uploads-"))
     edge = Edge(
         runtime,
         traffic,
         ThreadPoolExecutor(settings.threads_for_requests, "request"),
-        own_uploads or uploads.gradio_folder(),
+        uploads.gradio_folder() if settings.page else Path(tempfile.mkdtemp(prefix="suite-uploads-")),
     )
-    return Suite(settings, runtime, traffic, edge, spaces, [*endpoints, models_endpoint(traffic)], own_uploads)
+    return Suite(settings, runtime, traffic, edge, spaces, [*endpoints, models_endpoint(traffic)])
 
 
 def routes(suite: Suite) -> list[BaseRoute]:

@@ -53,7 +53,7 @@ def test_without_a_page_the_api_is_whole(program: TestClient) -> None:
 
 
 def test_without_a_page_a_file_is_uploaded_by_our_own_route(program: TestClient, tmp_path: Path) -> None:
-    recording = write(tmp_path / "../tone.wav", tone(3))
+    recording = write(tmp_path / "tone.wav", tone(3))
     [path] = program.post("/upload", files={"files": ("../../tone.wav", recording.read_bytes())}).json()
     assert Path(path).name == "tone.wav"
     kind, done = events(program.post("/stream/audio_genre", json={"audio": {"path": path}}))[-1]
@@ -233,7 +233,8 @@ def test_without_a_page_gradio_is_not_imported(tmp_path: Path) -> None:
         "import sys; from shared.settings import Settings; from shared.suite import create_app\n"
         "create_app(Settings(page=False)); print([name for name in ('gradio', 'torch') if name in sys.modules])"
     )
-    environment = {**inherited(), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'spaces'}"}
+    paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'spaces'}", "TMPDIR": str(tmp_path)}
+    environment = {**inherited(), **paths}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

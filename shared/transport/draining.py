@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -54,7 +55,7 @@ class Draining:
                 servers(number, frame)
                 return
             self.begun = True
-            then = lambda: loop.call_soon_threadsafe(servers, number, None)  # noqa: E731
+            then = partial(loop.call_soon_threadsafe, servers, number, None)
             threading.Thread(target=self._drain, args=(then,), name="draining", daemon=True).start()
 
         return handle
