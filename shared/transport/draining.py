@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -55,7 +54,10 @@ class Draining:
                 servers(number, frame)
                 return
             self.begun = True
-            then = partial(loop.call_soon_threadsafe, servers, number, None)
+
+            def then() -> None:
+                loop.call_soon_threadsafe(servers, number, None)
+
             threading.Thread(target=self._drain, args=(then,), name="draining", daemon=True).start()
 
         return handle
